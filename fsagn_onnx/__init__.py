@@ -1,0 +1,48 @@
+"""fsagn-onnx: which area of an image does each filter of a high conv layer of a trained CNN look at?
+
+The public names are imported when they are first used, so that `import fsagn_onnx` costs nothing and the runtime never
+meets torch:
+
+    load_model    an ONNX file as a `Model`: layers, input, labels
+    train         train a mask generator for a model and export it as an explainer file (needs the training extra)
+    Explainer     an explainer file, ready to explain images
+    Explanation   what it answers for one image
+    evaluate      measure methods against each other (needs the training extra)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .evaluate import evaluate as evaluate
+    from .generator import train as train
+    from .model import load_model as load_model
+    from .runtime import Explainer as Explainer
+    from .runtime import Explanation as Explanation
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Explainer": ".runtime",
+    "Explanation": ".runtime",
+    "evaluate": ".evaluate",
+    "load_model": ".model",
+    "train": ".generator",
+}
+
+__all__ = ["Explainer", "Explanation", "__version__", "evaluate", "load_model", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(where, __name__)
+    # The import may have set the name: the package `evaluate` stands for its own function and can be called.
+    return globals().setdefault(name, module if where == f".{name}" else getattr(module, name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})
