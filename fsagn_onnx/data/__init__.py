@@ -1,0 +1,1 @@
+"""Images, annotations and the sets with known truth: planted patterns and synthetic parts."""
