@@ -1,0 +1,59 @@
+# make demo    explain real photographs with a trained explainer
+# make test    everything that .ci/run runs: lint, types, all tests
+# Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format bench clean help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= build/demo
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: fsagn-onnx needs Python 3.11 or newer; choose one with 'make PYTHON=python3.12 ...'" >&2; exit 1; }
+	@[ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) \
+	  || { echo "error: cannot make $(VENV); on Debian: apt install python3-venv" >&2; exit 1; }
+	@touch $@
+
+# Each stamp is newer than what it was made of; pip leaves alone what is there already.
+$(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing the runtime, training and demo packages into $(VENV) (the first time takes minutes: torch is large)"
+	@$(PIP) --editable '.[train,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing everything for development into $(VENV) (the first time takes minutes: torch is large)"
+	@$(PIP) --editable '.[train,demo,dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/fsagn-onnx demo --out $(DEMO_OUT)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy fsagn_onnx cli models
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint
+	CI=1 $(BIN)/python -m pytest
+
+bench: $(VENV)/.dev
+	@shopt -s nullglob; files=(benchmarks/bench_*.py); \
+	[ $${#files[@]} -gt 0 ] || { echo "no benchmarks yet"; exit 0; }; \
+	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

