@@ -1,0 +1,28 @@
+"""The mask generator and its training (needs torch)."""
+
+from .api import train
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .config import GeneratorConfig, make_config
+from .export import ExportReport, export_explainer, load_generator
+from .network import Generated, Generator
+from .objective import Objective
+from .options import TrainingOptions
+from .training import Progress, Trainer
+
+__all__ = [
+    "Checkpoint",
+    "ExportReport",
+    "Generated",
+    "Generator",
+    "GeneratorConfig",
+    "Objective",
+    "Progress",
+    "Trainer",
+    "TrainingOptions",
+    "export_explainer",
+    "load_checkpoint",
+    "load_generator",
+    "make_config",
+    "save_checkpoint",
+    "train",
+]

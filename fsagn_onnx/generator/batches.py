@@ -1,0 +1,112 @@
+"""Training images: a pool that decodes and remembers, and batches that depend on nothing but seed and step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import read_image
+from ..errors import ImageError
+from ..model import InputSpec
+
+Pixels = NDArray[np.uint8]
+
+REMEMBERED_BYTES = 600 * 2**20
+"""Decoded pictures are kept up to this much; beyond it they are decoded again."""
+
+
+class ImagePool:
+    """Pictures by index: read, shrunk to at most four times the input, remembered up to a number of bytes.
+
+    A picture that cannot be read is reported once and replaced by the next one that can.
+
+    Args:
+        paths: the pictures.
+        spec: the model's input.
+        report: is told each picture that cannot be read and why.
+    """
+
+    def __init__(self, paths: Sequence[Path], spec: InputSpec, report: Callable[[Path, str], None]) -> None:
+        if not paths:
+            raise ImageError("no images to train on: name files, folders or globs")
+        self.paths = list(paths)
+        self.limit = 4 * max(spec.size)
+        self.report = report
+        self.failures: dict[Path, str] = {}
+        self._kept: OrderedDict[int, Pixels] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels:
+        """The picture ``(H, W, 3)`` RGB, or the next readable one.
+
+        Raises:
+            ImageError: if no picture at all can be read.
+        """
+        for offset in range(len(self.paths)):
+            place = (index + offset) % len(self.paths)
+            if self.paths[place] in self.failures:
+                continue
+            try:
+                return self._read(place)
+            except ImageError as error:
+                self.failures[self.paths[place]] = str(error)
+                self.report(self.paths[place], str(error))
+        raise ImageError(f"none of the {len(self.paths)} training images can be read; the first: {self.paths[0]}")
+
+    def _read(self, place: int) -> Pixels:
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place]
+        picture = read_image(self.paths[place])
+        shrink = self.limit / max(picture.shape[:2])
+        if shrink < 1:
+            size = (max(1, round(picture.shape[1] * shrink)), max(1, round(picture.shape[0] * shrink)))
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        self._kept[place] = picture
+        self._bytes += picture.nbytes
+        while self._bytes > REMEMBERED_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return picture
+
+
+def random_crop(picture: Pixels, smallest: float, flip: bool, rng: np.random.Generator) -> Pixels:
+    """A random part of a picture: area log-uniform in [smallest, 1], aspect ratio in [3/4, 4/3], perhaps mirrored."""
+    height, width = picture.shape[:2]
+    area = float(np.exp(rng.uniform(np.log(smallest), 0.0))) * height * width
+    aspect = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
+    rows = int(np.clip(round((area / aspect) ** 0.5), 1, height))
+    columns = int(np.clip(round((area * aspect) ** 0.5), 1, width))
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    cut = picture[top : top + rows, left : left + columns]
+    return cut[:, ::-1] if flip and rng.random() < 0.5 else cut
+
+
+def draw_batch(
+    pool: ImagePool,
+    spec: InputSpec,
+    size: tuple[int, int],
+    count: int,
+    smallest: float,
+    flip: bool,
+    rng: np.random.Generator,
+) -> Pixels:
+    """Random crops of random pictures at one input size.
+
+    Returns:
+        ``(B, H, W, c)`` uint8 in the model's colour order.
+    """
+    target = replace(spec, size=size, resize="stretch")
+    batch = []
+    for index in rng.integers(len(pool), size=count):
+        cut = random_crop(pool[int(index)], smallest, flip, rng)
+        batch.append(target.fit(np.ascontiguousarray(cut))[0])
+    return np.stack(batch)

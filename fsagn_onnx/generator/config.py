@@ -1,0 +1,150 @@
+"""What a generator is: its layer, taps, sizes and widths. Stored as JSON beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..errors import CheckpointError, UsageError
+from ..model import Layer, Model
+
+AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+"""The grid of areas at which retention is predicted."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A value of the CNN that the generator reads.
+
+    Attributes:
+        value: ONNX value name.
+        channels: number of channels.
+        stride: input pixels per cell.
+    """
+
+    value: str
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Everything that fixes the shapes of a generator's weights.
+
+    Attributes:
+        layer: value name of the explained conv layer.
+        filters: C, its number of channels.
+        encoder: ``shared`` (the CNN's own taps) or ``own`` (a small trained encoder).
+        taps: deepest first; the first one is the explained layer.
+        input_channels: channels of the model's input.
+        layout: ``NCHW`` or ``NHWC``, of the model's input.
+        size: ``(H, W)`` of the model's input in pixels.
+        stride: input pixels per cell of the generator's grid, 4 or 8.
+        areas: the grid of areas of the retention head, rising.
+        width: channels of the trunk.
+        maps: R, number of shared maps.
+        hidden: channels of the per-filter head.
+        sigma: standard deviation in cells of the Gaussian on the saliency.
+    """
+
+    layer: str
+    filters: int
+    encoder: Literal["shared", "own"]
+    taps: tuple[Tap, ...]
+    input_channels: int
+    layout: str
+    size: tuple[int, int]
+    stride: int
+    areas: tuple[float, ...] = AREAS
+    width: int = 64
+    maps: int = 64
+    hidden: int = 64
+    sigma: float = 1.0
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Cells ``(h, w)`` of the grid at the model's input size."""
+        return grid_of(self.size, self.stride)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> GeneratorConfig:
+        """Read back what `to_dict` wrote.
+
+        Raises:
+            CheckpointError: if a field is missing, unknown or of the wrong kind.
+        """
+        try:
+            fields = dict(values)
+            fields["taps"] = tuple(Tap(**tap) for tap in fields["taps"])
+            fields["size"] = (int(fields["size"][0]), int(fields["size"][1]))
+            fields["areas"] = tuple(float(area) for area in fields["areas"])
+            return GeneratorConfig(**fields)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CheckpointError(f"the checkpoint's generator description is not usable: {error}") from error
+
+
+def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Cells of the grid for an input of ``size`` pixels: at least one each way."""
+    return max(1, round(size[0] / stride)), max(1, round(size[1] / stride))
+
+
+def grid_stride(size: tuple[int, int]) -> int:
+    """Stride of the grid: 8 pixels, or 4 for inputs under 112 pixels. Finer maps learn pixel noise."""
+    return 8 if min(size) >= 112 else 4
+
+
+def choose_taps(model: Model, layer: Layer, stride: int) -> tuple[Tap, ...]:
+    """The explained layer and, at each finer stride down to the grid's, the last conv layer before it.
+
+    Args:
+        model: the CNN.
+        layer: the explained layer.
+        stride: of the generator's grid.
+
+    Returns:
+        Taps, deepest first; strides fall, none is finer than ``stride`` unless the explained layer itself is.
+    """
+    before = []
+    for candidate in model.layers:
+        if candidate.value == layer.value:
+            break
+        before.append(candidate)
+    taps = [Tap(layer.value, layer.channels, layer.stride)]
+    for candidate in reversed(before):
+        finer = candidate.stride < taps[-1].stride
+        if finer and candidate.stride >= stride and min(candidate.shape[1:]) > 1:
+            taps.append(Tap(candidate.value, candidate.channels, candidate.stride))
+    return tuple(taps)
+
+
+def make_config(
+    model: Model, layer: Layer, encoder: Literal["shared", "own"] = "shared", **widths: Any
+) -> GeneratorConfig:
+    """The default generator for a layer of a model.
+
+    Raises:
+        UsageError: if the layer has no spatial extent.
+    """
+    if min(layer.shape[1:]) < 2:
+        raise UsageError(
+            f"layer {layer.value!r} has a {layer.shape[1]}x{layer.shape[2]} feature map: there is no area to find; "
+            f"choose another, for example {model.default_layer.value!r}"
+        )
+    spec = model.input_spec
+    stride = grid_stride(spec.size)
+    return GeneratorConfig(
+        layer=layer.value,
+        filters=layer.channels,
+        encoder=encoder,
+        taps=choose_taps(model, layer, stride),
+        input_channels=spec.channels,
+        layout=spec.layout,
+        size=spec.size,
+        stride=stride,
+        **widths,
+    )

@@ -1,0 +1,185 @@
+"""The mask generator: taps of a CNN (or an encoder of its own) -> one saliency map per asked filter.
+
+    taps -> lateral 1x1 convs, top-down sums -> R shared maps S on the grid          (trunk, once per image)
+    embedding, coarse features, own feature map -> coefficients c_k per coarse cell   (head, per asked filter)
+    s_k = Gaussian( alpha_k log(up(F_k / peak_k) + .01) + sum_r up(c_k)_r S_r )
+
+The last layer of the head starts at zero, so that step 0 equals the upsampled feature map.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import GeneratorConfig
+from .encoder import Encoded, OwnEncoder, SharedEncoder
+
+FLOOR = 0.01
+"""Added to the normalised feature map before its logarithm is taken."""
+
+
+class Generated(NamedTuple):
+    """What one pass of the generator gives for N images and K filters each.
+
+    Attributes:
+        filter_ids: ``(N, K)`` int64, the filters explained; -1 where there was none left to fill the slot with.
+        filter_peaks: ``(N, K)`` peak activation.
+        saliency: ``(N, K, h, w)`` on the grid, smoothed; higher is kept first.
+        retention: ``(N, K, A)`` predicted retention at ``config.areas``, rising with the area, in [0, 1).
+    """
+
+    filter_ids: Tensor
+    filter_peaks: Tensor
+    saliency: Tensor
+    retention: Tensor
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, half-pixel centres, no antialiasing: onnx's ``linear`` + ``half_pixel``."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def gaussian_kernel(sigma: float) -> Tensor:
+    """A normalised ``(1, 1, 5, 5)`` Gaussian."""
+    offsets = torch.arange(-2, 3, dtype=torch.float32)
+    row = torch.exp(-offsets.square() / (2 * sigma * sigma))
+    kernel = row[:, None] * row[None, :]
+    return (kernel / kernel.sum())[None, None]
+
+
+def choose_filters(feature_map: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill every -1 with the strongest filter not asked for by id.
+
+    Strongest = highest peak; equal peaks are ordered by spatial mean, then by id.
+
+    Args:
+        feature_map: ``(N, C, h, w)``.
+        filters: ``(N, K)`` int64 filter ids or -1.
+
+    Returns:
+        ``filter_ids`` and ``filter_peaks``, ``(N, K)``; id -1 and peak 0 where no filter was left.
+    """
+    peaks, means = feature_map.amax(dim=(-2, -1)), feature_map.mean(dim=(-2, -1))
+    asked = torch.zeros_like(peaks, dtype=torch.bool)
+    asked = F.pad(asked, (0, 1)).scatter(1, torch.where(filters < 0, peaks.shape[1], filters), True)[:, :-1]
+    free = peaks.masked_fill(asked, -torch.inf)
+    by_mean = torch.sort(means, dim=1, descending=True, stable=True).indices
+    by_peak = torch.sort(free.gather(1, by_mean), dim=1, descending=True, stable=True).indices
+    ranked = by_mean.gather(1, by_peak)
+    left = (~asked).sum(dim=1, keepdim=True)
+    slot = (filters < 0).long().cumsum(dim=1) - 1
+    strongest = ranked.gather(1, slot.clamp(0, peaks.shape[1] - 1))
+    strongest = torch.where(slot < left, strongest, -1)
+    ids = torch.where(filters < 0, strongest, filters)
+    chosen = peaks.gather(1, ids.clamp_min(0))
+    return ids, torch.where(ids < 0, 0.0, chosen)
+
+
+class Generator(nn.Module):
+    """The mask generator of one conv layer: encoder, trunk, per-filter head, retention head.
+
+    Source: Qian, Qiao and Xu, ICONIP 2018 (FSAGN); the amortised form follows Dabkowski & Gal 2017.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, maps, hidden = config.width, config.maps, config.hidden
+        self.encoder = SharedEncoder(config) if config.encoder == "shared" else OwnEncoder(config)
+        levels = self.encoder.channels
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in levels)
+        self.spatial = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in levels)
+        self.mix = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in levels)
+        self.to_maps = nn.Conv2d(width, maps, 1)
+        self.embedding = nn.Embedding(config.filters, hidden)
+        self.alpha = nn.Embedding(config.filters, 1)
+        self.from_coarse = nn.Conv2d(width, hidden, 1)
+        self.from_own = nn.Conv2d(2, hidden, 1, bias=False)
+        self.head_spatial = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.head_mix = nn.Conv2d(hidden, hidden, 1)
+        self.coefficients = nn.Conv2d(hidden, maps, 1)
+        self.retention_hidden = nn.Linear(hidden + 3, hidden)
+        self.retention_out = nn.Linear(hidden, len(config.areas))
+        self.register_buffer("kernel", gaussian_kernel(config.sigma), persistent=False)
+        self._start()
+
+    def _start(self) -> None:
+        nn.init.ones_(self.alpha.weight)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.zeros_(self.coefficients.weight)
+        nn.init.zeros_(self.coefficients.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.retention_out.bias, -2.0)
+
+    def trunk(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Shared maps ``(N, R, h, w)`` on the grid and coarse features ``(N, width, hc, wc)``."""
+        carried: Tensor | None = None
+        coarse: Tensor | None = None
+        for level, lateral, spatial, mix in zip(
+            encoded.levels, self.lateral, self.spatial, self.mix, strict=True
+        ):  # deepest first
+            fused = lateral(level)
+            if carried is not None:
+                fused = fused + resize(carried, (fused.shape[-2], fused.shape[-1]))
+            fused = F.relu(fused)
+            carried = fused + F.relu(mix(spatial(fused)))
+            coarse = carried if coarse is None else coarse
+        if carried is None or coarse is None:
+            raise AssertionError("an encoder has at least one level")
+        return self.to_maps(resize(carried, encoded.grid)), coarse
+
+    def forward(self, inputs: dict[str, Tensor], filters: Tensor) -> Generated:
+        """Explain K filters of N images.
+
+        Args:
+            inputs: shared encoder: ``{tap: feature map}`` for every tap of the config; own encoder: ``{"image": x}``.
+            filters: ``(N, K)`` int64 filter ids in 0..C-1, or -1 for the strongest not asked for by id.
+
+        Returns:
+            Ids, peaks, saliency and predicted retention.
+        """
+        encoded = self.encoder(inputs)
+        ids, peaks = choose_filters(encoded.feature_map, filters)
+        safe = ids.clamp_min(0)
+        count, asked = safe.shape
+        shared, coarse = self.trunk(encoded)
+        own = encoded.feature_map.gather(
+            1, safe[:, :, None, None].expand(-1, -1, *encoded.feature_map.shape[-2:])
+        )  # (N, K, fh, fw)
+        own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(0)
+        hidden = self._head(own, coarse, safe)  # (N K, hidden, hc, wc)
+        coefficients = resize(self.coefficients(hidden), encoded.grid)
+        coefficients = coefficients.view(count, asked, -1, *encoded.grid)
+        learnt = (coefficients * shared[:, None]).sum(dim=2) * self.config.maps**-0.5
+        base = torch.log(resize(own, encoded.grid).clamp_min(0) + FLOOR)
+        saliency = self.alpha(safe)[..., None] * base + learnt
+        smooth = F.conv2d(
+            F.pad(saliency.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate"), self.get_buffer("kernel")
+        )
+        saliency = smooth.view_as(saliency)
+        retention = self._retention(hidden.detach(), own.detach(), peaks.detach())
+        return Generated(ids, peaks, saliency, retention)
+
+    def _head(self, own: Tensor, coarse: Tensor, ids: Tensor) -> Tensor:
+        size = (coarse.shape[-2], coarse.shape[-1])
+        at_coarse = resize(own, size).flatten(0, 1)[:, None]  # (N K, 1, hc, wc)
+        seen = torch.cat((at_coarse, torch.log(at_coarse.clamp_min(0) + FLOOR)), dim=1)
+        shared = self.from_coarse(coarse)[:, None]  # (N, 1, hidden, hc, wc)
+        name = self.embedding(ids)[..., None, None]  # (N, K, hidden, 1, 1)
+        hidden = F.relu((shared + name).flatten(0, 1) + self.from_own(seen))
+        return hidden + F.relu(self.head_mix(self.head_spatial(hidden)))
+
+    def _retention(self, hidden: Tensor, own: Tensor, peaks: Tensor) -> Tensor:
+        count, asked = peaks.shape
+        pooled = hidden.mean(dim=(-2, -1)).view(count, asked, -1)
+        shape = torch.stack(
+            (own.mean(dim=(-2, -1)), own.square().mean(dim=(-2, -1)), torch.log1p(peaks.clamp_min(0))), dim=-1
+        )
+        hidden_units = F.relu(self.retention_hidden(torch.cat((pooled, shape), dim=-1)))
+        growth = F.softplus(self.retention_out(hidden_units))
+        return 1 - torch.exp(-growth.cumsum(dim=-1))

@@ -1,0 +1,94 @@
+"""What training minimises: the paper's objective ``fsagn`` and the default ``budget``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+ObjectiveName = Literal["budget", "fsagn"]
+
+LOSS_CLAMP = 1.2
+"""Relative changes above this give no gradient: a few runaway pairs would dominate it."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective and its weights.
+
+    Attributes:
+        name: ``budget`` (areas are drawn, retention is maximised) or ``fsagn`` (area is penalised).
+        area_range: range of the log-uniform areas of ``budget``.
+        tau: (first, last) temperature of the soft mask, in standard deviations of the saliency.
+        lambda_area: weight of mean(m) in ``fsagn``.
+        lambda_tv: weight of TV(m) in ``fsagn``.
+    """
+
+    name: ObjectiveName = "budget"
+    area_range: tuple[float, float] = (0.03, 0.6)
+    tau: tuple[float, float] = (0.2, 0.1)
+    lambda_area: float = 1.0
+    lambda_tv: float = 0.1
+
+
+def relative_change(masked: Tensor, original: Tensor) -> Tensor:
+    """||F_k(x') - F_k(x)|| / ||F_k(x)|| per pair; retention is 1 - min(1, this).
+
+    Args:
+        masked: ``(P, h, w)``, F_k(x').
+        original: ``(P, h, w)``, F_k(x).
+
+    Returns:
+        ``(P,)``, at least 0.
+    """
+    masked, original = masked.flatten(1).float(), original.flatten(1).float()
+    change = (masked - original).square().sum(dim=1).add(1e-12).sqrt()
+    return change / original.norm(dim=1).clamp_min(1e-6)
+
+
+def retention(change: Tensor) -> Tensor:
+    """r = 1 - min(1, relative change), in [0, 1]."""
+    return 1 - change.clamp(max=1.0)
+
+
+def total_variation(mask: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels times the map's edge length: ``(P, h, w)`` -> ``(P,)``."""
+    rows = (mask[:, 1:] - mask[:, :-1]).abs().mean(dim=(1, 2)) * mask.shape[1]
+    columns = (mask[:, :, 1:] - mask[:, :, :-1]).abs().mean(dim=(1, 2)) * mask.shape[2]
+    return (rows + columns) / 2
+
+
+def budget_loss(change: Tensor) -> Tensor:
+    """Mean of 1 - r over pairs, with the loss clamped at 1.2 instead of 1."""
+    return change.clamp(max=LOSS_CLAMP).mean()
+
+
+def fsagn_loss(change: Tensor, mask: Tensor, objective: Objective) -> Tensor:
+    """Mean of d(F_k(x'), F_k(x)) + lambda_area mean(m) + lambda_tv TV(m), d the squared relative change.
+
+    Source: Qian, Qiao and Xu, ICONIP 2018; where the abstract is silent, the project's method page.
+    """
+    distance = change.square().clamp(max=LOSS_CLAMP)
+    penalty = objective.lambda_area * mask.mean(dim=(1, 2)) + objective.lambda_tv * total_variation(mask)
+    return (distance + penalty).mean()
+
+
+def interpolate_retention(predicted: Tensor, areas: Tensor, area: Tensor) -> Tensor:
+    """Predicted retention at any area, linear between the grid's areas.
+
+    Args:
+        predicted: ``(P, A)``.
+        areas: ``(A,)`` rising.
+        area: ``(P,)``.
+
+    Returns:
+        ``(P,)``.
+    """
+    right = torch.searchsorted(areas, area.contiguous()).clamp(1, len(areas) - 1)
+    low, high = areas[right - 1], areas[right]
+    share = ((area - low) / (high - low)).clamp(0, 1)
+    first = predicted.gather(1, (right - 1)[:, None])[:, 0]
+    second = predicted.gather(1, right[:, None])[:, 0]
+    return first + share * (second - first)

@@ -1,0 +1,86 @@
+"""How a generator is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..errors import CheckpointError, UsageError
+from .infill import DEFAULT_MIX, check_mix
+from .objective import Objective
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of a training run; a checkpoint stores them and a resumed run must have the same.
+
+    Attributes:
+        pairs: number of (image, filter) pairs to see in all.
+        images_per_step: B, images of one step.
+        filters_per_image: filters drawn per image and step.
+        active: filters are drawn among this many strongest by peak in the image.
+        learning_rate: peak of the one-cycle schedule of Adam.
+        average: decay of the moving average of the weights, which is what is exported.
+        small_share: share of the pairs seen at a smaller input first (fewer pixels, more pairs per minute).
+        small_scale: edge of that smaller input relative to the model's.
+        crop: smallest area of the random crops, as a share of the picture.
+        flip: whether pictures are mirrored at random.
+        mix: shares of the infills.
+        objective: what is minimised.
+        precision: ``auto`` (bfloat16 where the processor multiplies it natively), ``float32`` or ``bfloat16``.
+        checkpoint_every: steps between checkpoints.
+        seed: fixes everything that is drawn.
+    """
+
+    pairs: int = 40_000
+    images_per_step: int = 8
+    filters_per_image: int = 2
+    active: int = 80
+    learning_rate: float = 2e-3
+    average: float = 0.998
+    small_share: float = 0.5
+    small_scale: float = 0.72
+    crop: float = 0.2
+    flip: bool = True
+    mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
+    objective: Objective = field(default_factory=Objective)
+    precision: str = "auto"
+    checkpoint_every: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_mix(self.mix)
+        for name in ("pairs", "images_per_step", "filters_per_image", "active", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
+        if not 0 < self.crop <= 1:
+            raise UsageError(f"crop must be in (0, 1], but got {self.crop}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise UsageError(f"precision must be auto, float32 or bfloat16, but got {self.precision!r}")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return -(-self.pairs // (self.images_per_step * self.filters_per_image))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> TrainingOptions:
+        """Read back what `to_dict` wrote.
+
+        Raises:
+            CheckpointError: if a field is missing, unknown or of the wrong kind.
+        """
+        try:
+            fields = dict(values)
+            objective = dict(fields["objective"])
+            for pair in ("area_range", "tau"):
+                objective[pair] = (float(objective[pair][0]), float(objective[pair][1]))
+            fields["objective"] = Objective(**objective)
+            return TrainingOptions(**fields)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CheckpointError(f"the checkpoint's training options are not usable: {error}") from error

@@ -1,0 +1,109 @@
+"""Area ranks and the pixel masks cut from them (numpy and OpenCV only).
+
+Convention everywhere: **1 = keep**; small rank = kept first; half-pixel centres when a map is resized, which is
+what onnx calls ``half_pixel``, torch ``align_corners=False`` and OpenCV ``INTER_LINEAR``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+
+FloatMap = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+COMMON_CELL = 8
+"""Edge in input pixels of the cells of the common granularity, at which every mask metric is taken."""
+
+
+def area_rank(saliency: NDArray[np.floating]) -> FloatMap:
+    """Rank the cells of each map: R = i / (h w), i = 1 for the most salient cell, ties by position.
+
+    Args:
+        saliency: ``(..., h, w)``, higher is kept first.
+
+    Returns:
+        ``(..., h, w)`` float32 in (0, 1], a permutation of ``{1, ..., h w} / (h w)`` per map.
+    """
+    flat = saliency.reshape(*saliency.shape[:-2], -1)
+    order = np.argsort(-flat, axis=-1, kind="stable")
+    cells = flat.shape[-1]
+    ranks = np.empty(flat.shape, dtype=np.float32)
+    np.put_along_axis(ranks, order, (np.arange(1, cells + 1) / cells).astype(np.float32), axis=-1)
+    return ranks.reshape(saliency.shape)
+
+
+def upsample(maps: NDArray[np.floating], size: tuple[int, int]) -> FloatMap:
+    """Resize maps bilinearly with half-pixel centres.
+
+    Args:
+        maps: ``(..., h, w)``.
+        size: ``(H, W)`` in pixels.
+
+    Returns:
+        ``(..., H, W)`` float32.
+    """
+    height, width = size
+    flat = np.ascontiguousarray(maps, dtype=np.float32).reshape(-1, *maps.shape[-2:])
+    resized = np.empty((len(flat), height, width), dtype=np.float32)
+    for index, single in enumerate(flat):
+        resized[index] = cv2.resize(single, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(*maps.shape[:-2], height, width)
+
+
+def pixel_mask(rank: NDArray[np.floating], area: float, size: tuple[int, int]) -> Mask:
+    """The mask of area a: the round(a H W) pixels with the smallest upsampled rank, ties by position.
+
+    Args:
+        rank: ``(h, w)`` area rank on the generator's grid, smaller is kept first.
+        area: share a of the pixels to keep, in [0, 1].
+        size: ``(H, W)`` in pixels.
+
+    Returns:
+        ``(H, W)`` bool with exactly ``round(area * H * W)`` True values.
+
+    Raises:
+        UsageError: if ``area`` is not in [0, 1].
+    """
+    if not 0.0 <= area <= 1.0:
+        raise UsageError(f"area must be in [0, 1], but got {area}")
+    pixels = upsample(rank, size).ravel()
+    count = round(area * pixels.size)
+    mask = np.zeros(pixels.size, dtype=np.bool_)
+    if count > 0:
+        threshold = np.partition(pixels, count - 1)[count - 1]
+        mask[pixels < threshold] = True
+        ties = np.flatnonzero(pixels == threshold)
+        mask[ties[: count - int(mask.sum())]] = True
+    return mask.reshape(size)
+
+
+def common_grid(size: tuple[int, int]) -> tuple[int, int]:
+    """Cells ``(h, w)`` of the common granularity for an input of ``size`` pixels, at least one each way."""
+    return max(1, round(size[0] / COMMON_CELL)), max(1, round(size[1] / COMMON_CELL))
+
+
+def to_common_granularity(saliency: NDArray[np.floating], size: tuple[int, int]) -> FloatMap:
+    """Bring any method's map to the common granularity, so that none wins by fine scatter alone.
+
+    Area average (when the map is finer) or bilinear (when coarser) to cells of 8 input pixels, then a Gaussian of
+    one cell; the border is continued by reflection.
+
+    Args:
+        saliency: ``(..., h, w)`` at any resolution.
+        size: ``(H, W)``, the model's input in pixels.
+
+    Returns:
+        ``(..., H/8, W/8)`` float32.
+    """
+    rows, columns = common_grid(size)
+    flat = np.ascontiguousarray(saliency, dtype=np.float32).reshape(-1, *saliency.shape[-2:])
+    maps = np.empty((len(flat), rows, columns), dtype=np.float32)
+    for index, single in enumerate(flat):
+        shrinks = single.shape[0] > rows or single.shape[1] > columns
+        cells = cv2.resize(single, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        maps[index] = cv2.GaussianBlur(cells, (0, 0), sigmaX=1.0, borderType=cv2.BORDER_REFLECT)
+    return maps.reshape(*saliency.shape[:-2], rows, columns)
