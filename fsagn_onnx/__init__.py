@@ -4,8 +4,8 @@ The public names are imported when they are first used, so that `import fsagn_on
 runtime never meets torch:
 
     load_model    an ONNX file as a `Model`: layers, input, labels
-    train         train a mask generator for a model and export it as an explainer file (needs the extra
-    `train`) Explainer     an explainer file, ready to explain images
+    train         train a mask generator and export it as an explainer file (needs the extra `train`)
+    Explainer     an explainer file, ready to explain images
     Explanation   what it answers for one image
     evaluate      measure methods against each other (needs the extra `train`)
 """

@@ -88,7 +88,7 @@ def load_torch_lite0() -> Any:
 
 
 class _Graph:
-    """Nodes and initializers under construction; a method adds a layer and returns its output value's name."""
+    """Nodes and initializers under construction; a method adds a layer and returns its output's name."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
