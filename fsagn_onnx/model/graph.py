@@ -1,0 +1,174 @@
+"""Loading and checking the model that is to be explained."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from ..errors import LayerError, ModelError
+from .describing import input_spec, labels_of, read_preprocess
+from .hashing import content_hash
+from .layers import Layer, find_layers
+from .preprocess import InputSpec
+from .reading import ValueInfo, metadata_of, read_proto, value_info
+from .shapes import skeleton, static_shapes
+
+__all__ = ["Model", "load_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A CNN in an ONNX file, checked.
+
+    Attributes:
+        path: The file it came from.
+        proto: The graph with all weights in memory. Nobody changes it.
+        sha256: Content hash: what the model computes, not how its file is written (see `content_hash`).
+        inputs: Graph inputs that are not initializers.
+        outputs: Graph outputs.
+        opset: Version of the standard operator set.
+        producer: The exporter and its version; may be empty.
+        metadata: The file's metadata entries.
+        labels: Class names, or None.
+        input_spec: The image input and its preprocessing.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    sha256: str
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    opset: int
+    producer: str
+    metadata: dict[str, str]
+    labels: tuple[str, ...] | None
+    input_spec: InputSpec
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the values for one image of the input spec's size; a value of unknown shape is left out."""
+        spec = self.input_spec
+        given: dict[str, tuple[int, ...]] = {}
+        for item in self.inputs:
+            if item.name == spec.name:
+                image = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+                batch = item.shape[0] if item.shape else 1
+                given[item.name] = (batch if isinstance(batch, int) and batch > 0 else 1, *image)
+        return static_shapes(self.proto, given)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The 2-D conv layers in topological order.
+
+        Raises:
+            LayerError: there is none.
+        """
+        found = find_layers(self.proto.graph, self.shapes, self.input_spec.name, self.input_spec.size)
+        if not found:
+            raise LayerError(
+                f"{self.path.name} has no 2-D conv layer of known shape; nothing of it can be explained"
+            )
+        return found
+
+    @property
+    def default_layer(self) -> Layer:
+        """The layer that is explained unless told.
+
+        Raises:
+            LayerError: no conv layer has a spatial map.
+        """
+        for layer in self.layers:
+            if layer.default:
+                return layer
+        raise LayerError(
+            f"no conv layer of {self.path.name} has a spatial map that leads to an output; {self._hint()}"
+        )
+
+    def layer(self, value: str | None = None) -> Layer:
+        """The layer whose tapped value has this name; the default layer for None.
+
+        Raises:
+            LayerError: there is none; the message names the nearest.
+        """
+        if value is None:
+            return self.default_layer
+        for layer in self.layers:
+            if layer.value == value:
+                return layer
+        for layer in self.layers:
+            if layer.conv == value:
+                raise LayerError(
+                    f"'{value}' is a conv before its activation in {self.path.name}; the layer is '{layer.value}'"
+                )
+        names = [layer.value for layer in self.layers]
+        nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.4) or names[-1:]
+        known = any(value in node.output for node in self.proto.graph.node)
+        what = f"the value '{value}' is no conv layer of" if known else f"no value '{value}' in"
+        listed = ", ".join(f"'{name}'" for name in nearest)
+        raise LayerError(f"{what} {self.path.name}; nearest: {listed}. {self._hint()}")
+
+    def _hint(self) -> str:
+        return f"Run 'fsagn-onnx inspect {self.path.name}'."
+
+
+def load_model(
+    path: str | os.PathLike[str], *, preprocess: str | os.PathLike[str] | InputSpec | None = None
+) -> Model:
+    """Read an ONNX file, check it, and find out what its image input expects.
+
+    Args:
+        path: The ONNX file; external data must lie in its folder.
+        preprocess: A JSON file with fields of the input spec, or a whole spec; it wins over the file's metadata and
+            over guesses.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec is wrong.
+    """
+    path = Path(path)
+    proto = read_proto(path)
+    _check(proto, path)
+    override = (
+        preprocess
+        if isinstance(preprocess, InputSpec) or preprocess is None
+        else read_preprocess(Path(preprocess))
+    )
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
+    metadata = metadata_of(proto)
+    try:
+        sha256 = content_hash(proto)
+        labels = labels_of(metadata)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return Model(
+        path=path,
+        proto=proto,
+        sha256=sha256,
+        inputs=inputs,
+        outputs=tuple(value_info(item) for item in proto.graph.output),
+        opset=next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+        metadata=metadata,
+        labels=labels,
+        input_spec=input_spec(inputs, metadata, override, str(path)),
+    )
+
+
+def _check(proto: onnx.ModelProto, path: Path) -> None:
+    """onnx's checker on the graph without the large weights (their sizes are checked where they are hashed).
+
+    Shape inference is not part of it: onnxruntime takes models that onnx's strict inference refuses.
+    """
+    try:
+        onnx.checker.check_model(skeleton(proto))
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path} is not a valid ONNX model: {detail}") from error

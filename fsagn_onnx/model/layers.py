@@ -1,0 +1,113 @@
+"""The conv layers of a model: which values can be tapped, and which one to explain unless told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+
+from .activations import Tail, Values, follow
+from .receptive_field import receptive_fields
+from .topology import Topology
+
+__all__ = ["CONV_OPS", "MIN_SPATIAL", "Layer", "find_layers"]
+
+CONV_OPS = frozenset({("", "Conv"), ("ai.onnx", "Conv"), ("com.microsoft", "FusedConv")})
+"""(domain, op) of the convolutions that count as layers."""
+MIN_SPATIAL = 3
+"""Smallest height and width of a feature map that is explained unless the user asks for another."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A 2-D conv layer.
+
+    Attributes:
+        value: Name of the value to tap: the conv's output after the norm and the activation that follow it.
+        op: The ops from the conv to the tap, "Conv+BatchNormalization+Relu".
+        conv: Name of the conv node's own output.
+        channels: Filters C.
+        shape: (C, h, w) of the feature map at the model's input size.
+        stride: Input pixels per cell, rounded.
+        receptive_field: Edge, in input pixels, of what one cell sees along the conv path; None where it is the
+            whole input or not known. Gates that pool globally (squeeze-excite) are not counted.
+        default: True for the layer that is explained unless told.
+        reason: In words, why this is the default, or why it cannot be; empty for the others.
+    """
+
+    value: str
+    op: str
+    conv: str
+    channels: int
+    shape: tuple[int, int, int]
+    stride: int
+    receptive_field: int | None
+    default: bool = False
+    reason: str = ""
+
+
+def find_layers(
+    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], image: str, size: tuple[int, int]
+) -> tuple[Layer, ...]:
+    """List the conv layers in topological order, the default marked.
+
+    Args:
+        graph: The model's graph.
+        shapes: Shapes of its values at the input size.
+        image: Name of the image input.
+        size: (H, W) of the image input.
+
+    Returns:
+        The 2-D conv layers whose shapes are known and that depend on no input but the image. At most one is the
+        default; none if no map is larger than 1x1.
+    """
+    topology = Topology(graph)
+    values = Values(topology, shapes)
+    others = [
+        item.name for item in graph.input if item.name not in topology.initializers and item.name != image
+    ]
+    foreign = topology.descendants(others) if others else set()
+    seen = topology.descendants([image])
+    fields = receptive_fields(topology, shapes, image)
+    useful = topology.ancestors(topology.outputs)
+    layers: list[Layer] = []
+    for index, node in enumerate(topology.nodes):
+        if (node.domain, node.op_type) not in CONV_OPS:
+            continue
+        tail = follow(values, index)
+        shape = shapes.get(tail.value) or shapes.get(node.output[0])
+        if shape is None or len(shape) != 4 or tail.value in foreign or tail.value not in seen:
+            continue
+        layers.append(_describe(tail, node.output[0], shape, size, fields.get(tail.value), index in useful))
+    return _mark_default(layers)
+
+
+def _describe(
+    tail: Tail, conv: str, shape: tuple[int, ...], size: tuple[int, int], field: int | None, useful: bool
+) -> Layer:
+    channels, height, width = shape[1:]
+    reason = ""
+    if (height, width) == (1, 1):
+        reason = "no spatial map (1x1)"
+    elif not useful:
+        reason = "leads to no output"
+    stride = max(1, round(max(size[0] / height, size[1] / width))) if height and width else 1
+    return Layer(tail.value, tail.op, conv, channels, (channels, height, width), stride, field, reason=reason)
+
+
+def _mark_default(layers: list[Layer]) -> tuple[Layer, ...]:
+    fit = [index for index, layer in enumerate(layers) if not layer.reason]
+    if not fit:
+        return tuple(layers)
+    large = [index for index in fit if min(layers[index].shape[1:]) >= MIN_SPATIAL]
+    chosen = large[-1] if large else max(fit, key=lambda index: (math.prod(layers[index].shape[1:]), index))
+    layer = layers[chosen]
+    later = len(layers) - chosen - 1
+    what = "last conv layer with a spatial map" if large else "largest spatial map of any conv layer"
+    words = [f"{what} ({layer.shape[1]}x{layer.shape[2]})", f"{layer.channels:,} filters"]
+    if later:
+        words.append(f"{later} later conv layer{'s' * (later > 1)} with a smaller map or no way to an output")
+    layers[chosen] = replace(layer, default=True, reason="; ".join(words))
+    return tuple(layers)

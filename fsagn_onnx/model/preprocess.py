@@ -1,0 +1,228 @@
+"""What a model expects of its input, and how a photograph becomes it.
+
+normalised = (pixel * scale - mean) / std        pixel in 0..255, one mean and std per channel
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from .geometry import Geometry, Window, crop_window, letterbox_window, resize_pixels
+
+__all__ = ["CHANNELS", "Geometry", "InputSpec"]
+
+CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+"""Channels per color order."""
+MAX_SIDE = 16384
+"""Largest height or width of a model's input."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The image input of a model.
+
+    Attributes:
+        name: Name of the graph input.
+        layout: "NCHW" or "NHWC".
+        color: Order of the channels: "RGB", "BGR" or "GRAY".
+        size: (H, W) in pixels.
+        scale: Factor on the pixel, before the mean is taken off.
+        mean: Per channel in the order of `color`, in units of pixel * scale.
+        std: Per channel, as `mean`.
+        resize: "stretch"; "crop:FRACTION" (the centred window of the model's aspect ratio, FRACTION of the largest
+            that fits); "letterbox:PADVALUE" (the whole image, borders of gray PADVALUE in 0..255).
+        guessed: In words, what was guessed rather than read from the model or the user's file.
+
+    Raises:
+        ModelError: a field is out of range; the message names it.
+    """
+
+    name: str
+    layout: str
+    color: str
+    size: tuple[int, int]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str
+    guessed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not self.name:
+            raise ModelError("input spec: field 'name' must be the name of a graph input, but is empty")
+        _one_of("layout", self.layout, ("NCHW", "NHWC"))
+        _one_of("color", self.color, tuple(CHANNELS))
+        if not all(1 <= side <= MAX_SIDE for side in self.size):
+            raise ModelError(
+                f"input spec: field 'size' must be [height, width] in 1..{MAX_SIDE}, but got {self.size}"
+            )
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ModelError(f"input spec: field 'scale' must be a number > 0, but got {self.scale}")
+        for field, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) != self.channels or not all(map(math.isfinite, numbers)):
+                raise ModelError(
+                    f"input spec: field '{field}' must be {self.channels} finite numbers for {self.color}, "
+                    f"but got {list(numbers)}"
+                )
+        if not all(number > 0 for number in self.std):
+            raise ModelError(f"input spec: field 'std' must be > 0, but got {list(self.std)}")
+        _parse_resize(self.resize)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input."""
+        return CHANNELS[self.color]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `input` object of the metadata, ready for JSON; `guessed` is left out."""
+        return {
+            "name": self.name,
+            "layout": self.layout,
+            "color": self.color,
+            "size": list(self.size),
+            "scale": self.scale,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": self.resize,
+        }
+
+    @classmethod
+    def from_dict(cls, described: Mapping[str, Any], *, guessed: tuple[str, ...] = ()) -> InputSpec:
+        """Read the `input` object of the metadata.
+
+        Args:
+            described: All fields of `to_dict`. `mean` and `std` may be one number for all channels.
+            guessed: What of it was guessed.
+
+        Raises:
+            ModelError: a field is missing, unknown, of the wrong type or out of range; the message names it.
+        """
+        known = {field.name for field in fields(cls)} - {"guessed"}
+        for name in described:
+            if name not in known:
+                raise ModelError(f"input spec: unknown field '{name}'; known: {', '.join(sorted(known))}")
+        for name in sorted(known - set(described)):
+            raise ModelError(f"input spec: field '{name}' is missing")
+        for name in ("name", "layout", "color", "resize"):
+            if not isinstance(described[name], str):
+                raise ModelError(f"input spec: field '{name}' must be a text, but got {described[name]!r}")
+        count = CHANNELS.get(described["color"], 1)
+        return cls(
+            name=described["name"],
+            layout=described["layout"],
+            color=described["color"],
+            size=_size(described["size"]),
+            scale=_number("scale", described["scale"]),
+            mean=_numbers("mean", described["mean"], count),
+            std=_numbers("std", described["std"], count),
+            resize=described["resize"],
+            guessed=guessed,
+        )
+
+    def fit(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
+        """Resize an image to the model's input by the resize policy, and put its channels in the model's order.
+
+        Args:
+            image: uint8 RGB (H0, W0, 3).
+
+        Returns:
+            uint8 (H, W, c) in the order of `color`, and the geometry.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ModelError(f"an image must be uint8 RGB (H, W, 3), but got {image.dtype} {image.shape}")
+        original = (image.shape[0], image.shape[1])
+        policy, number = _parse_resize(self.resize)
+        source, target = Window(0, 0, *original), Window(0, 0, *self.size)
+        if policy == "crop":
+            source = crop_window(original, self.size, number)
+        elif policy == "letterbox":
+            target = letterbox_window(original, self.size)
+        seen = image[source.top : source.top + source.height, source.left : source.left + source.width]
+        resized = resize_pixels(seen, (target.height, target.width))
+        if (target.height, target.width) != self.size:
+            padded = np.full((*self.size, 3), round(number), dtype=np.uint8)
+            padded[target.top : target.top + target.height, target.left : target.left + target.width] = (
+                resized
+            )
+            resized = padded
+        return self._ordered(resized), Geometry.from_windows(original, self.size, source, target)
+
+    def _ordered(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self.color == "BGR":
+            return np.ascontiguousarray(rgb[..., ::-1])
+        if self.color == "GRAY":
+            gray = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+            return gray.astype(np.uint8, copy=False)[..., None]
+        return np.ascontiguousarray(rgb)
+
+    def normalise(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """(..., H, W, c) pixels in 0..255 -> float32 (..., C, H, W) or (..., H, W, C) by layout."""
+        mean, std = np.asarray(self.mean, dtype=np.float32), np.asarray(self.std, dtype=np.float32)
+        normalised = (pixels.astype(np.float32) * np.float32(self.scale) - mean) / std
+        if self.layout == "NCHW":
+            normalised = np.moveaxis(normalised, -1, -3)
+        return np.ascontiguousarray(normalised, dtype=np.float32)
+
+    def denormalise(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """The inverse of `normalise`: float32 pixels (..., H, W, c) in 0..255, neither rounded nor clipped."""
+        mean, std = np.asarray(self.mean, dtype=np.float32), np.asarray(self.std, dtype=np.float32)
+        last = np.moveaxis(x, -3, -1) if self.layout == "NCHW" else x
+        pixels = (last.astype(np.float32) * std + mean) / np.float32(self.scale)
+        return np.ascontiguousarray(pixels, dtype=np.float32)
+
+    def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Geometry]:
+        """`fit`, then `normalise`: uint8 RGB (H0, W0, 3) -> float32 (C, H, W) or (H, W, C), and the geometry."""
+        pixels, geometry = self.fit(image)
+        return self.normalise(pixels), geometry
+
+
+def _one_of(field: str, found: str, known: tuple[str, ...]) -> None:
+    if found not in known:
+        raise ModelError(f"input spec: field '{field}' must be one of {', '.join(known)}, but got '{found}'")
+
+
+def _number(field: str, found: object) -> float:
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise ModelError(f"input spec: field '{field}' must be a number, but got {found!r}")
+    return float(found)
+
+
+def _numbers(field: str, found: object, count: int) -> tuple[float, ...]:
+    if isinstance(found, (list, tuple)):
+        return tuple(_number(field, number) for number in found)
+    return (_number(field, found),) * count
+
+
+def _size(found: object) -> tuple[int, int]:
+    whole = isinstance(found, (list, tuple)) and all(type(side) is int for side in found)
+    if not whole or len(found) != 2:  # type: ignore[arg-type]
+        raise ModelError(
+            f"input spec: field 'size' must be [height, width] in whole pixels, but got {found!r}"
+        )
+    return (found[0], found[1])  # type: ignore[index]
+
+
+def _parse_resize(resize: str) -> tuple[str, float]:
+    """("stretch", 0), ("crop", fraction in (0, 1]) or ("letterbox", pad value in 0..255)."""
+    policy, _, text = resize.partition(":")
+    if resize == "stretch":
+        return policy, 0.0
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if (policy == "crop" and 0 < number <= 1) or (policy == "letterbox" and 0 <= number <= 255):
+        return policy, number
+    raise ModelError(
+        "input spec: field 'resize' must be 'stretch', 'crop:FRACTION' with 0 < FRACTION <= 1, or "
+        f"'letterbox:PADVALUE' with 0 <= PADVALUE <= 255, but got '{resize}'"
+    )

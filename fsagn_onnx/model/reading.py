@@ -1,0 +1,183 @@
+"""Reading an ONNX file, its external data included, without trusting it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from ..errors import ModelError
+from .topology import subgraphs
+
+__all__ = [
+    "MAX_EXTERNAL_BYTES",
+    "MAX_FILE_BYTES",
+    "Shape",
+    "ValueInfo",
+    "dtype_name",
+    "metadata_of",
+    "read_proto",
+    "shape_of",
+    "value_info",
+]
+
+MAX_FILE_BYTES = 2 * 2**30 - 1
+"""Protobuf's own limit on one message."""
+MAX_EXTERNAL_BYTES = 16 * 2**30
+"""Limit on all external data of one model together."""
+
+Shape = tuple[int | str | None, ...]
+"""A dimension is a number, the name of a dynamic dimension, or None where nothing is known."""
+
+
+@dataclass(frozen=True)
+class ValueInfo:
+    """A graph input or output: name, dtype in numpy's words ("float32"), shape (None: rank unknown)."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+
+
+def dtype_name(elem_type: int) -> str:
+    """ONNX's element type in numpy's words; "unknown" for 0."""
+    if elem_type == TensorProto.UNDEFINED:
+        return "unknown"
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(elem_type).name
+    except (KeyError, TypeError):
+        return f"type {elem_type}"
+
+
+def shape_of(tensor: onnx.TypeProto.Tensor) -> Shape | None:
+    """The shape of a tensor type, None if not even its rank is known."""
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim
+    )
+
+
+def value_info(item: onnx.ValueInfoProto) -> ValueInfo:
+    """The description of a graph input or output; sequences and maps come as dtype "not a tensor"."""
+    if item.type.WhichOneof("value") != "tensor_type":
+        return ValueInfo(item.name, "not a tensor", None)
+    return ValueInfo(item.name, dtype_name(item.type.tensor_type.elem_type), shape_of(item.type.tensor_type))
+
+
+def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
+    """The metadata entries of the file."""
+    return {entry.key: entry.value for entry in proto.metadata_props}
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """All tensors of a graph: initializers, sparse ones, attributes of nodes, subgraphs."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("sparse_tensor"):
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+            yield from attribute.tensors
+        for inner in subgraphs(node):
+            yield from _tensors(inner)
+
+
+def _external_file(path: Path, tensor: TensorProto, location: str) -> Path:
+    """The file that external data lies in, proven to be inside the folder of the model."""
+    what = f"{path}: external data of '{tensor.name}'"
+    if not location:
+        raise ModelError(f"{what} names no file")
+    if "\0" in location:
+        raise ModelError(f"{what} has a file name with a zero byte")
+    folder = path.parent.resolve()
+    escaped = Path(location).is_absolute() or ".." in Path(location.replace("\\", "/")).parts
+    target = (folder / location).resolve()
+    if escaped or not target.is_relative_to(folder):
+        raise ModelError(f"{what} points outside of the model's folder ('{location}'); it must lie inside it")
+    if not target.is_file():
+        raise ModelError(f"{what} is missing: expected the file '{target}'; copy it beside the model")
+    return target
+
+
+def _load_external(path: Path, tensor: TensorProto, budget: int) -> int:
+    """Read one tensor's external data into `raw_data`; returns the bytes read."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    target = _external_file(path, tensor, entries.get("location", ""))
+    what = f"{path}: external data of '{tensor.name}' in '{target.name}'"
+    size = target.stat().st_size
+    try:
+        offset = int(entries.get("offset", "0"))
+        length = int(entries["length"]) if "length" in entries else size - offset
+    except ValueError:
+        raise ModelError(f"{what} has an offset or length that is not a number") from None
+    if offset < 0 or length < 0 or offset + length > size:
+        raise ModelError(
+            f"{what} wants bytes {offset} to {offset + length} of a file of {size} bytes: truncated?"
+        )
+    if length > budget:
+        raise ModelError(f"{path}: more than {MAX_EXTERNAL_BYTES} bytes of external data")
+    try:
+        with target.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+    except OSError as error:
+        raise ModelError(f"{what} cannot be read: {error.strerror}") from error
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
+    return length
+
+
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise ModelError(f"{path} is a folder, expected an ONNX file")
+        if size == 0:
+            raise ModelError(f"{path} is empty, expected an ONNX file")
+        if size > max_bytes:
+            raise ModelError(f"{path} has {size} bytes, more than the limit of {max_bytes}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"no file {path}") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_proto(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES) -> onnx.ModelProto:
+    """Read an ONNX file with all its external data in memory; nothing is checked beyond that it is ONNX.
+
+    Args:
+        path: The file.
+        max_bytes: Limit on the file's size, applied before anything is read.
+
+    Returns:
+        The model; no tensor of it refers to another file.
+
+    Raises:
+        ModelError: no such file, empty, too large, truncated, not ONNX, or external data that is missing, truncated,
+            too large or outside of the model's folder.
+    """
+    path = Path(path)
+    content = _read_bytes(path, max_bytes)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelError(f"{path} is not an ONNX file, or a truncated one ({len(content)} bytes)") from error
+    if not proto.HasField("graph") or not proto.opset_import or not proto.graph.node:
+        raise ModelError(f"{path} is not an ONNX model: it has no graph")
+    del content
+    budget = MAX_EXTERNAL_BYTES
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            budget -= _load_external(path, tensor, budget)
+    return proto

@@ -1,0 +1,117 @@
+"""Shapes of all values of a model at one input size, by onnx shape inference on a copy without the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+from onnx import TensorProto, helper, shape_inference
+
+from .reading import shape_of
+
+__all__ = ["infer", "skeleton", "static_shapes", "value_types"]
+
+SMALL = 1024
+"""Initializers of at most so many elements keep their data: shape inference reads targets of Reshape and the like."""
+SHAPE_KEEPING = frozenset({"QuickGelu", "BiasGelu", "FastGelu", "Gelu"})
+"""Contributed ops (domain com.microsoft) whose output has the shape of their first input."""
+
+
+def skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which large initializers are graph inputs without data: small, and of the same types and shapes."""
+    bare = onnx.ModelProto(ir_version=proto.ir_version)
+    bare.opset_import.extend(proto.opset_import)
+    bare.functions.extend(proto.functions)
+    graph = proto.graph
+    bare.graph.name = graph.name or "graph"
+    bare.graph.node.extend(graph.node)
+    bare.graph.input.extend(graph.input)
+    bare.graph.output.extend(graph.output)
+    bare.graph.value_info.extend(graph.value_info)
+    bare.graph.sparse_initializer.extend(graph.sparse_initializer)
+    listed = {item.name for item in graph.input}
+    for tensor in graph.initializer:
+        elements = 1
+        for dim in tensor.dims:
+            elements *= dim
+        if elements <= SMALL:
+            bare.graph.initializer.append(tensor)
+        elif tensor.name not in listed:
+            bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return bare
+
+
+def _plain(node: onnx.NodeProto) -> None:
+    """Turn a contributed node into a standard one of the same output shape (in a skeleton only)."""
+    if node.domain != "com.microsoft":
+        return
+    if node.op_type == "FusedConv":
+        kept = [item for item in node.attribute if not item.name.startswith("activation")]
+        del node.attribute[:], node.input[3:]
+        node.attribute.extend(kept)
+        node.op_type, node.domain = "Conv", ""
+    elif node.op_type in SHAPE_KEEPING:
+        del node.attribute[:], node.input[1:], node.output[1:]
+        node.op_type, node.domain = "Identity", ""
+
+
+def infer(bare: onnx.ModelProto) -> onnx.ModelProto:
+    """Shape inference with data propagation: strict where it works, else as far as it gets."""
+    try:
+        return shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
+        pass
+    try:
+        return shape_inference.infer_shapes(bare, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError):
+        return bare
+
+
+def _fix_inputs(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for item in bare.graph.input:
+        if item.name in shapes:
+            elem_type = item.type.tensor_type.elem_type
+            item.CopyFrom(helper.make_tensor_value_info(item.name, elem_type, shapes[item.name]))
+
+
+def static_shapes(
+    proto: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the top-level values when the inputs have the given shapes; values with an unknown shape are left out.
+
+    Shapes stored in the file count only where inference leaves a hole, as an exporter may have traced another size.
+    """
+    bare = skeleton(proto)
+    stored = list(bare.graph.value_info)
+    del bare.graph.value_info[:]
+    for node in bare.graph.node:
+        _plain(node)
+    _fix_inputs(bare, inputs)
+    for item in bare.graph.output:
+        if item.type.WhichOneof("value") == "tensor_type":
+            item.type.tensor_type.ClearField("shape")
+    found = _static(infer(bare))
+    if any(name and name not in found for node in bare.graph.node for name in node.output) and stored:
+        bare.graph.value_info.extend(item for item in stored if item.name not in found)
+        found = {**_static(infer(bare)), **found}
+    return found
+
+
+def _static(inferred: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    graph = inferred.graph
+    found: dict[str, tuple[int, ...]] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for item in (*graph.input, *graph.value_info, *graph.output):
+        if item.type.WhichOneof("value") == "tensor_type":
+            shape = shape_of(item.type.tensor_type)
+            if shape is not None and all(isinstance(dim, int) for dim in shape):
+                found[item.name] = tuple(dim for dim in shape if isinstance(dim, int))
+    return found
+
+
+def value_types(proto: onnx.ModelProto, values: Iterable[str]) -> dict[str, onnx.TypeProto]:
+    """Types of values with their (possibly dynamic) shapes; float32 of unknown shape where inference finds nothing."""
+    wanted = set(values)
+    inferred = infer(skeleton(proto)).graph
+    known = {item.name: item.type for item in (*inferred.value_info, *inferred.output) if item.name in wanted}
+    unknown = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    return {name: known.get(name, unknown) for name in wanted}
