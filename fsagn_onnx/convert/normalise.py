@@ -1,0 +1,37 @@
+"""Rewrites that bring an ONNX graph into the form that the converters expect. Pure onnx: no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from ..errors import ConversionError
+from .rewrites.constants import CONSTANT_NODES, FOLD_CONSTANTS
+from .rewrites.graph import Graph, Rewrite
+from .rewrites.identity import PASS_THROUGH
+from .rewrites.norm import FOLD_BATCH_NORM
+
+__all__ = ["REWRITES", "normalise"]
+
+REWRITES: tuple[Rewrite, ...] = (CONSTANT_NODES, PASS_THROUGH, FOLD_CONSTANTS, FOLD_BATCH_NORM)
+"""In the order in which they run, once each."""
+
+
+def normalise(proto: onnx.ModelProto, rewrites: Sequence[Rewrite] = REWRITES) -> onnx.ModelProto:
+    """A new model that computes the same outputs in fewer and plainer nodes; `proto` stays as it is.
+
+    Graph outputs keep their names; other values may vanish (a conv's own output, when its batch norm is folded in).
+
+    Raises:
+        ConversionError: a rewrite did not reach its postcondition, or the constant part cannot be computed.
+    """
+    graph = Graph(proto)
+    for rewrite in rewrites:
+        rewrite.apply(graph)
+        left = next(rewrite.leftovers(graph), None)
+        if left is not None:
+            raise ConversionError(
+                f"rewrite '{rewrite.name}' left {left.op_type} node '{left.name}' (value '{left.output[0]}') as it was"
+            )
+    return graph.to_proto()

@@ -1,0 +1,111 @@
+"""`TappedModule`: an image batch in, the feature maps of the tapped values out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx
+from torch import Tensor, nn
+
+from ..errors import ConversionError, LayerError
+from ..model.cut import cut
+from ..model.graph import Model
+from .assemble import Assembly, Unsupported, assemble, unsupported_nodes
+from .normalise import normalise
+from .parity import check_parity
+
+__all__ = ["TappedModule", "convert", "unsupported"]
+
+
+class TappedModule(nn.Module):
+    """The part of a CNN between its input and its deepest tap, as torch modules.
+
+    It is in eval mode and stays there (`train()` does not change it: batch norm keeps its statistics), its parameters
+    are frozen, and it is differentiable with respect to its input.
+
+    Attributes:
+        input_name: the ONNX model's input.
+        taps: names of the values in the result, in the order asked for.
+    """
+
+    def __init__(self, assembly: Assembly, input_name: str, taps: Sequence[str]) -> None:
+        super().__init__()
+        self.input_name = input_name
+        self.taps = tuple(taps)
+        self.steps = assembly.steps
+        self.nodes = nn.ModuleList(assembly.modules)
+        self._constants = {name: f"constant_{index}" for index, name in enumerate(assembly.constants)}
+        for name, buffer in self._constants.items():
+            self.register_buffer(buffer, assembly.constants[name])
+        self.eval()
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TappedModule:
+        """Stay in eval mode, whatever `mode` is."""
+        del mode
+        return super().train(False)
+
+    def forward(self, x: Tensor, *, watch: Callable[[str, Tensor], None] | None = None) -> dict[str, Tensor]:
+        """Run the graph.
+
+        Args:
+            x: input batch (N, ...) in the model's own layout; any N, any size that the graph allows.
+            watch: called with (value name, value) for every value as it is made.
+
+        Returns:
+            {tap: feature map (N, C, h, w)}, in the order of `taps`.
+        """
+        values: dict[str, Tensor] = {
+            name: self.get_buffer(buffer) for name, buffer in self._constants.items()
+        }
+        values[self.input_name] = x
+        for step, module in zip(self.steps, self.nodes, strict=True):
+            keywords = {key: values[name] for key, name in step.keywords}
+            made = module(*(values[name] for name in step.inputs), **keywords)
+            for name, value in zip(
+                step.outputs, made if isinstance(made, (tuple, list)) else (made,), strict=False
+            ):
+                values[name] = value
+                if watch is not None:
+                    watch(name, value)
+            for name in step.last:
+                del values[name]
+        return {tap: values[tap] for tap in self.taps}
+
+
+def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: bool = True) -> TappedModule:
+    """Turn the part of a model that some of its values need into a torch module.
+
+    Args:
+        model: the CNN; not changed.
+        taps: values to return, any values that nodes of the graph make.
+        outputs: keep the model's own outputs in the result too, after the taps.
+        check: compare the module with onnxruntime at every tap.
+
+    Raises:
+        LayerError: no taps, or a tap is not a value of the graph.
+        ConversionError: some ops have no converter (all are listed), or a node cannot be converted.
+        ParityError: the module computes something else than onnxruntime does.
+    """
+    source = model.path.name
+    if not taps:
+        raise LayerError(f"{source}: no value to tap; 'fsagn-onnx inspect' lists them")
+    module = _converted(cut(model.proto, taps, keep_outputs=outputs), source)
+    if check:
+        check_parity(model, module)
+    return module
+
+
+def _converted(piece: onnx.ModelProto, source: str) -> TappedModule:
+    plain = normalise(piece)
+    inputs = [value.name for value in plain.graph.input]
+    if len(inputs) != 1:
+        raise ConversionError(
+            f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one"
+        )
+    return TappedModule(assemble(plain, source), inputs[0], [value.name for value in plain.graph.output])
+
+
+def unsupported(model: Model, tap: str) -> list[Unsupported]:
+    """All ops between the input and `tap` that have no torch converter; empty where `convert` can go ahead."""
+    return unsupported_nodes(normalise(cut(model.proto, [tap])))
