@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +122,34 @@ def test_licence_is_whole(project: dict[str, Any]) -> None:
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
     assert (ROOT / "NOTICE").is_file()
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file(project: dict[str, Any], tmp_path: Path) -> None:
+    """Build a wheel of a copy of the tree and compare its files with the folders."""
+    pytest.importorskip("setuptools", "77")
+    folders = project["tool"]["setuptools"]["package-dir"]
+    source = tmp_path / "source"
+    for folder in folders.values():
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+         "--wheel-dir", str(tmp_path), str(source)],
+        check=True, timeout=300, capture_output=True,
+    )  # fmt: skip
+    expected = {
+        "/".join([*package.split("."), *path.relative_to(ROOT / folder).parts])
+        for package, folder in folders.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    (wheel,) = tmp_path.glob("fsagn_onnx-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = archive.read(next(n for n in archive.namelist() if n.endswith("/METADATA"))).decode()
+        assert any(name.endswith("/licenses/NOTICE") for name in archive.namelist())
+    assert held == expected
+    assert "License-Expression: Apache-2.0" in metadata
+    assert not [line for line in metadata.splitlines() if line == "Requires-Dist: torch"]
