@@ -1,7 +1,8 @@
 """Width, height and completeness of an image file, read off its header before anything is decoded.
 
-Formats: PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JPEG 2000, AVIF. Sources: W3C PNG 11.2.2, ITU T.81 B.2.2, GIF89a 18,
-Microsoft BITMAPINFOHEADER, RFC 9649, TIFF 6.0 section 2, netpbm, ITU T.800 I.5.3, ISO 23008-12 6.5.3.
+Formats: PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JPEG 2000, AVIF. Sources: W3C PNG 11.2.2, ITU T.81 B.2.2,
+GIF89a 18, Microsoft BITMAPINFOHEADER, RFC 9649, TIFF 6.0 section 2, netpbm, ITU T.800 I.5.3, ISO 23008-12
+6.5.3.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ MAX_PIXELS = 200_000_000
 MAX_FILE_BYTES = 2**30
 """Bytes of the largest image file that is read."""
 IMAGE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif",
-    ".tiff", ".webp",
+    ".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
 })  # fmt: skip
 """Endings, in lower case, of the files that count as images when a folder is listed."""
 
@@ -31,8 +31,8 @@ IMAGE_SUFFIXES = frozenset({
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read an image file as upright RGB.
 
-    16-bit values keep their high byte; gray, palette and CMYK become RGB; alpha is dropped, not blended; of an animation the
-    first frame counts; the orientation of the camera (EXIF) is applied.
+    16-bit values keep their high byte; gray, palette and CMYK become RGB; alpha is dropped, not blended; of
+    an animation the first frame counts; the orientation of the camera (EXIF) is applied.
 
     Args:
         path: A PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JPEG 2000 or AVIF file.
@@ -83,7 +83,7 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDA
         )
     if header.width * header.height > max_pixels:
         raise ImageError(
-            f"{name!r} has {header.width} x {header.height} pixels, more than the limit of {max_pixels} in all"
+            f"{name!r} has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
         )
     try:
         bgr = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
@@ -98,13 +98,13 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     """Find images, one after the other, without listing everything first.
 
     Args:
-        inputs: Files; folders (searched recursively in sorted order, hidden files and folders left out, links to
-            folders not followed); globs with `*`, `?`, `[...]`, `**` (for the shells that leave them alone); `-` for paths on standard input, one
-            on each line.
+        inputs: Files; folders (searched recursively in sorted order, hidden files and folders left out, links
+            to folders not followed); globs with `*`, `?`, `[...]`, `**` (for the shells that leave them
+            alone); `-` for paths on standard input, one on each line.
 
     Yields:
-        Paths in the order of the inputs. A named file is yielded as it is, whether it exists or not, and so is a glob
-        that matches nothing: reading it is the error.
+        Paths in the order of the inputs. A named file is yielded as it is, whether it exists or not, and so
+        is a glob that matches nothing: reading it is the error.
     """
     for item in inputs:
         name = os.fspath(item)

@@ -13,8 +13,9 @@ from .topology import Topology
 __all__ = ["Tail", "Values", "follow"]
 
 ACTIVATIONS = frozenset({
-    "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "HardSigmoid", "Gelu", "QuickGelu", "FastGelu",
-    "BiasGelu", "Elu", "Selu", "Celu", "Mish", "Swish", "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
+    "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "HardSigmoid", "Gelu", "QuickGelu",
+    "FastGelu", "BiasGelu", "Elu", "Selu", "Celu", "Mish", "Swish", "Softplus", "Softsign", "Tanh",
+    "ThresholdedRelu",
 })  # fmt: skip
 """Ops that are an activation by themselves, of their first input."""
 NORMS = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormalization"})
@@ -58,7 +59,7 @@ class Values:
         return self.constant(name) and size is not None and math.prod(size) == 1
 
     def per_channel(self, name: str) -> bool:
-        """The value is a constant that broadcasts over height and width of an NCHW feature map: (), (C, 1, 1), ..."""
+        """The value is a constant that broadcasts over the places of an NCHW feature map: (), (C, 1, 1)."""
         size = self._size(name)
         if not self.constant(name) or size is None:
             return False
@@ -74,11 +75,14 @@ class Values:
 def follow(values: Values, conv: int) -> Tail:
     """Follow the conv of the given node number through norms, constants per channel, and one activation.
 
-    The walk ends where a value is used by anything else, is an output of the graph, or at the activation.
+    The walk ends where a value is used by anything else, is an output of the graph, or at the activation
+    (which com.microsoft's FusedConv holds itself).
     """
     node = values.topology.nodes[conv]
-    ops, value = [node.op_type], node.output[0]
-    at = value
+    value = at = node.output[0]
+    ops = [node.op_type]
+    if any(item.name == "activation" for item in node.attribute):
+        return Tail(value, node.op_type)
     while at not in values.topology.outputs:
         pattern = _pattern(values, at)
         if pattern is not None:
@@ -118,9 +122,9 @@ def _is_norm(values: Values, node: onnx.NodeProto, at: str) -> bool:
 def _pattern(values: Values, start: str) -> Tail | None:
     """The smallest closed group of elementwise nodes that turns `start`, read more than once, into one value.
 
-    Closed: nothing outside of the group reads `start` or what the group makes, except the group's last value; all
-    other inputs are constants per channel. That covers x * sigmoid(x), x * tanh(softplus(x)), x * clip(x + 3) / 6 and
-    both forms of Gelu. None if there is no such group.
+    Closed: nothing outside of the group reads `start` or what the group makes, except the group's last value;
+    all other inputs are constants per channel. That covers x * sigmoid(x), x * tanh(softplus(x)), x * clip(x
+    + 3) / 6 and both forms of Gelu. None if there is no such group.
     """
     topology = values.topology
     if len(topology.consumers.get(start, ())) < 2:
@@ -165,11 +169,10 @@ def _name_of(group: list[onnx.NodeProto]) -> str:
 def _rescaled(values: Values, tail: Tail) -> Tail:
     """Take one product with a constant scalar along: the / 6 of HardSwish, the * 0.5 of Gelu."""
     users = values.users(tail.value)
-    if tail.value in values.topology.outputs or len(users) != 1 or users[0].op_type not in ("Mul", "Div"):
+    if tail.value in values.topology.outputs or len(users) != 1:
         return tail
-    rest = [name for name in users[0].input if name != tail.value]
-    if len(rest) == 1 and values.scalar(rest[0]) and users[0].input[0 if users[0].op_type == "Div" else -1]:
-        if users[0].op_type == "Div" and users[0].input[0] != tail.value:
-            return tail
-        return Tail(users[0].output[0], tail.op)
+    step, rest = users[0], [name for name in users[0].input if name != tail.value]
+    divided = step.op_type == "Div" and step.input[0] == tail.value
+    if (divided or step.op_type == "Mul") and len(rest) == 1 and values.scalar(rest[0]):
+        return Tail(step.output[0], tail.op)
     return tail

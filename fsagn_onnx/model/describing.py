@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ MAX_METADATA = 4 * 2**20
 """Characters of a metadata entry that is parsed."""
 
 
-def image_input(inputs: Sequence[ValueInfo], where: str) -> ValueInfo:
-    """The first input that can be an image: 4-D, floating point, 1, 3 or 4 channels (or a channel count not known).
+def image_input(inputs: Sequence[ValueInfo]) -> ValueInfo:
+    """The first input that can be an image: 4-D, floating point, 1, 3, 4 or an unknown number of channels.
 
     Raises:
         ModelError: there is none; the message lists what there is.
@@ -34,9 +34,7 @@ def image_input(inputs: Sequence[ValueInfo], where: str) -> ValueInfo:
         if item.dtype in FLOATS and item.shape is not None and len(item.shape) == 4 and _layout(item.shape):
             return item
     listed = ", ".join(f"'{item.name}' {item.dtype} {_words(item.shape)}" for item in inputs) or "none"
-    raise ModelError(
-        f"{where} has no image input: expected a 4-D float input with 1 or 3 channels, got {listed}"
-    )
+    raise ModelError(f"no image input: expected a 4-D float input with 1 or 3 channels, but got {listed}")
 
 
 def _words(shape: Sequence[int | str | None] | None) -> str:
@@ -46,7 +44,7 @@ def _words(shape: Sequence[int | str | None] | None) -> str:
 
 
 def _layout(shape: Sequence[int | str | None]) -> str | None:
-    """NCHW or NHWC by the place of a dimension of 3, 1 or 4; NCHW if all are dynamic; None if it is no image."""
+    """NCHW or NHWC by the place of a dimension of 3, 1 or 4; NCHW if all are dynamic; None: no image."""
     for count in IMAGE_CHANNELS:
         if shape[1] == count:
             return "NCHW"
@@ -58,7 +56,7 @@ def _layout(shape: Sequence[int | str | None]) -> str | None:
 
 
 def _objects(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON object that describes a plain model (`fsagn_model`) or, failing that, an explainer (`fsagn`)."""
+    """The JSON object that describes a plain model (`fsagn_model`) or, failing that, an explainer."""
     for key in ("fsagn_model", "fsagn"):
         if key in metadata:
             try:
@@ -74,7 +72,7 @@ def _objects(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Class names out of `fsagn_model`, `fsagn`, Ultralytics' `names`, or a plain `labels` or `classes` list."""
+    """Class names: `labels` of our metadata, Ultralytics' `names`, or a plain `labels` or `classes` list."""
     labels = _objects(metadata).get("labels")
     if labels is not None:
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -133,10 +131,7 @@ def read_preprocess(path: Path) -> dict[str, Any]:
 
 
 def input_spec(
-    inputs: Sequence[ValueInfo],
-    metadata: Mapping[str, str],
-    override: Mapping[str, Any] | InputSpec | None,
-    where: str,
+    inputs: Sequence[ValueInfo], metadata: Mapping[str, str], override: Mapping[str, Any] | InputSpec | None
 ) -> InputSpec:
     """The input spec: the user's fields over the metadata's over guesses; `guessed` lists the last.
 
@@ -144,95 +139,107 @@ def input_spec(
         inputs: The graph's inputs.
         metadata: The file's metadata.
         override: Fields of the user (`--preprocess`), or a whole spec.
-        where: The model in words, for errors.
 
     Raises:
         ModelError: no image input; a field is wrong or contradicts the graph.
     """
     if isinstance(override, InputSpec):
-        _agrees(override, inputs, where)
+        _agrees(override, inputs)
         return override
     described = _objects(metadata).get("input", {})
     if not isinstance(described, dict):
-        raise ModelError(f"{where}: metadata field 'input' must be a JSON object")
+        raise ModelError("metadata field 'input' must be a JSON object")
     described = {**described, **(override or {})}
     named = [item for item in inputs if item.name == described.get("name")]
-    image = named[0] if named else image_input(inputs, where)
+    image = named[0] if named else image_input(inputs)
     full, guessed = _completed(described, image, metadata)
-    try:
-        spec = InputSpec.from_dict(full, guessed=guessed)
-    except ModelError as error:
-        raise ModelError(f"{where}: {error}") from None
-    _agrees(spec, inputs, where)
+    spec = InputSpec.from_dict(full, guessed=guessed)
+    _agrees(spec, inputs)
     return spec
 
 
 def _completed(
     described: Mapping[str, Any], image: ValueInfo, metadata: Mapping[str, str]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fill the fields that are not described with guesses, and say so."""
+    """Fill the fields that are not described with guesses, and say so (where the graph leaves a choice)."""
     full = dict(described)
     guessed: list[str] = []
-    shape = image.shape if image.shape is not None and len(image.shape) == 4 else (None, 3, None, None)
-
-    def guess(field: str, value: object, words: str) -> None:
-        if field not in full:
-            full[field] = value
-            if words:
-                guessed.append(words)
-
-    layout = _layout(shape) or "NCHW"
-    certain = 3 in shape[1::2] or 1 in shape[1::2]
-    guess("name", image.name, "")
-    guess("layout", layout, "" if certain else f"layout {layout} (no dimension of the input's shape says it)")
-    nchw = full["layout"] != "NHWC"
-    channels = shape[1] if nchw else shape[3]
-    sides = shape[2:4] if nchw else shape[1:3]
-    static = [side if isinstance(side, int) and side > 0 else None for side in sides]
-    size = [side or next((other for other in static if other), GUESSED_SIZE) for side in static]
-    guess("size", size, "" if None not in static else f"size {size[0]}x{size[1]} (the input's is dynamic)")
-    color = "GRAY" if channels == 1 else "RGB"
-    guess("color", color, "" if channels == 1 else "color order RGB")
-    if metadata.get("author") == "Ultralytics":
-        _guess_ultralytics(guess, metadata)
-    gray = full["color"] == "GRAY"
-    order = -1 if full["color"] == "BGR" else 1
-    mean = [sum(IMAGENET_MEAN) / 3] if gray else list(IMAGENET_MEAN)[::order]
-    std = [sum(IMAGENET_STD) / 3] if gray else list(IMAGENET_STD)[::order]
-    guess("scale", 1.0, "")
-    guess("mean", mean, "mean of ImageNet" + " (gray)" * gray)
-    guess("std", std, "standard deviation of ImageNet" + " (gray)" * gray)
-    guess("resize", "stretch", "resize by stretching")
+    for guess in (_guess_place, _guess_ultralytics, _guess_imagenet):
+        for field, value, words in guess(full, image, metadata):
+            if field not in full:
+                full[field] = value
+                guessed += [words] if words else []
     return full, tuple(guessed)
 
 
-def _guess_ultralytics(guess: Any, metadata: Mapping[str, str]) -> None:
-    guess("scale", 1 / 255, "scale 1/255 (Ultralytics)")
-    guess("mean", 0.0, "mean 0 (Ultralytics)")
-    guess("std", 1.0, "standard deviation 1 (Ultralytics)")
-    fit = "crop:1.0" if metadata.get("task") == "classify" else "letterbox:114"
-    guess("resize", fit, f"resize {fit} (Ultralytics)")
+def _guess_place(
+    full: Mapping[str, Any], image: ValueInfo, metadata: Mapping[str, str]
+) -> Iterator[tuple[str, object, str]]:
+    """Name, layout, size and color order, by the shape of the input."""
+    shape = image.shape if image.shape is not None and len(image.shape) == 4 else (None, None, None, None)
+    certain = any(count in (shape[1], shape[3]) for count in IMAGE_CHANNELS)
+    layout = full.get("layout", _layout(shape) or "NCHW")
+    yield "name", image.name, ""
+    yield "layout", layout, "" if certain else f"layout {layout} (the shape of the input does not say it)"
+    channels, sides = (shape[3], shape[1:3]) if layout == "NHWC" else (shape[1], shape[2:4])
+    static = [side if isinstance(side, int) and side > 0 else None for side in sides]
+    stored = _literal(metadata.get("imgsz", ""))
+    if None in static and isinstance(stored, list) and len(stored) == 2:
+        yield "size", stored, ""
+    size = [side or next((other for other in static if other), GUESSED_SIZE) for side in static]
+    yield "size", size, f"size {size[0]}x{size[1]} (that of the input is dynamic)" if None in static else ""
+    yield "color", *(("GRAY", "") if channels == 1 else ("RGB", "color order RGB"))
 
 
-def _agrees(spec: InputSpec, inputs: Sequence[ValueInfo], where: str) -> None:
+def _guess_ultralytics(
+    full: Mapping[str, Any], image: ValueInfo, metadata: Mapping[str, str]
+) -> Iterator[tuple[str, object, str]]:
+    """What models of that exporter expect: pixels / 255, letterboxed (cropped for classification)."""
+    if metadata.get("author") == "Ultralytics":
+        resize = "crop:1.0" if metadata.get("task") == "classify" else "letterbox:114"
+        yield "scale", 1 / 255, "scale 1/255 (Ultralytics)"
+        yield "mean", 0.0, "mean 0 (Ultralytics)"
+        yield "std", 1.0, "standard deviation 1 (Ultralytics)"
+        yield "resize", resize, f"resize {resize} (Ultralytics)"
+
+
+def _guess_imagenet(
+    full: Mapping[str, Any], image: ValueInfo, metadata: Mapping[str, str]
+) -> Iterator[tuple[str, object, str]]:
+    """ImageNet's mean and standard deviation in the units of the scale, and stretching."""
+    yield "scale", 1.0, ""
+    scale = full["scale"] if isinstance(full["scale"], (int, float)) else 1.0
+    for field, words, rgb in (
+        ("mean", "mean of ImageNet", IMAGENET_MEAN),
+        ("std", "standard deviation of ImageNet", IMAGENET_STD),
+    ):
+        ordered = {"GRAY": (sum(rgb) / 3,), "BGR": rgb[::-1]}.get(full["color"], rgb)
+        yield field, [number * scale for number in ordered], words
+    yield "resize", "stretch", "resize by stretching"
+
+
+def _agrees(spec: InputSpec, inputs: Sequence[ValueInfo]) -> None:
     """Compare a spec with the graph's input."""
     item = next((item for item in inputs if item.name == spec.name), None)
     if item is None:
         known = ", ".join(f"'{entry.name}'" for entry in inputs)
-        raise ModelError(f"{where}: input spec: field 'name' is '{spec.name}', but the inputs are {known}")
+        raise ModelError(f"input spec: field 'name' is '{spec.name}', but the inputs are {known}")
     if item.dtype not in FLOATS:
-        raise ModelError(
-            f"{where}: the image input '{item.name}' must be of floating point, but is {item.dtype}"
-        )
+        raise ModelError(f"the image input '{item.name}' must be of floating point, but is {item.dtype}")
     if item.shape is None:
         return
     if len(item.shape) != 4:
-        raise ModelError(f"{where}: the image input '{item.name}' must be 4-D, but is {_words(item.shape)}")
+        raise ModelError(f"the image input '{item.name}' must be 4-D, but is {_words(item.shape)}")
+    if 4 in (item.shape[1], item.shape[3]):
+        raise ModelError(
+            f"the image input '{item.name}' {_words(item.shape)} has 4 channels; expected 1 or 3"
+        )
     order = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
     fields = ("color", "size", "size") if spec.layout == "NCHW" else ("size", "size", "color")
     for field, wanted, found in zip(fields, order, item.shape[1:], strict=True):
         if isinstance(found, int) and found != wanted:
             raise ModelError(
-                f"{where}: input spec: field '{field}' gives {spec.layout} (N, {', '.join(map(str, order))}), but "
-                f"the input '{item.name}' is {_words(item.shape)}; give color, layout and size with --preprocess"
+                f"input spec: field '{field}' gives {spec.layout} (N, {', '.join(map(str, order))}), but "
+                f"the input '{item.name}' is {_words(item.shape)}; "
+                "give color, layout and size with --preprocess"
             )

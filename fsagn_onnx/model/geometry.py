@@ -1,13 +1,13 @@
 """From the pixels of a photograph to those of the model's input, and back.
 
-Coordinates are continuous, (x, y): pixel (row r, column c) covers [c, c + 1) x [r, r + 1). OpenCV's half-pixel
-resizing is then exactly x_input = x_original * W / W0.
+Coordinates are continuous, (x, y): pixel (row r, column c) covers [c, c + 1) x [r, r + 1). OpenCV's
+half-pixel resizing is then exactly x_input = x_original * W / W0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -37,7 +37,8 @@ class Geometry:
     Attributes:
         original: (H0, W0) of the upright original.
         size: (H, W) of the model's input.
-        matrix: 2x3 float64, diagonal scale and shift: (x, y, 1) of the model's input -> (x, y) of the original.
+        matrix: 2x3 float64, diagonal scale and shift: (x, y, 1) of the model's input -> (x, y) of the
+            original.
     """
 
     original: tuple[int, int]
@@ -55,12 +56,12 @@ class Geometry:
         return cls(original, size, matrix)
 
     def points_to_original(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """(..., 2) points (x, y) of the model's input -> (..., 2) points of the original; may lie outside of it."""
+        """(..., 2) points (x, y) of the model's input -> of the original; they may lie outside of it."""
         points = np.asarray(xy, dtype=np.float64)
         return points * self.matrix[[0, 1], [0, 1]] + self.matrix[:, 2]
 
     def points_to_input(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """(..., 2) points (x, y) of the original -> (..., 2) points of the model's input; may lie outside of it."""
+        """(..., 2) points (x, y) of the original -> of the model's input; they may lie outside of it."""
         points = np.asarray(xy, dtype=np.float64)
         return (points - self.matrix[:, 2]) / self.matrix[[0, 1], [0, 1]]
 
@@ -93,11 +94,12 @@ class Geometry:
 
     @staticmethod
     def _source_index(length: int, scale: float, shift: float) -> NDArray[np.int64]:
-        return np.floor((np.arange(length) + 0.5 - shift) / scale).astype(np.int64)
+        index: NDArray[np.int64] = np.floor((np.arange(length) + 0.5 - shift) / scale).astype(np.int64)
+        return index
 
 
 def crop_window(original: tuple[int, int], size: tuple[int, int], fraction: float) -> Window:
-    """The centred window of the model's aspect ratio: the largest that fits, times `fraction`, in whole pixels."""
+    """The centred window of the model's aspect ratio: `fraction` of the largest one, in whole pixels."""
     height0, width0 = original
     height, width = size
     unit = fraction * min(height0 / height, width0 / width)
@@ -117,12 +119,12 @@ def letterbox_window(original: tuple[int, int], size: tuple[int, int]) -> Window
 
 
 def resize_pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize (H0, W0, 3) to (H, W, 3): area average along an axis that shrinks, bilinear along one that grows."""
+    """Resize (H0, W0, 3) to (H, W, 3): area average along an axis that shrinks, bilinear where it grows."""
     height, width = size
-    shrink_height, shrink_width = min(height, image.shape[0]), min(width, image.shape[1])
-    resized = image
-    if (shrink_height, shrink_width) != resized.shape[:2]:
-        resized = cv2.resize(resized, (shrink_width, shrink_height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    if (height, width) != resized.shape[:2]:
-        resized = cv2.resize(resized, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    shrunk = min(height, image.shape[0]), min(width, image.shape[1])
+    resized: NDArray[Any] = image
+    if shrunk != resized.shape[:2]:
+        resized = cv2.resize(resized, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if size != resized.shape[:2]:
+        resized = cv2.resize(resized, (width, height), interpolation=cv2.INTER_LINEAR)
     return resized.reshape(height, width, *image.shape[2:])

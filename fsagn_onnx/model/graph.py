@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx
+from onnx import inliner
 
 from ..errors import LayerError, ModelError
 from .describing import input_spec, labels_of, read_preprocess
@@ -51,7 +55,7 @@ class Model:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the values for one image of the input spec's size; a value of unknown shape is left out."""
+        """Shapes of the values for one image of the input spec's size; unknown ones are left out."""
         spec = self.input_spec
         given: dict[str, tuple[int, ...]] = {}
         for item in self.inputs:
@@ -68,12 +72,24 @@ class Model:
         Raises:
             LayerError: there is none.
         """
-        found = find_layers(self.proto.graph, self.shapes, self.input_spec.name, self.input_spec.size)
+        found = find_layers(self.proto.graph, self.shapes, self.input_spec)
         if not found:
             raise LayerError(
                 f"{self.path.name} has no 2-D conv layer of known shape; nothing of it can be explained"
             )
         return found
+
+    @cached_property
+    def shape_warning(self) -> str | None:
+        """Why onnx's strict shape inference refuses the graph, in one line; None if it does not.
+
+        onnxruntime may run such a model all the same.
+        """
+        try:
+            onnx.checker.check_model(skeleton(self.proto), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+            return _one_line(error)
+        return None
 
     @property
     def default_layer(self) -> Layer:
@@ -103,7 +119,8 @@ class Model:
         for layer in self.layers:
             if layer.conv == value:
                 raise LayerError(
-                    f"'{value}' is a conv before its activation in {self.path.name}; the layer is '{layer.value}'"
+                    f"'{value}' is the conv before its activation in {self.path.name}; "
+                    f"the layer is '{layer.value}'"
                 )
         names = [layer.value for layer in self.layers]
         nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.4) or names[-1:]
@@ -111,6 +128,17 @@ class Model:
         what = f"the value '{value}' is no conv layer of" if known else f"no value '{value}' in"
         listed = ", ".join(f"'{name}'" for name in nearest)
         raise LayerError(f"{what} {self.path.name}; nearest: {listed}. {self._hint()}")
+
+    def _no_layers(self) -> str:
+        nodes = self.proto.graph.node
+        alike = Counter(
+            f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes if "Conv" in node.op_type
+        )
+        found = ", ".join(f"{count} {op}" for op, count in alike.items()) or "no convolution at all"
+        return (
+            f"{self.path.name} has no layer that can be explained: expected Conv nodes over the image input "
+            f"'{self.input_spec.name}', but found {found}; use the float model, not a quantised or fused one"
+        )
 
     def _hint(self) -> str:
         return f"Run 'fsagn-onnx inspect {self.path.name}'."
@@ -123,31 +151,37 @@ def load_model(
 
     Args:
         path: The ONNX file; external data must lie in its folder.
-        preprocess: A JSON file with fields of the input spec, or a whole spec; it wins over the file's metadata and
-            over guesses.
+        preprocess: A JSON file with fields of the input spec, or a whole spec; it wins over the file's
+            metadata and over guesses.
 
     Returns:
         The model.
 
     Raises:
-        ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec is wrong.
+        ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec is
+            wrong.
     """
     path = Path(path)
     proto = read_proto(path)
-    _check(proto, path)
-    override = (
-        preprocess
-        if isinstance(preprocess, InputSpec) or preprocess is None
-        else read_preprocess(Path(preprocess))
-    )
+    override: Mapping[str, Any] | InputSpec | None
+    if preprocess is None or isinstance(preprocess, InputSpec):
+        override = preprocess
+    else:
+        override = read_preprocess(Path(preprocess))
+    try:
+        return _described(path, proto, override)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _described(path: Path, proto: onnx.ModelProto, override: Mapping[str, Any] | InputSpec | None) -> Model:
+    _check(proto)
+    sha256 = content_hash(proto)
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     metadata = metadata_of(proto)
-    try:
-        sha256 = content_hash(proto)
-        labels = labels_of(metadata)
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
     return Model(
         path=path,
         proto=proto,
@@ -157,18 +191,21 @@ def load_model(
         opset=next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
-        labels=labels,
-        input_spec=input_spec(inputs, metadata, override, str(path)),
+        labels=labels_of(metadata),
+        input_spec=input_spec(inputs, metadata, override),
     )
 
 
-def _check(proto: onnx.ModelProto, path: Path) -> None:
-    """onnx's checker on the graph without the large weights (their sizes are checked where they are hashed).
+def _check(proto: onnx.ModelProto) -> None:
+    """Run the checker of onnx without the large weights (hashing checks their sizes).
 
     Shape inference is not part of it: onnxruntime takes models that onnx's strict inference refuses.
     """
     try:
         onnx.checker.check_model(skeleton(proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path} is not a valid ONNX model: {detail}") from error
+        raise ModelError(f"not a valid ONNX model: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

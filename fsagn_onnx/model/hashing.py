@@ -15,11 +15,14 @@ __all__ = ["content_hash"]
 
 
 def content_hash(proto: onnx.ModelProto) -> str:
-    """SHA-256 of the nodes in their order, attributes, value names, initializers, graph inputs and outputs, opsets, local functions.
+    """SHA-256 of what a model computes.
 
-    Doc strings, metadata, producer, IR version, names of nodes and of the graph, inferred shapes, and the form in which
-    a tensor is stored (raw, typed field, external file) do not count. Initializers, attributes and opsets count in the
-    order of their names.
+    Hashed are the nodes in their order, attributes, value names, initializers, graph inputs and outputs,
+    opsets and local functions.
+
+    Doc strings, metadata, producer, IR version, names of nodes and of the graph, inferred shapes, and the
+    form in which a tensor is stored (raw, typed field, external file) do not count. Initializers, attributes
+    and opsets count in the order of their names.
 
     Args:
         proto: A model with its external data in memory.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from .activations import Tail, Values, follow
+from .preprocess import InputSpec
 from .receptive_field import receptive_fields
 from .topology import Topology
 
@@ -31,8 +32,8 @@ class Layer:
         channels: Filters C.
         shape: (C, h, w) of the feature map at the model's input size.
         stride: Input pixels per cell, rounded.
-        receptive_field: Edge, in input pixels, of what one cell sees along the conv path; None where it is the
-            whole input or not known. Gates that pool globally (squeeze-excite) are not counted.
+        receptive_field: Edge, in input pixels, of what one cell sees along the conv path; None where it is
+            the whole input or not known. Gates that pool globally (squeeze-excite) are not counted.
         default: True for the layer that is explained unless told.
         reason: In words, why this is the default, or why it cannot be; empty for the others.
     """
@@ -49,28 +50,27 @@ class Layer:
 
 
 def find_layers(
-    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], image: str, size: tuple[int, int]
+    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], spec: InputSpec
 ) -> tuple[Layer, ...]:
     """List the conv layers in topological order, the default marked.
 
     Args:
         graph: The model's graph.
         shapes: Shapes of its values at the input size.
-        image: Name of the image input.
-        size: (H, W) of the image input.
+        spec: The image input.
 
     Returns:
-        The 2-D conv layers whose shapes are known and that depend on no input but the image. At most one is the
-        default; none if no map is larger than 1x1.
+        The 2-D conv layers whose shapes are known and that depend on no input but the image. At most one is
+        the default; none if no map is larger than 1x1.
     """
     topology = Topology(graph)
     values = Values(topology, shapes)
     others = [
-        item.name for item in graph.input if item.name not in topology.initializers and item.name != image
+        item.name for item in graph.input if item.name not in topology.initializers and item.name != spec.name
     ]
     foreign = topology.descendants(others) if others else set()
-    seen = topology.descendants([image])
-    fields = receptive_fields(topology, shapes, image)
+    seen = topology.descendants([spec.name])
+    fields = receptive_fields(topology, shapes, spec.name, (2, 3) if spec.layout == "NCHW" else (1, 2))
     useful = topology.ancestors(topology.outputs)
     layers: list[Layer] = []
     for index, node in enumerate(topology.nodes):
@@ -80,7 +80,9 @@ def find_layers(
         shape = shapes.get(tail.value) or shapes.get(node.output[0])
         if shape is None or len(shape) != 4 or tail.value in foreign or tail.value not in seen:
             continue
-        layers.append(_describe(tail, node.output[0], shape, size, fields.get(tail.value), index in useful))
+        layers.append(
+            _describe(tail, node.output[0], shape, spec.size, fields.get(tail.value), index in useful)
+        )
     return _mark_default(layers)
 
 

@@ -37,8 +37,8 @@ class InputSpec:
         scale: Factor on the pixel, before the mean is taken off.
         mean: Per channel in the order of `color`, in units of pixel * scale.
         std: Per channel, as `mean`.
-        resize: "stretch"; "crop:FRACTION" (the centred window of the model's aspect ratio, FRACTION of the largest
-            that fits); "letterbox:PADVALUE" (the whole image, borders of gray PADVALUE in 0..255).
+        resize: "stretch"; "crop:FRACTION" (the centred window of the model's aspect ratio, FRACTION of the
+            largest that fits); "letterbox:PADVALUE" (the whole image, borders of gray PADVALUE in 0..255).
         guessed: In words, what was guessed rather than read from the model or the user's file.
 
     Raises:
@@ -129,7 +129,7 @@ class InputSpec:
         )
 
     def fit(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
-        """Resize an image to the model's input by the resize policy, and put its channels in the model's order.
+        """Resize an image to the model's input by the resize policy, its channels in the model's order.
 
         Args:
             image: uint8 RGB (H0, W0, 3).
@@ -173,14 +173,14 @@ class InputSpec:
         return np.ascontiguousarray(normalised, dtype=np.float32)
 
     def denormalise(self, x: NDArray[Any]) -> NDArray[np.float32]:
-        """The inverse of `normalise`: float32 pixels (..., H, W, c) in 0..255, neither rounded nor clipped."""
+        """The inverse of `normalise`: float32 pixels (..., H, W, c), neither rounded nor clipped."""
         mean, std = np.asarray(self.mean, dtype=np.float32), np.asarray(self.std, dtype=np.float32)
         last = np.moveaxis(x, -3, -1) if self.layout == "NCHW" else x
         pixels = (last.astype(np.float32) * std + mean) / np.float32(self.scale)
         return np.ascontiguousarray(pixels, dtype=np.float32)
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Geometry]:
-        """`fit`, then `normalise`: uint8 RGB (H0, W0, 3) -> float32 (C, H, W) or (H, W, C), and the geometry."""
+        """`fit`, then `normalise`: uint8 RGB (H0, W0, 3) -> float32 (C, H, W) or (H, W, C), and geometry."""
         pixels, geometry = self.fit(image)
         return self.normalise(pixels), geometry
 

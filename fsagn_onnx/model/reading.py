@@ -163,8 +163,8 @@ def read_proto(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES)
         The model; no tensor of it refers to another file.
 
     Raises:
-        ModelError: no such file, empty, too large, truncated, not ONNX, or external data that is missing, truncated,
-            too large or outside of the model's folder.
+        ModelError: no such file, empty, too large, truncated, not ONNX, or external data that is missing,
+            truncated, too large or outside of the model's folder.
     """
     path = Path(path)
     content = _read_bytes(path, max_bytes)
@@ -173,8 +173,8 @@ def read_proto(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES)
         proto.ParseFromString(content)
     except DecodeError as error:
         raise ModelError(f"{path} is not an ONNX file, or a truncated one ({len(content)} bytes)") from error
-    if not proto.HasField("graph") or not proto.opset_import or not proto.graph.node:
-        raise ModelError(f"{path} is not an ONNX model: it has no graph")
+    if not proto.graph.node:
+        raise ModelError(f"{path} is not an ONNX model: it has no graph, or one without nodes")
     del content
     budget = MAX_EXTERNAL_BYTES
     for tensor in _tensors(proto.graph):

@@ -1,24 +1,30 @@
-"""Shapes of all values of a model at one input size, by onnx shape inference on a copy without the weights."""
+"""Shapes of all values of a model at one input size, by onnx shape inference without the weights.
+
+Where it gets stuck (a Reshape to a computed shape), the arithmetic on shapes is folded and inference starts
+again.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
+from .folding import fold_shapes
 from .reading import shape_of
 
 __all__ = ["infer", "skeleton", "static_shapes", "value_types"]
 
 SMALL = 1024
-"""Initializers of at most so many elements keep their data: shape inference reads targets of Reshape and the like."""
+"""Initializers of at most so many elements keep their data: shape inference reads targets of Reshape."""
 SHAPE_KEEPING = frozenset({"QuickGelu", "BiasGelu", "FastGelu", "Gelu"})
 """Contributed ops (domain com.microsoft) whose output has the shape of their first input."""
 
 
 def skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which large initializers are graph inputs without data: small, and of the same types and shapes."""
+    """A small copy in which large initializers are graph inputs of the same type, without data."""
     bare = onnx.ModelProto(ir_version=proto.ir_version)
     bare.opset_import.extend(proto.opset_import)
     bare.functions.extend(proto.functions)
@@ -31,10 +37,7 @@ def skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare.graph.sparse_initializer.extend(graph.sparse_initializer)
     listed = {item.name for item in graph.input}
     for tensor in graph.initializer:
-        elements = 1
-        for dim in tensor.dims:
-            elements *= dim
-        if elements <= SMALL:
+        if math.prod(tensor.dims) <= SMALL:
             bare.graph.initializer.append(tensor)
         elif tensor.name not in listed:
             bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -77,9 +80,10 @@ def _fix_inputs(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
 def static_shapes(
     proto: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the top-level values when the inputs have the given shapes; values with an unknown shape are left out.
+    """Shapes of the top-level values when the inputs have the given shapes; unknown ones are left out.
 
-    Shapes stored in the file count only where inference leaves a hole, as an exporter may have traced another size.
+    Shapes stored in the file count only where inference leaves a hole, as an exporter may have traced another
+    size.
     """
     bare = skeleton(proto)
     stored = list(bare.graph.value_info)
@@ -90,8 +94,11 @@ def static_shapes(
     for item in bare.graph.output:
         if item.type.WhichOneof("value") == "tensor_type":
             item.type.tensor_type.ClearField("shape")
+    made = {name for node in proto.graph.node for name in node.output if name}
     found = _static(infer(bare))
-    if any(name and name not in found for node in bare.graph.node for name in node.output) and stored:
+    while not found.keys() >= made and fold_shapes(bare, found):
+        found.update(_static(infer(bare)))
+    if not found.keys() >= made and stored:
         bare.graph.value_info.extend(item for item in stored if item.name not in found)
         found = {**_static(infer(bare)), **found}
     return found
@@ -109,7 +116,7 @@ def _static(inferred: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def value_types(proto: onnx.ModelProto, values: Iterable[str]) -> dict[str, onnx.TypeProto]:
-    """Types of values with their (possibly dynamic) shapes; float32 of unknown shape where inference finds nothing."""
+    """Types of values, with (possibly dynamic) shapes; float32 of unknown shape where inference fails."""
     wanted = set(values)
     inferred = infer(skeleton(proto)).graph
     known = {item.name: item.type for item in (*inferred.value_info, *inferred.output) if item.name in wanted}

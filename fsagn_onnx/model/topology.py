@@ -36,7 +36,7 @@ def _captures(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
-    """The values that a node reads: its inputs and what its subgraphs capture; left-out optional inputs are skipped."""
+    """The values that a node reads: its inputs (left-out ones skipped) and what its subgraphs capture."""
     yield from (name for name in node.input if name)
     for graph in subgraphs(node):
         yield from _captures(graph)
@@ -44,7 +44,7 @@ def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """Index of a graph: producers, consumers and constants. Nodes are numbered in the file's (topological) order."""
+    """Producers, consumers and constants of a graph; nodes are numbered in the file's (topological) order."""
 
     graph: onnx.GraphProto
 
