@@ -9,7 +9,7 @@ import importlib
 
 __all__ = ["load_converters"]
 
-_FAMILIES = ("versions",)
+_FAMILIES = ("activations", "conv", "pool", "reduce", "reshape", "slice", "versions")
 
 
 def load_converters() -> None:
