@@ -1,4 +1,4 @@
-"""ONNX to torch: the part of a CNN between input and deepest tap, differentiable, checked against onnxruntime."""
+"""ONNX to torch: the part of a CNN between input and deepest tap, differentiable, checked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """From a normalised ONNX graph to torch modules, one per node, by onnx2torch's converters and ours.
 
-onnx2torch's own assembly is not used: it maps graph outputs to nodes, not to values, so the second output of a node
-gets lost; it copies an initializer for every use; it puts names out of the file into Python source that it runs; and
-its errors do not say which node failed.
+onnx2torch's own assembly is not used: it maps graph outputs to nodes, not to values, so the second output of
+a node gets lost; it copies an initializer for every use; it puts names out of the file into Python source that
+it runs; and its errors do not say which node failed.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def _convert(
 ) -> tuple[nn.Module, tuple[str, ...]]:
     opset = opset_of(proto, node.domain)
     converter = registry.find(node.operation_type, opset, node.domain)
-    where = f"{source}: node '{node.name or node.output_values[0]}' ({node.operation_type}, value '{node.output_values[0]}')"
+    value = node.output_values[0]
+    where = f"{source}: node '{node.name or value}' ({node.operation_type}, value '{value}')"
     if converter is None:
         raise ConversionError(f"{where}: no torch converter")
     try:
@@ -163,7 +164,7 @@ def _last_reads(reads: Sequence[Sequence[str]], keep: set[str]) -> list[tuple[st
 
 
 def _step(node: OnnxNode, module: nn.Module, names: tuple[str, ...], last: tuple[str, ...]) -> Step:
-    """Values behind a left-out optional input go by keyword, so that the module's own default stands in for it."""
+    """Values behind a left-out optional input go by keyword, so that the module's default holds for it."""
     given = names[: names.index("")] if "" in names else names
     keywords: tuple[tuple[str, str], ...] = ()
     if "" in names:

@@ -21,7 +21,7 @@ REWRITES: tuple[Rewrite, ...] = (CONSTANT_NODES, PASS_THROUGH, FOLD_CONSTANTS, F
 def normalise(proto: onnx.ModelProto, rewrites: Sequence[Rewrite] = REWRITES) -> onnx.ModelProto:
     """A new model that computes the same outputs in fewer and plainer nodes; `proto` stays as it is.
 
-    Graph outputs keep their names; other values may vanish (a conv's own output, when its batch norm is folded in).
+    Graph outputs keep their names; other values may vanish (a conv's own output, when its norm is folded in).
 
     Raises:
         ConversionError: a rewrite did not reach its postcondition, or the constant part cannot be computed.
@@ -32,6 +32,7 @@ def normalise(proto: onnx.ModelProto, rewrites: Sequence[Rewrite] = REWRITES) ->
         left = next(rewrite.leftovers(graph), None)
         if left is not None:
             raise ConversionError(
-                f"rewrite '{rewrite.name}' left {left.op_type} node '{left.name}' (value '{left.output[0]}') as it was"
+                f"rewrite '{rewrite.name}' left the {left.op_type} node '{left.name}' "
+                f"(value '{left.output[0]}') as it was"
             )
     return graph.to_proto()

@@ -54,7 +54,7 @@ class Parity:
 
 
 def probe_images(size: tuple[int, int], channels: int, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
-    """Two test images (H, W, c) uint8: seeded noise, and a picture-like one of smooth gradients with shapes on it."""
+    """Two test images (H, W, c) uint8: seeded noise, and smooth gradients with shapes on them."""
     height, width = size
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
@@ -70,7 +70,7 @@ def probe_images(size: tuple[int, int], channels: int, seed: int = 0) -> dict[st
 
 
 def relative_error(a: Array, b: Array) -> float:
-    """max|a - b| / max|b|; 0 for two that are equal (NaN and infinity included), infinite for other shapes."""
+    """max|a - b| / max|b|; 0 for equal ones (NaN and infinity included), infinite for other shapes."""
     if a.shape != b.shape:
         return math.inf
     if a.size == 0 or np.array_equal(a, b, equal_nan=b.dtype.kind == "f"):
@@ -90,8 +90,8 @@ def check_parity(
 ) -> Parity:
     """Compare the module with onnxruntime (CPU, no graph optimisation) at every value that it returns.
 
-    Both images go through the module as one batch; a model of fixed batch size runs them in batches of that size. So
-    a module that mixes its images up, or that holds on to the file's batch size, does not pass.
+    Both images go through the module as one batch; a model of fixed batch size runs them in batches of that
+    size. So a module that mixes images up, or that holds on to the file's batch size, does not pass.
 
     Args:
         model: the model that the module was made from.
@@ -182,7 +182,8 @@ def _torch(model: Model, module: TappedModule, batch: Tensor) -> dict[str, Array
         step = next(step for step in module.steps if not done.issuperset(filter(None, step.outputs)))
         reason = " ".join(str(error).split())
         raise ConversionError(
-            f"{model.path.name}: node '{step.node}' ({step.op}, value '{step.outputs[0]}') fails in torch: {reason}"
+            f"{model.path.name}: node '{step.node}' ({step.op}, value '{step.outputs[0]}') "
+            f"fails in torch: {reason}"
         ) from error
     return {tap: value.numpy() for tap, value in made.items()}
 
@@ -207,8 +208,8 @@ def _divergence(model: Model, module: TappedModule, images: Array, tolerance: fl
             if not error <= tolerance:
                 what = _difference(made[value], b)
                 return (
-                    f"{model.path.name}: torch and onnxruntime differ first at node '{step.node}' ({step.op}, "
-                    f"value '{value}') by {error:.2g} (relative; allowed {tolerance:.0e}): {what}"
+                    f"{model.path.name}: torch and onnxruntime differ first at node '{step.node}' "
+                    f"({step.op}, value '{value}') by {error:.2g} (relative; allowed {tolerance:.0e}): {what}"
                 )
     return ""
 

@@ -1,8 +1,8 @@
 """Which converter turns a node of a given op, domain and opset into a torch module.
 
-Three sources, first hit wins: the converters of `ops/`; the table `ops.versions` of op versions that only widened
-types; onnx2torch's own registry. Ours stay out of onnx2torch's registry: that one refuses a second converter for the
-same op version, is shared by the whole process, and has no way to replace a wrong one.
+Three sources, first hit wins: the converters of `ops/`; the table `ops.versions` of op versions that only
+widened types; onnx2torch's own registry. Ours stay out of onnx2torch's registry: that one refuses a second
+converter for the same op version, is shared by the whole process, and has no way to replace a wrong one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx2torch.utils.common import OperationConverterResult
 __all__ = ["Converter", "find", "register", "same_as", "since_version"]
 
 Converter = Callable[[OnnxNode, OnnxGraph], OperationConverterResult]
-"""onnx2torch's own signature: (node, graph) -> (torch module, the input and output values it is called with)."""
+"""onnx2torch's own signature: (node, graph) -> (torch module, the values that it reads and makes)."""
 
 _OURS: dict[OperationDescription, Converter] = {}
 _SAME: dict[OperationDescription, int] = {}

@@ -20,8 +20,8 @@ __all__ = ["TappedModule", "convert", "unsupported"]
 class TappedModule(nn.Module):
     """The part of a CNN between its input and its deepest tap, as torch modules.
 
-    It is in eval mode and stays there (`train()` does not change it: batch norm keeps its statistics), its parameters
-    are frozen, and it is differentiable with respect to its input.
+    It is in eval mode and stays there (`train()` does not change it: batch norm keeps its statistics), its
+    parameters are frozen, and it is differentiable with respect to its input.
 
     Attributes:
         input_name: the ONNX model's input.
@@ -107,5 +107,5 @@ def _converted(piece: onnx.ModelProto, source: str) -> TappedModule:
 
 
 def unsupported(model: Model, tap: str) -> list[Unsupported]:
-    """All ops between the input and `tap` that have no torch converter; empty where `convert` can go ahead."""
+    """All ops between the input and `tap` without a torch converter; empty where `convert` can go ahead."""
     return unsupported_nodes(normalise(cut(model.proto, [tap])))

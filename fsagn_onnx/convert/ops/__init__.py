@@ -9,7 +9,18 @@ import importlib
 
 __all__ = ["load_converters"]
 
-_FAMILIES = ("activations", "conv", "pool", "reduce", "reshape", "slice", "versions")
+_FAMILIES = (
+    "activations",
+    "conv",
+    "depth_to_space",
+    "pad",
+    "pool",
+    "reduce",
+    "reshape",
+    "resize",
+    "slice",
+    "versions",
+)
 
 
 def load_converters() -> None:

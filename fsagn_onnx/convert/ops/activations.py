@@ -16,7 +16,7 @@ __all__ = ["Clip", "PRelu", "Swish", "ThresholdedRelu"]
 
 
 class Clip(nn.Module):
-    """x -> min(max(x, low), high); a bound that is None does not hold. Bounds that are computed come as inputs."""
+    """x -> min(max(x, low), high); None: no bound. Bounds that are computed come as inputs."""
 
     def __init__(self, low: float | None, high: float | None) -> None:
         super().__init__()
@@ -31,7 +31,9 @@ class Clip(nn.Module):
 
 
 def _number(value: Tensor | float | None) -> float | None:
-    return value.item() if isinstance(value, Tensor) else value  # an integer stays one, and so does what it clips
+    return (
+        value.item() if isinstance(value, Tensor) else value
+    )  # an integer stays one, and so does what it clips
 
 
 @register("Clip", 6, 11, 12, 13)

@@ -1,4 +1,4 @@
-"""Convolutions. onnx2torch lacks `auto_pad`, weights that are computed, and transposed ones with one-sided padding."""
+"""Convolutions. onnx2torch lacks `auto_pad`, computed weights, and transposed ones with one-sided padding."""
 
 from __future__ import annotations
 

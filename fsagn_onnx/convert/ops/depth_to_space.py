@@ -24,7 +24,7 @@ class DepthToSpace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Rearrange."""
         if self.depth_first:
-            parts = x.unflatten(1, (self.block**2, -1))  # (N, b b, C, h, w)
+            parts = x.reshape(x.shape[0], self.block**2, -1, *x.shape[2:])  # (N, b b, C, h, w)
             x = parts.transpose(1, 2).flatten(1, 2)
         return F.pixel_shuffle(x, self.block)
 
@@ -38,7 +38,8 @@ class SpaceToDepth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Rearrange."""
-        parts = F.pixel_unshuffle(x, self.block).unflatten(1, (-1, self.block**2))  # (N, C, b b, h, w)
+        made = F.pixel_unshuffle(x, self.block)
+        parts = made.reshape(x.shape[0], -1, self.block**2, *made.shape[2:])  # (N, C, b b, h, w)
         return parts.transpose(1, 2).flatten(1, 2)
 
 

@@ -41,7 +41,7 @@ def constant(node: OnnxNode, graph: OnnxGraph, index: int) -> Tensor | None:
 
 
 def integers(node: OnnxNode, graph: OnnxGraph, name: str, index: int) -> tuple[int, ...] | None:
-    """A list of integers that older versions hold in attribute `name` and newer ones in constant input `index`."""
+    """Integers that older op versions hold in attribute `name` and newer ones in constant input `index`."""
     if name in node.attributes:
         return tuple(node.attributes[name])
     tensor = constant(node, graph, index)
@@ -49,7 +49,7 @@ def integers(node: OnnxNode, graph: OnnxGraph, name: str, index: int) -> tuple[i
 
 
 def dims_of(node: OnnxNode, graph: OnnxGraph, index: int = 0) -> tuple[int | None, ...] | None:
-    """Shape of input number `index` at the file's own input size; None for unknown sizes, or an unknown rank."""
+    """Shape of input number `index` at the file's own input size; None for what is not known."""
     name = node.input_values[index]
     if name in graph.initializers:
         return tuple(graph.initializers[name].proto.dims)

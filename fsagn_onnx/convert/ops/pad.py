@@ -1,4 +1,4 @@
-"""Pad. onnx2torch lacks axes as an input (op version 18), `wrap`, and edges of axes that torch's own padding leaves out."""
+"""Pad. onnx2torch lacks axes as an input (op version 18), `wrap`, and reflection along all axes."""
 
 from __future__ import annotations
 

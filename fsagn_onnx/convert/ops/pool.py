@@ -1,4 +1,4 @@
-"""Max and average pooling. onnx2torch lacks `auto_pad`, one-sided padding of averages, and op versions from 19 on."""
+"""Max and average pooling. onnx2torch lacks `auto_pad`, one-sided padding of averages, newer op versions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class MaxPool(_Pool):
 
 
 class AveragePool(_Pool):
-    """x (N, C, ...) -> the mean of each window, over its cells inside the input (and the padding, if `count_pads`)."""
+    """x (N, C, ...) -> the mean of each window's cells inside the input (`count_pads`: and the padding)."""
 
     def __init__(self, windows: Windows, *, count_pads: bool) -> None:
         super().__init__(windows)

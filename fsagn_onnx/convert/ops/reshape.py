@@ -1,14 +1,13 @@
 """Reshape, Expand, Squeeze, Unsqueeze. onnx2torch lacks `allowzero` and several negative axes at once.
 
-A constant Reshape target holds the batch size, and often the image size, that the exporter happened to see. Where the
-target repeats an axis of the input at the same place, from the left or from the right, it means that axis.
+A constant Reshape target holds the batch size, and often the image size, that the exporter happened to see.
+Where it repeats an axis of the input at the same place, from the left or from the right, it means that axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
 from onnx2torch.utils.common import OperationConverterResult
@@ -90,6 +89,13 @@ def _reshape(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
     return converted(Reshape(general_target(target, dims_of(node, graph), allowzero=allowzero)), node, 1)
 
 
+def _together(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of two shapes broadcast together."""
+    rank = max(len(a), len(b))
+    pairs = zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True)
+    return tuple(n if m == 1 else m for n, m in pairs)
+
+
 class Expand(nn.Module):
     """x broadcast together with `shape`, a constant or the second input."""
 
@@ -100,7 +106,7 @@ class Expand(nn.Module):
     def forward(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
         """Expand."""
         wanted = self.shape if shape is None else tuple(shape.tolist())
-        return x.expand(torch.broadcast_shapes(tuple(x.shape), wanted or ()))
+        return x.expand(_together(tuple(x.shape), wanted or ()))
 
 
 @register("Expand", 8, 13)

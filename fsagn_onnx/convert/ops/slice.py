@@ -1,4 +1,4 @@
-"""Slice and Split. onnx2torch indexes by lists, which torch no longer takes, and splits unevenly where it must not."""
+"""Slice and Split. onnx2torch indexes by lists, which torch no longer takes, and splits off a part too many."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """Op versions that widened the allowed types and nothing else: the converter of an older version serves them.
 
-Source: onnx's operator schemas, whose inputs, outputs, attributes and text are the same in both versions of every
-entry (a test compares them). The types added are bfloat16, float8, float4, int4 and the like.
+Source: onnx's operator schemas, whose inputs, outputs, attributes and text are the same in both versions of
+every entry (a test compares them). The types added are bfloat16, float8, float4, int4 and the like.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from ..registry import same_as
 
@@ -50,7 +52,7 @@ WIDENED: dict[str, tuple[int, ...]] = {
 """op -> versions of the same meaning, ascending; onnx2torch has a converter for the first."""
 
 for _op, _versions in WIDENED.items():
-    for _older, _newer in zip(_versions, _versions[1:], strict=False):
+    for _older, _newer in pairwise(_versions):
         same_as(_op, _newer, _older)
 
 for _newer, _older in ((19, 13), (21, 19), (23, 21), (24, 23), (25, 24), (28, 25)):

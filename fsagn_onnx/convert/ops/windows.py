@@ -77,7 +77,7 @@ class Windows:
         return tuple(begin for begin, _ in self.pads)
 
     def padding(self, size: Sequence[int]) -> Pairs:
-        """(begin, end) per axis at input size `size`. SAME: ceil(size / stride) windows, the odd cell at one side."""
+        """(begin, end) per axis at input size `size`. SAME: ceil(size / stride) windows."""
         if not self.same:
             return self.pads
         pairs = []
@@ -88,7 +88,7 @@ class Windows:
         return tuple(pairs)
 
     def counts(self, size: Sequence[int]) -> tuple[int, ...]:
-        """Number of windows per axis. With `ceil`, one that would start in the padding at the end does not count."""
+        """Windows per axis. With `ceil`, one that would start in the padding at the end does not count."""
         found = []
         for length, extent, stride, (begin, end) in zip(
             size, self.extents, self.strides, self.padding(size), strict=True

@@ -1,1 +1,1 @@
-"""Graph rewrites before conversion: small named passes over one mutable `Graph`, each with a postcondition."""
+"""Graph rewrites before conversion: small named passes over a `Graph`, each with a postcondition."""

@@ -20,10 +20,17 @@ __all__ = ["CONSTANT_NODES", "FOLD_CONSTANTS", "MAX_FOLDED_ELEMENTS", "ORT_ERROR
 MAX_FOLDED_ELEMENTS = 16 * 2**20
 """No single folded value may have more elements than this: a small file must not blow up in memory."""
 
-ORT_ERRORS: tuple[type[Exception], ...] = tuple(
-    getattr(ort_errors, name)
-    for name in ("EPFail", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
-) + (ort_errors.RuntimeException, RuntimeError, ValueError)
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    ort_errors.EPFail,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
 """What onnxruntime raises when it cannot build or run a graph; its classes have no base of their own."""
 
 _RANDOM = (
@@ -83,7 +90,7 @@ def _may_fold(node: onnx.NodeProto, graph: Graph) -> bool:
 
 
 def _constant_part(graph: Graph) -> list[onnx.NodeProto]:
-    """The nodes that depend on constants alone, in topological order, as far as their sizes are known and allowed."""
+    """The nodes that depend on constants alone, in order, as far as their sizes are known and allowed."""
     known, part = set(graph.constants), []
     for node in graph.nodes:
         if _may_fold(node, graph) and all(name in known for name in node.input if name):

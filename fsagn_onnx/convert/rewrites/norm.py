@@ -1,6 +1,6 @@
 """Batch norm after a conv goes into the conv's weights.
 
-With s = scale / sqrt(variance + epsilon), per output channel: W' = W s, b' = (b - mean) s + bias; computed in float64.
+With s = scale / sqrt(variance + epsilon) per output channel: W' = W s, b' = (b - mean) s + bias, in float64.
 """
 
 from __future__ import annotations

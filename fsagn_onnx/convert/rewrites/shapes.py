@@ -18,7 +18,7 @@ class ValueType:
 
     Attributes:
         dtype: `onnx.TensorProto.DataType`.
-        dims: one entry per axis: a size, a symbolic name, or None for unknown; None where the rank is unknown.
+        dims: one entry per axis: a size, a symbolic name, or None for unknown; None for an unknown rank.
     """
 
     dtype: int
@@ -34,7 +34,7 @@ class ValueType:
 
 
 def infer_types(proto: onnx.ModelProto) -> dict[str, ValueType]:
-    """Types of all values that onnx's shape inference finds, initializers included. Stored value types do not count."""
+    """Types of all values that onnx's shape inference finds, initializers included; not the stored ones."""
     bare = skeleton(proto)
     del bare.graph.value_info[:]
     graph = infer(bare).graph
