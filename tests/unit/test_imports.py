@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ RANK = {
 }
 ALSO = {("data", "model")}
 NO_TORCH = ("errors", "model", "data", "runtime", "report", "cli", "models")
-TORCH_FREE_EXCEPT = {"fsagn_onnx.data.synthetic"}
+TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.data\.synthetic\b|fsagn_onnx\.models\.train_")
 HEAVY = ("torch", "onnx2torch", "torchvision", "safetensors")
 
 
@@ -129,7 +130,7 @@ def python(code: str) -> str:
 
 
 def torch_free_modules() -> list[str]:
-    return [name for name in MODULES if package_of(name) in NO_TORCH and name not in TORCH_FREE_EXCEPT]
+    return [name for name in MODULES if package_of(name) in NO_TORCH and not TORCH_FREE_EXCEPT.match(name)]
 
 
 BLOCKER = f"""

@@ -1,0 +1,65 @@
+"""`fsagn-onnx demo`: the main job on real input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("fsagn-demo"),
+    show_default=True,
+    help="Folder for photographs, explainer and results; an explainer that it holds is reused.",
+)
+@click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
+@click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option(
+    "--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_context
+def command(
+    context: click.Context,
+    out: Path,
+    filters: str,
+    verify: bool,
+    threads: int | None,
+    providers: str,
+    as_json: bool,
+) -> None:
+    """Explain real photographs with a trained explainer of EfficientNet-Lite0.
+
+    The network comes out of a package (see models/lite0.py), its mask generator with fsagn-onnx, the
+    photographs with scikit-image. The first run builds the explainer, later ones reuse it; explaining is what
+    'fsagn-onnx explain' does.
+    """
+    from fsagn_onnx.models.demo import lite0_explainer, photographs
+    from fsagn_onnx.report.explaining import Request, explain_into, open_folder
+    from fsagn_onnx.report.opening import open_explainer
+    from fsagn_onnx.report.terminal import Terminal, print_json
+
+    paths = photographs(out / "photographs")
+    built = lite0_explainer(out / "models")
+    terminal = Terminal(quiet=as_json)
+    if not as_json:
+        click.echo(f"explainer {built.path} ({'reused' if built.reused else 'built'})")
+    request = Request(images=tuple(map(str, paths)), filters=filters, verify=verify)
+    opened = open_explainer(built.path, threads=threads, providers=providers)
+    with opened.explainer:
+        results = out / "results"
+        folder = open_folder(opened, built.path, results, request, resume=False, overwrite=True)
+        with folder:
+            for _ in terminal.follow(explain_into(folder, opened, paths, request)):
+                pass
+    if as_json:
+        print_json(folder)
+    else:
+        terminal.summary(folder, opened.explainer.provider)
+        click.echo(f"next      fsagn-onnx explain {built.path} YOUR_PHOTOGRAPHS... --out explained")
+    if folder.failed:
+        context.exit(3)
