@@ -22,7 +22,7 @@ MAX_PIXELS = 200_000_000
 MAX_FILE_BYTES = 2**30
 """Bytes of the largest image file that is read."""
 IMAGE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
+    ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
     ".tif", ".tiff", ".webp",
 })  # fmt: skip
 """Endings, in lower case, of the files that count as images when a folder is listed."""
@@ -31,11 +31,11 @@ IMAGE_SUFFIXES = frozenset({
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read an image file as upright RGB.
 
-    16-bit values keep their high byte; gray, palette and CMYK become RGB; alpha is dropped, not blended; of
-    an animation the first frame counts; the orientation of the camera (EXIF) is applied.
+    16-bit values keep their high byte; gray, palette and CMYK become RGB; alpha is dropped (libtiff blends it
+    over black); of an animation the first frame counts; the orientation of the camera (EXIF) is applied.
 
     Args:
-        path: A PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JPEG 2000 or AVIF file.
+        path: A PNG, JPEG, GIF, BMP, WebP, TIFF, PNM or JPEG 2000 file.
         max_pixels: Limit on width times height, applied to the header before anything is decoded.
 
     Returns:
@@ -79,7 +79,7 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDA
         raise ImageError(f"{name!r} is a broken image: {error}") from error
     if header is None:
         raise ImageError(
-            f"{name!r} is no image of a known format (PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JP2, AVIF)"
+            f"{name!r} is no image of a known format (PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JP2)"
         )
     if header.width * header.height > max_pixels:
         raise ImageError(
