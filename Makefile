@@ -26,12 +26,12 @@ $(VENV)/.made:
 # Each stamp is newer than what it was made of; pip leaves alone what is there already.
 $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing the runtime, training and demo packages into $(VENV) (the first time takes minutes: torch is large)"
-	@$(PIP) --editable '.[train,demo]'
+	@$(PIP) --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing everything for development into $(VENV) (the first time takes minutes: torch is large)"
-	@$(PIP) --editable '.[train,demo,dev]'
+	@$(PIP) --editable '.[demo,dev]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

