@@ -1,0 +1,109 @@
+"""`fsagn-onnx demo`: builds once, reuses afterwards, and the second run needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fsagn_onnx.cli.main import run
+from fsagn_onnx.errors import ImageError
+from fsagn_onnx.models import demo, lite0
+
+SCRIPT = str(Path(sys.executable).with_name("fsagn-onnx"))
+
+pytestmark = pytest.mark.slow
+
+
+def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo has run once."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    done = script("demo", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "(built)" in done.stdout
+    for path in demo.PHOTOGRAPHS:
+        assert path in done.stdout
+        assert (folder / "results" / "overlays" / f"{Path(path).stem}.png").is_file()
+    for word in ("filter", "peak", "area", "retention", "Egyptian cat", "espresso", "missile", "report.html"):
+        assert word in done.stdout
+    return folder
+
+
+def test_results_are_whole(out: Path) -> None:
+    results = out / "results"
+    lines = [json.loads(line) for line in (results / "explanations.jsonl").read_text().splitlines()]
+    assert [Path(line["path"]).name for line in lines] == list(demo.PHOTOGRAPHS)
+    for line in lines:
+        assert len(line["predictions"]) >= 3
+        assert len({explained["id"] for explained in line["filters"]}) == 5
+        for explained in line["filters"]:
+            assert 0 < explained["area"] <= 1
+            assert 0 <= explained["retention"]["predicted"] <= 1
+    assert json.loads((results / "manifest.json").read_text())["state"] == "done"
+
+
+def test_a_second_run_builds_nothing_and_needs_no_torch(out: Path) -> None:
+    explainer = out / "models" / "lite0-explainer.onnx"
+    before = explainer.stat().st_mtime_ns
+    code = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "onnx2torch", "safetensors"):
+            raise ModuleNotFoundError("blocked: " + name, name=name)
+sys.meta_path.insert(0, Blocker())
+from fsagn_onnx.cli.main import run
+sys.exit(run(["demo", "--json", "--out", sys.argv[1]]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert len(answer["images"]) == len(demo.PHOTOGRAPHS)
+    assert explainer.stat().st_mtime_ns == before
+
+
+def test_the_explainer_is_built_anew_when_its_parts_change(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert demo.lite0_explainer(out / "models").reused
+    monkeypatch.setattr(demo, "_fingerprint", lambda: "other")
+    built = []
+    monkeypatch.setattr(lite0, "build_lite0", lambda path: built.append(path))
+    monkeypatch.setattr(lite0, "build_lite0_explainer", lambda path, model: built.append(path))
+    stamp = out / "models" / "built.json"
+    text = stamp.read_text()
+    assert not demo.lite0_explainer(out / "models").reused
+    stamp.write_text(text)
+    assert [path.name for path in built] == ["lite0.onnx", "lite0-explainer.onnx"]
+
+
+def test_without_scikit_image_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImageError, match=r"pip install 'fsagn-onnx\[demo\]'"):
+        demo.photographs()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    assert run(["demo", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_file_in_place_of_the_folder_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("")
+    assert run(["demo", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot write ")
+    assert error.count("\n") == 1
