@@ -1,6 +1,6 @@
 """Anti-aliased drawing: pieces are drawn at four times the resolution and averaged.
 
-OpenCV fills a polygon up to and with its outline, so shapes are at most 1/8 pixel larger than their corners say.
+OpenCV fills a polygon up to and with its outline, so shapes are up to 1/8 pixel larger than their corners.
 """
 
 from __future__ import annotations
