@@ -1,15 +1,15 @@
 """From a normalised ONNX graph to torch modules, one per node, by onnx2torch's converters and ours.
 
 onnx2torch's own assembly is not used: it maps graph outputs to nodes, not to values, so the second output of
-a node gets lost; it copies an initializer for every use; it puts names out of the file into Python source that
-it runs; and its errors do not say which node failed.
+a node gets lost; it copies an initializer for every use; it puts names out of the file into Python source and
+runs it; and its errors do not say which node failed.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import ConversionError
 from . import registry
 from .ops import load_converters
-from .rewrites.shapes import infer_types
+from .rewrites.shapes import ValueType, infer_types
 
 __all__ = ["Assembly", "Step", "Unsupported", "assemble", "opset_of", "unsupported_nodes"]
 
@@ -96,12 +96,13 @@ def unsupported_nodes(proto: onnx.ModelProto) -> list[Unsupported]:
     return [Unsupported(*key, tuple(names)) for key, names in nodes.items()]
 
 
-def assemble(proto: onnx.ModelProto, source: str) -> Assembly:
+def assemble(proto: onnx.ModelProto, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Assembly:
     """Convert every node of a normalised graph.
 
     Args:
         proto: the graph; in topological order, as ONNX demands.
         source: name of the file, for messages.
+        shapes: shapes of its values at the file's own input size, as far as they are known.
 
     Raises:
         ConversionError: some ops have no converter (all are listed), or a converter refuses a node.
@@ -109,7 +110,7 @@ def assemble(proto: onnx.ModelProto, source: str) -> Assembly:
     missing = unsupported_nodes(proto)
     if missing:
         raise ConversionError(f"{source}: no torch converter for {'; '.join(map(str, missing))}")
-    graph = OnnxGraph(_with_types(proto))
+    graph = OnnxGraph(_with_types(proto, shapes))
     made = [(node, *_convert(node, graph, proto, source)) for node in graph.nodes.values()]
     reads = [names for _, _, names in made]
     constants: dict[str, Tensor] = {}
@@ -123,15 +124,18 @@ def assemble(proto: onnx.ModelProto, source: str) -> Assembly:
     return Assembly(steps, tuple(module for _, module, _ in made), constants)
 
 
-def _with_types(proto: onnx.ModelProto) -> onnx.GraphProto:
+def _with_types(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.GraphProto:
     """The graph with the type of every value, which some converters ask for (its rank, mostly)."""
     graph = onnx.GraphProto()
     graph.CopyFrom(proto.graph)
     del graph.value_info[:]
     known = {value.name for value in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
-    for name, value in infer_types(proto).items():
-        if name not in known and value.dims is not None:
-            graph.value_info.append(helper.make_tensor_value_info(name, value.dtype, value.dims))
+    types = infer_types(proto)
+    for name in dict.fromkeys(value for node in graph.node for value in node.output if value not in known):
+        value = types.get(name, ValueType(onnx.TensorProto.FLOAT, None))
+        dims = shapes.get(name, value.dims)
+        if dims is not None:
+            graph.value_info.append(helper.make_tensor_value_info(name, value.dtype, dims))
     return graph
 
 

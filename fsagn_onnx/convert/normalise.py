@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx
+import onnx.inliner
 
 from ..errors import ConversionError
 from .rewrites.constants import CONSTANT_NODES, FOLD_CONSTANTS
@@ -26,6 +27,8 @@ def normalise(proto: onnx.ModelProto, rewrites: Sequence[Rewrite] = REWRITES) ->
     Raises:
         ConversionError: a rewrite did not reach its postcondition, or the constant part cannot be computed.
     """
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
     graph = Graph(proto)
     for rewrite in rewrites:
         rewrite.apply(graph)

@@ -25,12 +25,15 @@ from .rewrites.constants import ORT_ERRORS
 if TYPE_CHECKING:
     from .tapped import TappedModule
 
-__all__ = ["TOLERANCE", "Parity", "check_parity", "probe_images", "relative_error"]
+__all__ = ["PROBES", "TOLERANCE", "Parity", "check_parity", "probe_images", "relative_error"]
 
 Array = npt.NDArray[Any]
 
 TOLERANCE = 1e-4
 """Largest relative error max|a - b| / max|b| between torch (a) and onnxruntime (b) at a value."""
+
+PROBES = ("noise", "picture")
+"""The names of the probe images."""
 
 _MAX_MESSAGE_BYTES = 2**31 - 2**20
 _TORCH_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
@@ -66,7 +69,7 @@ def probe_images(size: tuple[int, int], channels: int, seed: int = 0) -> dict[st
     stripes = (np.sin(40 * (x + y)) > 0) & box
     for shape in (disc, box, stripes):
         picture = np.where(shape, rng.uniform(0, 255, channels), picture)
-    return {"noise": noise, "picture": np.clip(picture, 0, 255).astype(np.uint8)}
+    return dict(zip(PROBES, (noise, np.clip(picture, 0, 255).astype(np.uint8)), strict=True))
 
 
 def relative_error(a: Array, b: Array) -> float:
@@ -104,22 +107,25 @@ def check_parity(
         ConversionError: the module or onnxruntime cannot run the images.
     """
     images, batch = _inputs(model, module, seed)
-    piece = cut(model.proto, module.taps)
-    expected = _onnxruntime(piece, module.input_name, images, module.taps, model)
+    piece = cut(model.proto, module.values)
+    expected = _onnxruntime(piece, module.input_name, images, module.values, model)
     made = _torch(model, module, batch)
-    errors = {tap: relative_error(made[tap], value) for tap, value in zip(module.taps, expected, strict=True)}
+    errors = {
+        tap: relative_error(made[tap], value) for tap, value in zip(module.values, expected, strict=True)
+    }
     worst = max(errors, key=lambda tap: errors[tap])
     if not errors[worst] <= tolerance:
         raise ParityError(
             _divergence(model, module, images, tolerance) or _tap_message(model, worst, errors[worst])
         )
-    return Parity(errors[worst], worst, errors, tuple(probe_images((1, 1), 1)))
+    return Parity(errors[worst], worst, errors, PROBES)
 
 
 def _tap_message(model: Model, tap: str, error: float) -> str:
     return (
-        f"{model.path.name}: torch and onnxruntime differ by {error:.2g} (relative) at the tap '{tap}', "
-        f"and at no single node before it"
+        f"{model.path.name}: torch and onnxruntime differ by {error:.2g} (relative) at the value '{tap}' "
+        "when several images go in at once: the graph holds the batch size that it was exported with; "
+        "export it again with a dynamic batch"
     )
 
 
@@ -159,7 +165,7 @@ def _onnxruntime(
     joined = [
         np.concatenate(arrays) if np.ndim(arrays[0]) else arrays[0] for arrays in zip(*parts, strict=True)
     ]
-    return [array[: len(images)] if np.ndim(array) else array for array in joined]
+    return [array[: len(images)] if np.shape(array)[:1] == (len(padded),) else array for array in joined]
 
 
 def _session(piece: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -193,7 +199,7 @@ def _divergence(model: Model, module: TappedModule, images: Array, tolerance: fl
     original = {value for node in model.proto.graph.node for value in node.output}
     steps = [step for step in module.steps if step.outputs[0] in original]
     values = [step.outputs[0] for step in steps]
-    piece = cut(model.proto, module.taps)
+    piece = cut(model.proto, module.values)
     del piece.graph.output[:]
     piece.graph.output.extend(helper.make_empty_tensor_value_info(value) for value in values)
     size = _fixed_batch(piece, module.input_name) or 1

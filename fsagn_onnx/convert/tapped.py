@@ -26,12 +26,16 @@ class TappedModule(nn.Module):
     Attributes:
         input_name: the ONNX model's input.
         taps: names of the values in the result, in the order asked for.
+        outputs: names of the model's own outputs in the result, behind the taps; empty unless asked for.
     """
 
-    def __init__(self, assembly: Assembly, input_name: str, taps: Sequence[str]) -> None:
+    def __init__(
+        self, assembly: Assembly, input_name: str, taps: Sequence[str], outputs: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.input_name = input_name
         self.taps = tuple(taps)
+        self.outputs = tuple(outputs)
         self.steps = assembly.steps
         self.nodes = nn.ModuleList(assembly.modules)
         self._constants = {name: f"constant_{index}" for index, name in enumerate(assembly.constants)}
@@ -39,6 +43,11 @@ class TappedModule(nn.Module):
             self.register_buffer(buffer, assembly.constants[name])
         self.eval()
         self.requires_grad_(False)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The keys of the result: the taps, then those outputs that are no taps."""
+        return tuple(dict.fromkeys((*self.taps, *self.outputs)))
 
     def train(self, mode: bool = True) -> TappedModule:
         """Stay in eval mode, whatever `mode` is."""
@@ -53,7 +62,7 @@ class TappedModule(nn.Module):
             watch: called with (value name, value) for every value as it is made.
 
         Returns:
-            {tap: feature map (N, C, h, w)}, in the order of `taps`.
+            {value: tensor} in the order of `values`; a tap is a feature map (N, C, h, w).
         """
         values: dict[str, Tensor] = {
             name: self.get_buffer(buffer) for name, buffer in self._constants.items()
@@ -70,7 +79,7 @@ class TappedModule(nn.Module):
                     watch(name, value)
             for name in step.last:
                 del values[name]
-        return {tap: values[tap] for tap in self.taps}
+        return {name: values[name] for name in self.values}
 
 
 def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: bool = True) -> TappedModule:
@@ -90,20 +99,26 @@ def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: 
     source = model.path.name
     if not taps:
         raise LayerError(f"{source}: no value to tap; 'fsagn-onnx inspect' lists them")
-    module = _converted(cut(model.proto, taps, keep_outputs=outputs), source)
+    taps = tuple(dict.fromkeys(taps))
+    try:
+        piece = cut(model.proto, taps, keep_outputs=outputs)
+    except LayerError as error:
+        raise LayerError(f"{source}: {error}. Run 'fsagn-onnx inspect {source}'.") from error
+    module = _converted(piece, model, taps)
     if check:
         check_parity(model, module)
     return module
 
 
-def _converted(piece: onnx.ModelProto, source: str) -> TappedModule:
-    plain = normalise(piece)
+def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> TappedModule:
+    source, plain = model.path.name, normalise(piece)
     inputs = [value.name for value in plain.graph.input]
     if len(inputs) != 1:
         raise ConversionError(
             f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one"
         )
-    return TappedModule(assemble(plain, source), inputs[0], [value.name for value in plain.graph.output])
+    outputs = [value.name for value in plain.graph.output[len(taps) :]]
+    return TappedModule(assemble(plain, source, model.shapes), inputs[0], taps, outputs)
 
 
 def unsupported(model: Model, tap: str) -> list[Unsupported]:

@@ -1,4 +1,4 @@
-"""Slice and Split. onnx2torch indexes by lists, which torch no longer takes, and splits off a part too many."""
+"""Slice and Split. onnx2torch indexes by lists, which torch no longer takes, and splits too often."""
 
 from __future__ import annotations
 
