@@ -230,7 +230,7 @@ def _agrees(spec: InputSpec, inputs: Sequence[ValueInfo]) -> None:
         return
     if len(item.shape) != 4:
         raise ModelError(f"the image input '{item.name}' must be 4-D, but is {_words(item.shape)}")
-    if 4 in (item.shape[1], item.shape[3]):
+    if item.shape[1 if spec.layout == "NCHW" else 3] == 4:
         raise ModelError(
             f"the image input '{item.name}' {_words(item.shape)} has 4 channels; expected 1 or 3"
         )

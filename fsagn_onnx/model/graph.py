@@ -74,9 +74,7 @@ class Model:
         """
         found = find_layers(self.proto.graph, self.shapes, self.input_spec)
         if not found:
-            raise LayerError(
-                f"{self.path.name} has no 2-D conv layer of known shape; nothing of it can be explained"
-            )
+            raise LayerError(self._no_layers())
         return found
 
     @cached_property
@@ -176,6 +174,8 @@ def load_model(
 
 def _described(path: Path, proto: onnx.ModelProto, override: Mapping[str, Any] | InputSpec | None) -> Model:
     _check(proto)
+    if not proto.graph.output:
+        raise ModelError("the graph has no output")
     sha256 = content_hash(proto)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
@@ -199,10 +199,17 @@ def _described(path: Path, proto: onnx.ModelProto, override: Mapping[str, Any] |
 def _check(proto: onnx.ModelProto) -> None:
     """Run the checker of onnx without the large weights (hashing checks their sizes).
 
-    Shape inference is not part of it: onnxruntime takes models that onnx's strict inference refuses.
+    Shape inference is not part of it, nor are the types of the graph's outputs: onnxruntime takes models that
+    onnx's strict inference refuses, and infers the outputs itself.
     """
+    bare = skeleton(proto)
+    for item in bare.graph.output:
+        if not item.HasField("type"):
+            item.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        if item.type.HasField("tensor_type"):
+            item.type.tensor_type.shape.SetInParent()
     try:
-        onnx.checker.check_model(skeleton(proto))
+        onnx.checker.check_model(bare)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"not a valid ONNX model: {_one_line(error)}") from error
 

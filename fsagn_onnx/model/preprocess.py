@@ -162,7 +162,7 @@ class InputSpec:
         if self.color == "GRAY":
             gray = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
             return gray.astype(np.uint8, copy=False)[..., None]
-        return np.ascontiguousarray(rgb)
+        return np.array(rgb, order="C")
 
     def normalise(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """(..., H, W, c) pixels in 0..255 -> float32 (..., C, H, W) or (..., H, W, C) by layout."""

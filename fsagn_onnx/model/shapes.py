@@ -116,9 +116,33 @@ def _static(inferred: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def value_types(proto: onnx.ModelProto, values: Iterable[str]) -> dict[str, onnx.TypeProto]:
-    """Types of values, with (possibly dynamic) shapes; float32 of unknown shape where inference fails."""
+    """Types of values, with dynamic shapes, as far as shape inference gets.
+
+    Where not even the rank is inferred, it is that which the value has for inputs of an assumed size; where
+    that fails too, the type has no shape. An unknown element type is taken for float32.
+    """
     wanted = set(values)
     inferred = infer(skeleton(proto)).graph
-    known = {item.name: item.type for item in (*inferred.value_info, *inferred.output) if item.name in wanted}
-    unknown = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
-    return {name: known.get(name, unknown) for name in wanted}
+    types = {item.name: item.type for item in (*inferred.value_info, *inferred.output) if item.name in wanted}
+    for name in wanted:
+        kind = types.setdefault(name, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+        if kind.HasField("tensor_type") and kind.tensor_type.elem_type == TensorProto.UNDEFINED:
+            kind.tensor_type.elem_type = TensorProto.FLOAT
+    tensors = {name: kind.tensor_type for name, kind in types.items() if kind.HasField("tensor_type")}
+    vague = {name: tensor for name, tensor in tensors.items() if not tensor.HasField("shape")}
+    shapes = static_shapes(proto, _assumed_inputs(proto)) if vague else {}
+    for name in vague.keys() & shapes.keys():
+        rank = len(shapes[name])
+        types[name] = helper.make_tensor_type_proto(vague[name].elem_type, [None] * rank)
+    return types
+
+
+def _assumed_inputs(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Inputs of batch 1 and, where the graph leaves it open, 64 along each further dimension."""
+    assumed = {}
+    for item in proto.graph.input:
+        shape = shape_of(item.type.tensor_type)
+        if shape is not None:
+            dims = [dim if isinstance(dim, int) else (64 if index else 1) for index, dim in enumerate(shape)]
+            assumed[item.name] = tuple(dims)
+    return assumed
