@@ -11,7 +11,7 @@ from onnx2torch.utils.common import OperationConverterResult
 from torch import Tensor, nn
 
 from ..registry import register
-from .nodes import constant, converted, given, known_constant, rank_of
+from .nodes import constant, converted, dims_of, given, known_constant
 from .windows import Windows, pad_spatial
 
 __all__ = ["Conv", "ConvTranspose", "Weighted"]
@@ -111,13 +111,12 @@ def _with_weights(conv: nn.Module, node: OnnxNode, graph: OnnxGraph) -> Operatio
 
 
 def _kernel(node: OnnxNode, graph: OnnxGraph) -> tuple[int, ...]:
-    rank = rank_of(node, graph, 1) - 2
-    if rank not in _CONV:
-        raise NotImplementedError(f"a convolution over {rank} axes; 1 to 3 are possible")
-    shape = node.attributes.get("kernel_shape")
-    if shape is None:
-        weight = constant(node, graph, 1)
-        shape = () if weight is None else weight.shape[2:]
+    dims = dims_of(node, graph, 1)
+    shape = node.attributes.get("kernel_shape", None if dims is None else dims[2:])
+    if shape is None or None in shape:
+        raise NotImplementedError(f"the shape of the weight '{node.input_values[1]}' is not known")
+    if len(shape) not in _CONV:
+        raise NotImplementedError(f"a convolution over {len(shape)} axes; 1 to 3 are possible")
     return tuple(shape)
 
 

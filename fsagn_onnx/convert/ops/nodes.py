@@ -7,7 +7,7 @@ from onnx2torch.onnx_node import OnnxNode
 from onnx2torch.utils.common import OnnxMapping, OperationConverterResult
 from torch import Tensor, nn
 
-__all__ = ["constant", "converted", "dims_of", "given", "integers", "known_constant", "rank_of"]
+__all__ = ["constant", "converted", "dims_of", "given", "integers", "known_constant"]
 
 
 def converted(module: nn.Module, node: OnnxNode, inputs: int | None = None) -> OperationConverterResult:
@@ -57,15 +57,3 @@ def dims_of(node: OnnxNode, graph: OnnxGraph, index: int = 0) -> tuple[int | Non
     if info is None or not info.type.tensor_type.HasField("shape"):
         return None
     return tuple(d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim)
-
-
-def rank_of(node: OnnxNode, graph: OnnxGraph, index: int = 0) -> int:
-    """Number of axes of input number `index`.
-
-    Raises:
-        NotImplementedError: shape inference does not find it.
-    """
-    dims = dims_of(node, graph, index)
-    if dims is None:
-        raise NotImplementedError(f"the number of axes of input '{node.input_values[index]}' is not known")
-    return len(dims)

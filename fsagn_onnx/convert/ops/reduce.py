@@ -39,7 +39,7 @@ REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
 
 
 class Reduce(nn.Module):
-    """x (d_0, ..., d_n) -> the reduction over `axes`; over all axes where there are none, unless `noop`."""
+    """x (d_0, ..., d_n) -> the reduction over `axes`; over all axes where there are none, over none if `noop`."""
 
     def __init__(self, op: str, axes: Axes | None, *, keep: bool, noop: bool) -> None:
         super().__init__()
@@ -47,8 +47,8 @@ class Reduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Reduce."""
-        if not self.axes and self.noop:
-            return x
+        if not self.axes and self.noop:  # what comes before and after the sum still applies: log, square, ...
+            return REDUCTIONS[self.op](x.unsqueeze(-1), (-1,), False)
         return REDUCTIONS[self.op](x, self.axes or tuple(range(x.dim())), self.keep)
 
 

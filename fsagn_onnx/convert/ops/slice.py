@@ -73,9 +73,12 @@ class Split(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Split."""
-        if self.sizes is not None:
-            return torch.split(x, list(self.sizes), self.axis)
-        return torch.split(x, -(-x.shape[self.axis] // self.count), self.axis)
+        sizes = self.sizes
+        if sizes is None:
+            length = x.shape[self.axis]
+            part = -(-length // self.count)
+            sizes = tuple(max(min(part, length - i * part), 0) for i in range(self.count))
+        return torch.split(x, list(sizes), self.axis)
 
 
 @register("Split", 2, 11, 13, 18)
