@@ -152,15 +152,18 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def read_proto(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES) -> onnx.ModelProto:
+def read_proto(
+    path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES, external_data: bool = True
+) -> onnx.ModelProto:
     """Read an ONNX file with all its external data in memory; nothing is checked beyond that it is ONNX.
 
     Args:
         path: The file.
         max_bytes: Limit on the file's size, applied before anything is read.
+        external_data: Read it too; without, the model is good for its description only.
 
     Returns:
-        The model; no tensor of it refers to another file.
+        The model; with `external_data`, no tensor of it refers to another file.
 
     Raises:
         ModelError: no such file, empty, too large, truncated, not ONNX, or external data that is missing,
@@ -177,7 +180,7 @@ def read_proto(path: str | os.PathLike[str], *, max_bytes: int = MAX_FILE_BYTES)
         raise ModelError(f"{path} is not an ONNX model: it has no graph, or one without nodes")
     del content
     budget = MAX_EXTERNAL_BYTES
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors(proto.graph) if external_data else ():
         if tensor.data_location == TensorProto.EXTERNAL:
             budget -= _load_external(path, tensor, budget)
     return proto

@@ -70,11 +70,31 @@ def infer(bare: onnx.ModelProto) -> onnx.ModelProto:
         return bare
 
 
-def _fix_inputs(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _fix_inputs(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Give the inputs their shapes; returns what that makes of the names of dynamic dimensions."""
+    bound: dict[str, int] = {}
     for item in bare.graph.input:
         if item.name in shapes:
+            dims = shape_of(item.type.tensor_type) or ()
+            bound.update(
+                (dim, size)
+                for dim, size in zip(dims, shapes[item.name], strict=False)
+                if isinstance(dim, str)
+            )
             elem_type = item.type.tensor_type.elem_type
             item.CopyFrom(helper.make_tensor_value_info(item.name, elem_type, shapes[item.name]))
+    return bound
+
+
+def _bind(item: onnx.ValueInfoProto, bound: Mapping[str, int]) -> onnx.ValueInfoProto:
+    """A copy of a value's description in which named dimensions have their numbers."""
+    copied = onnx.ValueInfoProto()
+    copied.CopyFrom(item)
+    if copied.type.WhichOneof("value") == "tensor_type":
+        for dim in copied.type.tensor_type.shape.dim:
+            if dim.dim_param in bound:
+                dim.dim_value = bound[dim.dim_param]
+    return copied
 
 
 def static_shapes(
@@ -86,11 +106,11 @@ def static_shapes(
     size.
     """
     bare = skeleton(proto)
-    stored = list(bare.graph.value_info)
+    stored = proto.graph.value_info
     del bare.graph.value_info[:]
     for node in bare.graph.node:
         _plain(node)
-    _fix_inputs(bare, inputs)
+    bound = _fix_inputs(bare, inputs)
     for item in bare.graph.output:
         if item.type.WhichOneof("value") == "tensor_type":
             item.type.tensor_type.ClearField("shape")
@@ -99,7 +119,7 @@ def static_shapes(
     while not found.keys() >= made and fold_shapes(bare, found):
         found.update(_static(infer(bare)))
     if not found.keys() >= made and stored:
-        bare.graph.value_info.extend(item for item in stored if item.name not in found)
+        bare.graph.value_info.extend(_bind(item, bound) for item in stored if item.name not in found)
         found = {**_static(infer(bare)), **found}
     return found
 

@@ -510,7 +510,7 @@ def test_layer_by_name(load: Callable[..., Model]) -> None:
 @pytest.mark.parametrize(
     ("name", "layers", "op", "channels", "field"),
     [
-        # Receptive fields as in Araujo, Norris & Sim (Distill 2019), table of the appendix.
+        # 435 by hand: 7 (stem), + 4 (pool), + 4 x 8, + 8 + 3 x 16, + 16 + 3 x 32, + 32 + 3 x 64.
         ("resnet18", 20, "Conv", 512, 435),
         ("mobilenet_v3_small", 52, "Conv+HardSwish", 576, 639),
         ("shufflenet_v2_x0_5", 56, "Conv+Relu", 1024, 527),

@@ -1,0 +1,155 @@
+"""What `inspect` finds out about a file: a model, its layers and whether it converts; or an explainer."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..errors import ConversionError, LayerError, UsageError
+from ..model.graph import Model, load_model
+from ..model.layers import Layer
+from ..model.reading import ValueInfo, metadata_of, read_proto, value_info
+from ..runtime.metadata import KEY, ExplainerMetadata
+
+__all__ = ["inspect_file"]
+
+EXTRA = ("torch", "onnx2torch", "safetensors")
+"""Packages of the training extra: without one of them nothing can be converted."""
+INSTALL = "pip install 'fsagn-onnx[train]'"
+
+
+def inspect_file(path: Path, *, preprocess: Path | None = None, conversion: bool = True) -> dict[str, Any]:
+    """Inspect an ONNX file.
+
+    Args:
+        path: A plain model or an explainer.
+        preprocess: For a plain model: a JSON file with fields of its input spec.
+        conversion: Try to convert the model to torch, and compare (takes seconds).
+
+    Returns:
+        One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset,
+        producer, layers, convertible, unsupported, parity, next (the command to go on with). Of a model: sha256,
+        input, guessed, labels, default_reason, warnings, conversion (in words). Of an explainer: explainer.
+
+    Raises:
+        ModelError: The file is neither.
+        ExplainerError: An explainer that this version cannot read.
+        UsageError: `preprocess` with an explainer.
+    """
+    proto = read_proto(path, external_data=False)
+    metadata = metadata_of(proto)
+    if KEY in metadata:
+        if preprocess is not None:
+            raise UsageError(f"--preprocess: for plain models only, but {path} is an explainer")
+        return _explainer(path, proto, ExplainerMetadata.from_json(metadata[KEY], path.name))
+    del proto
+    return _model(load_model(path, preprocess=preprocess), conversion)
+
+
+def _value(item: ValueInfo) -> dict[str, Any]:
+    shape = None if item.shape is None else list(item.shape)
+    return {"name": item.name, "dtype": item.dtype, "shape": shape}
+
+
+def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) -> dict[str, Any]:
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    described = asdict(metadata) | {"input": metadata.input.to_dict()}
+    return {
+        "kind": "explainer",
+        "path": str(path),
+        "inputs": [_value(value_info(item)) for item in proto.graph.input if item.name not in initializers],
+        "outputs": [_value(value_info(item)) for item in proto.graph.output],
+        "opset": next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "layers": [],
+        "convertible": None,
+        "unsupported": [],
+        "parity": None,
+        "explainer": described,
+        "next": f"fsagn-onnx explain {shlex.quote(str(path))} IMAGES... --out results",
+    }
+
+
+def _model(model: Model, conversion: bool) -> dict[str, Any]:
+    default, warnings = _default_layer(model)
+    document: dict[str, Any] = {
+        "kind": "model",
+        "path": str(model.path),
+        "sha256": model.sha256,
+        "inputs": [_value(item) for item in model.inputs],
+        "outputs": [_value(item) for item in model.outputs],
+        "opset": model.opset,
+        "producer": model.producer,
+        "input": model.input_spec.to_dict(),
+        "guessed": list(model.input_spec.guessed),
+        "labels": None if model.labels is None else list(model.labels),
+        "layers": [asdict(layer) for layer in model.layers] if default or not warnings else [],
+        "default_reason": default.reason if default else None,
+        "warnings": warnings,
+        "convertible": None,
+        "unsupported": [],
+        "parity": None,
+        "conversion": "not tried",
+    }
+    if model.shape_warning:
+        warnings.append(f"onnx's strict shape inference refuses the graph: {model.shape_warning}")
+    if len(model.inputs) > 1:
+        others = ", ".join(f"'{item.name}'" for item in model.inputs if item.name != model.input_spec.name)
+        warnings.append(f"further inputs than the image: {others}; layers that need them are left out")
+    if conversion and default:
+        document |= _conversion(model, default)
+    document["next"] = _next(model, default, document["convertible"])
+    return document
+
+
+def _default_layer(model: Model) -> tuple[Layer | None, list[str]]:
+    """The default layer, or None and why there is none."""
+    try:
+        return model.default_layer, []
+    except LayerError as error:
+        return None, [str(error)]
+
+
+def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
+    """Convert up to the layer and compare with onnxruntime."""
+    try:
+        from ..convert import check_parity, convert, unsupported
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        return {"conversion": f"not tried: needs {error.name}; {INSTALL}"}
+    try:
+        missing = unsupported(model, layer.value)
+        if missing:
+            listed = [
+                {"op": item.op, "domain": item.domain, "version": item.version, "nodes": list(item.nodes)}
+                for item in missing
+            ]
+            words = f"no: {', '.join(map(str, missing))}"
+            return {"convertible": False, "unsupported": listed, "conversion": words}
+        parity = check_parity(model, convert(model, [layer.value], check=False))
+    except ConversionError as error:
+        return {"convertible": False, "conversion": f"no: {error}"}
+    compared = {
+        "max_relative_error": parity.max_relative_error,
+        "worst_value": parity.worst_value,
+        "inputs": list(parity.inputs),
+    }
+    words = (
+        f"yes; largest difference to onnxruntime {parity.max_relative_error:.1e} at '{parity.worst_value}'"
+    )
+    return {"convertible": True, "parity": compared, "conversion": words}
+
+
+def _next(model: Model, default: Layer | None, convertible: bool | None) -> str | None:
+    """The command to go on with; None where there is nothing to explain."""
+    if default is None:
+        return None
+    file, layer = shlex.quote(str(model.path)), shlex.quote(default.value)
+    if convertible is False:
+        return f"fsagn-onnx explain {file} IMAGES... --layer {layer} --out results"
+    return f"fsagn-onnx train {file} IMAGES... --layer {layer} --out explainer.onnx"
