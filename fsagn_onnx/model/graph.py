@@ -21,6 +21,7 @@ from .layers import Layer, find_layers
 from .preprocess import InputSpec
 from .reading import ValueInfo, metadata_of, read_proto, value_info
 from .shapes import skeleton, static_shapes
+from .topology import sort_nodes
 
 __all__ = ["Model", "load_model"]
 
@@ -173,6 +174,7 @@ def load_model(
 
 
 def _described(path: Path, proto: onnx.ModelProto, override: Mapping[str, Any] | InputSpec | None) -> Model:
+    sort_nodes(proto.graph)
     _check(proto)
     if not proto.graph.output:
         raise ModelError("the graph has no output")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
 
-__all__ = ["RANDOM_OPS", "Topology", "node_inputs", "subgraphs"]
+__all__ = ["RANDOM_OPS", "Topology", "node_inputs", "sort_nodes", "subgraphs"]
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -40,6 +41,35 @@ def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
     yield from (name for name in node.input if name)
     for graph in subgraphs(node):
         yield from _captures(graph)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Bring the nodes of the top-level graph into topological order, in place.
+
+    ONNX demands it, onnxruntime does not. A graph that is in order stays as it is, and so does one with a cycle.
+    """
+    nodes = list(graph.node)
+    producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    needs = [{producer[name] for name in node_inputs(node) if name in producer} for node in nodes]
+    if all(max(needed, default=-1) < index for index, needed in enumerate(needs)):
+        return
+    users: dict[int, list[int]] = {}
+    for index, needed in enumerate(needs):
+        for source in needed:
+            users.setdefault(source, []).append(index)
+    ready = [index for index, needed in enumerate(needs) if not needed]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for user in users.get(index, ()):
+            needs[user].discard(index)
+            if not needs[user]:
+                heapq.heappush(ready, user)
+    if len(order) == len(nodes):
+        copies = [onnx.NodeProto.FromString(nodes[index].SerializeToString()) for index in order]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 @dataclass(frozen=True, eq=False)

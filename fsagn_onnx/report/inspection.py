@@ -32,8 +32,9 @@ def inspect_file(path: Path, *, preprocess: Path | None = None, conversion: bool
 
     Returns:
         One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset,
-        producer, layers, convertible, unsupported, parity, next (the command to go on with). Of a model: sha256,
-        input, guessed, labels, default_reason, warnings, conversion (in words). Of an explainer: explainer.
+        producer, layers, convertible, unsupported, parity, next (the command to go on with). Of a model:
+        sha256, input, guessed, labels, default_reason, warnings, conversion (in words). Of an explainer:
+        explainer.
 
     Raises:
         ModelError: The file is neither.
