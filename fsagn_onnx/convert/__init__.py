@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from ..errors import ConversionError, ParityError
 from .assemble import Unsupported
 from .parity import Parity, check_parity
 from .tapped import TappedModule, convert, unsupported
 
-__all__ = ["Parity", "TappedModule", "Unsupported", "check_parity", "convert", "unsupported"]
+__all__ = [
+    "ConversionError",
+    "Parity",
+    "ParityError",
+    "TappedModule",
+    "Unsupported",
+    "check_parity",
+    "convert",
+    "unsupported",
+]

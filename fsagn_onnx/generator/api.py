@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ..data import list_images
+from ..data.images import list_images
 from ..errors import CheckpointError, ImageError
 from ..model import Model, load_model
 from .export import ExportReport, export_explainer

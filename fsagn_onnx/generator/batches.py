@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import read_image
+from ..data.images import read_image
 from ..errors import ImageError
 from ..model import InputSpec
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..errors import CheckpointError, UsageError
 from ..model import Layer, Model
+from ..runtime.masks import grid_of, grid_stride
 
 AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """The grid of areas at which retention is predicted."""
@@ -86,16 +87,6 @@ class GeneratorConfig:
             return GeneratorConfig(**fields)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"the checkpoint's generator description is not usable: {error}") from error
-
-
-def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Cells of the grid for an input of ``size`` pixels: at least one each way."""
-    return max(1, round(size[0] / stride)), max(1, round(size[1] / stride))
-
-
-def grid_stride(size: tuple[int, int]) -> int:
-    """Stride of the grid: 8 pixels, or 4 for inputs under 112 pixels. Finer maps learn pixel noise."""
-    return 8 if min(size) >= 112 else 4
 
 
 def choose_taps(model: Model, layer: Layer, stride: int) -> tuple[Tap, ...]:

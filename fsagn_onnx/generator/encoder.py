@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import GeneratorConfig, grid_of
+from ..runtime.masks import grid_of
+from .config import GeneratorConfig
 
 OWN_WIDTHS = (24, 48, 96, 128, 160)
 """Channels of the own encoder at strides 2, 4, 8, 16 and 32."""

@@ -18,7 +18,7 @@ from ..convert import convert
 from ..errors import CheckpointError, ExplainerError
 from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT
-from ..runtime.metadata import ExplainerMetadata
+from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
 from .area import area_rank
 from .checkpoint import Checkpoint, load_checkpoint, write_whole
 from .config import GeneratorConfig
@@ -27,8 +27,6 @@ from .network import Generated, Generator
 
 MIN_OPSET = 18
 """The first opset whose Resize takes axes, so that sizes stay constants whatever the batch."""
-
-METADATA_KEY = "fsagn"
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def build_proto(model: Model, generator: Generator, metadata: ExplainerMetadata)
     proto.ir_version = max(proto.ir_version, 8)
     proto.producer_name, proto.producer_version = "fsagn-onnx", __version__
     del proto.metadata_props[:]
-    helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
+    helper.set_model_props(proto, {KEY: metadata.to_json()})
     return proto
 
 
@@ -138,6 +136,7 @@ def make_metadata(
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
     return ExplainerMetadata(
+        format=FORMAT,
         tool=f"fsagn-onnx {__version__}",
         model_sha256=model.sha256,
         layer=config.layer,

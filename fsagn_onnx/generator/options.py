@@ -28,7 +28,6 @@ class TrainingOptions:
         flip: whether pictures are mirrored at random.
         mix: shares of the infills.
         objective: what is minimised.
-        precision: ``auto`` (bfloat16 where the processor multiplies it natively), ``float32`` or ``bfloat16``.
         checkpoint_every: steps between checkpoints.
         seed: fixes everything that is drawn.
     """
@@ -45,7 +44,6 @@ class TrainingOptions:
     flip: bool = True
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     objective: Objective = field(default_factory=Objective)
-    precision: str = "auto"
     checkpoint_every: int = 100
     seed: int = 0
 
@@ -56,8 +54,6 @@ class TrainingOptions:
                 raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop must be in (0, 1], but got {self.crop}")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise UsageError(f"precision must be auto, float32 or bfloat16, but got {self.precision!r}")
 
     @property
     def steps(self) -> int:

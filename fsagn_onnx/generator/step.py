@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,18 +36,6 @@ class StepResult:
     retention: float
     area: float
     calibration: float
-
-
-def native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively (AVX512-BF16 or AMX), which is 2 to 4 times faster."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-@contextmanager
-def _precision(name: str, device: torch.device) -> Iterator[None]:
-    half = name == "bfloat16" or (name == "auto" and (device.type == "cuda" or native_bfloat16()))
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-        yield
 
 
 def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[int, int]:
@@ -111,9 +97,9 @@ class Stepper:
         """The CNN's taps for a batch, float32, with the image itself as ``image``."""
         if self.config.layout == "NCHW":
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), _precision(self.options.precision, self.device):
+        with torch.no_grad():
             taps = self.module(images)
-        return {"image": images, **{tap.value: taps[tap.value].float() for tap in self.config.taps}}
+        return {"image": images, **taps}
 
     def draw(self, step: int, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         """The pixels ``(B, H, W, c)`` of a step."""
@@ -138,8 +124,7 @@ class Stepper:
         masked = blend(taps["image"][owners], infills, mask, self.config.layout)
         if self.config.layout == "NCHW":
             masked = masked.contiguous(memory_format=torch.channels_last)
-        with _precision(self.options.precision, self.device):
-            response = self.module(masked)[self.config.layer]
+        response = self.module(masked)[self.config.layer]
         pairs = torch.arange(len(ids), device=self.device)
         change = relative_change(response[pairs, ids], true_map[owners, ids])
         if self.options.objective.name == "budget":

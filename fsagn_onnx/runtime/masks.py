@@ -81,25 +81,32 @@ def pixel_mask(rank: NDArray[np.floating], area: float, size: tuple[int, int]) -
     return mask.reshape(size)
 
 
+def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Cells ``(h, w)`` of a grid of ``stride`` pixels over an input of ``size`` pixels: at least one each way."""
+    return max(1, round(size[0] / stride)), max(1, round(size[1] / stride))
+
+
+def grid_stride(size: tuple[int, int]) -> int:
+    """Stride of the masks' grid: 8 pixels, or 4 for inputs under 112 pixels. Finer maps learn pixel noise."""
+    return 8 if min(size) >= 112 else 4
+
+
 def common_grid(size: tuple[int, int]) -> tuple[int, int]:
     """Cells ``(h, w)`` of the common granularity for an input of ``size`` pixels, at least one each way."""
-    return max(1, round(size[0] / COMMON_CELL)), max(1, round(size[1] / COMMON_CELL))
+    return grid_of(size, COMMON_CELL)
 
 
-def to_common_granularity(saliency: NDArray[np.floating], size: tuple[int, int]) -> FloatMap:
-    """Bring any method's map to the common granularity, so that none wins by fine scatter alone.
-
-    Area average (when the map is finer) or bilinear (when coarser) to cells of 8 input pixels, then a Gaussian of
-    one cell; the border is continued by reflection.
+def to_grid(saliency: NDArray[np.floating], grid: tuple[int, int]) -> FloatMap:
+    """Bring maps to a grid and smooth them: area average (finer maps) or bilinear (coarser), Gaussian of one cell.
 
     Args:
-        saliency: ``(..., h, w)`` at any resolution.
-        size: ``(H, W)``, the model's input in pixels.
+        saliency: ``(..., h', w')`` at any resolution.
+        grid: ``(h, w)`` cells.
 
     Returns:
-        ``(..., H/8, W/8)`` float32.
+        ``(..., h, w)`` float32; the border is continued by reflection.
     """
-    rows, columns = common_grid(size)
+    rows, columns = grid
     flat = np.ascontiguousarray(saliency, dtype=np.float32).reshape(-1, *saliency.shape[-2:])
     maps = np.empty((len(flat), rows, columns), dtype=np.float32)
     for index, single in enumerate(flat):
@@ -107,3 +114,16 @@ def to_common_granularity(saliency: NDArray[np.floating], size: tuple[int, int])
         cells = cv2.resize(single, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         maps[index] = cv2.GaussianBlur(cells, (0, 0), sigmaX=1.0, borderType=cv2.BORDER_REFLECT)
     return maps.reshape(*saliency.shape[:-2], rows, columns)
+
+
+def to_common_granularity(saliency: NDArray[np.floating], size: tuple[int, int]) -> FloatMap:
+    """Bring any method's map to the common granularity, so that none wins by fine scatter alone.
+
+    Args:
+        saliency: ``(..., h, w)`` at any resolution.
+        size: ``(H, W)``, the model's input in pixels.
+
+    Returns:
+        ``(..., H/8, W/8)`` float32, smoothed by a Gaussian of one cell.
+    """
+    return to_grid(saliency, common_grid(size))

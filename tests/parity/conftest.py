@@ -25,7 +25,7 @@ TOLERANCE = {
     "model": 1e-5,  # a small network
     "deep": 1e-4,  # a real network: what `convert` itself allows
 }
-"""Largest relative error max|a - b| / max|b| of torch (a) against onnxruntime (b) in float32. All inputs are seeded."""
+"""Largest relative error max|a - b| / max|b| of torch (a) against onnxruntime (b); inputs are seeded."""
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def draw() -> Callable[..., Array]:
 
 @pytest.fixture(scope="session")
 def by_torch() -> Callable[..., TappedModule]:
-    """A model of one input as a module that returns the model's own outputs; converted as `convert` does it."""
+    """A model of one input as a module that returns its own outputs; converted as `convert` does it."""
 
     def convert_(model: onnx.ModelProto, **sizes: int) -> TappedModule:
         value = model.graph.input[0]

@@ -249,7 +249,8 @@ COMPUTED = {
     "Resize by scales": """
         s = Shape(x) u = Cast<to=1>(s) v = Div(u, u) w = Mul(v, scales) y = Resize(x, , w)""",
     "Conv": "k = ReduceMean<axes=[0], keepdims=1>(x) y = Conv(x, k)",
-    "Conv with a computed bias": "b = ReduceMean<axes=[0, 2, 3], keepdims=0>(x) y = Conv<group=3>(x, kernel, b)",
+    "Conv with a computed bias": """
+        b = ReduceMean<axes=[0, 2, 3], keepdims=0>(x) y = Conv<group=3>(x, kernel, b)""",
     "Clip": "m = ReduceMean<keepdims=0>(x) y = Clip(x, m)",
     "Clip, high only": "m = ReduceMean<keepdims=0>(x) y = Clip(x, , m)",
     "PRelu": "m = ReduceMean<axes=[0, 2, 3]>(x) n = Squeeze(m, zero) y = PRelu(x, n)",

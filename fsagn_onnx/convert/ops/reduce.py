@@ -39,7 +39,7 @@ REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
 
 
 class Reduce(nn.Module):
-    """x (d_0, ..., d_n) -> the reduction over `axes`; over all axes where there are none, over none if `noop`."""
+    """x (d_0, ..., d_n) -> the reduction over `axes`; where there are none over all, or none if `noop`."""
 
     def __init__(self, op: str, axes: Axes | None, *, keep: bool, noop: bool) -> None:
         super().__init__()

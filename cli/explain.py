@@ -1,0 +1,72 @@
+"""`fsagn-onnx explain`: which area of each image each filter looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
+@click.argument("model_or_explainer", type=PATH)
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
+@click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
+@click.option(
+    "--area", default="auto", show_default=True, help="Share of the image to keep, or auto: sufficient."
+)
+@click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
+@click.option("--model", type=PATH, help="The model that the explainer must belong to.")
+@click.option("--method", help="For a plain model: activation, optimise, ...")
+@click.option("--layer", help="For a plain model: the value to explain; see 'fsagn-onnx inspect'.")
+@click.option("--preprocess", type=PATH, help="For a plain model: JSON file with its input spec.")
+@click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
+@click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
+@click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option(
+    "--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_context
+def command(
+    context: click.Context,
+    model_or_explainer: Path,
+    images: tuple[str, ...],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Show which area of each image each filter of a layer looks at.
+
+    MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are files, folders,
+    globs, or - for paths on standard input.
+    """
+    from fsagn_onnx.report.explaining import Request, explain_into, found_images, open_folder
+    from fsagn_onnx.report.opening import open_explainer
+    from fsagn_onnx.report.terminal import Terminal, print_json
+
+    asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size")}
+    request = Request(images=images, **asked)
+    paths = found_images(request, out)
+    opened = open_explainer(model_or_explainer, **options)
+    terminal = Terminal(quiet=as_json)
+    with opened.explainer:
+        if opened.hint:
+            terminal.hint(opened.hint)
+        folder = open_folder(opened, model_or_explainer, out, request, resume=resume, overwrite=overwrite)
+        with folder:
+            for _ in terminal.follow(explain_into(folder, opened, paths, request)):
+                pass
+    if as_json:
+        print_json(folder)
+    else:
+        terminal.summary(folder, opened.explainer.provider)
+    if folder.failed:
+        context.exit(3)

@@ -1,0 +1,23 @@
+"""Measuring masks: methods side by side on the same images, filters, layer, areas and infills."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from .bootstrap import Interval, bootstrap_mean
+from .retention import AREAS, RetentionAUC
+from .run import Evaluation, evaluate
+
+__all__ = ["AREAS", "Evaluation", "Interval", "RetentionAUC", "bootstrap_mean", "evaluate"]
+
+
+class _CallablePackage(ModuleType):
+    """``fsagn_onnx.evaluate`` is a public function and a package of the same name: calling the package calls it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Evaluation:
+        return evaluate(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

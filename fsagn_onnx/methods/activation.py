@@ -1,0 +1,20 @@
+"""`activation`: the filter's own feature map, upsampled. The baseline of Network Dissection (Bau et al. 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .interface import own_maps
+
+
+class Activation:
+    """Saliency = F_k itself; needs nothing but one pass of the model."""
+
+    name = "activation"
+
+    def saliency(
+        self, batch: NDArray[np.float32], feature_map: NDArray[np.float32], filters: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """See `Method`; the map has the layer's own resolution."""
+        return own_maps(feature_map, filters)

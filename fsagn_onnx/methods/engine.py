@@ -1,0 +1,143 @@
+"""An engine for a plain model: a method's maps in the place of a trained generator's."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..model import InputSpec, Model, cut
+from ..runtime.engine import Pass
+from ..runtime.masks import area_rank, common_grid, grid_of, grid_stride, to_grid
+from ..runtime.session import Session
+from .activation import Activation
+from .interface import Method
+from .random import Random
+
+
+@dataclass(frozen=True)
+class PlainMetadata:
+    """What a plain model with a method says about itself; see `EngineMetadata`."""
+
+    model_sha256: str
+    layer: str
+    filters: int
+    input: InputSpec
+    labels: tuple[str, ...] | None
+    areas: tuple[float, ...] = ()
+
+
+def strongest(
+    feature_map: NDArray[np.float32], filters: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Fill every -1 with the strongest filter not asked for by id: highest peak, then mean, then lowest id.
+
+    Args:
+        feature_map: ``(N, C, h, w)``.
+        filters: ``(N, K)`` ids or -1.
+
+    Returns:
+        ids and peaks, ``(N, K)``; id -1 and peak 0 where no filter was left.
+    """
+    peaks, means = feature_map.max(axis=(2, 3)), feature_map.mean(axis=(2, 3))
+    ids = filters.copy()
+    for image, asked in enumerate(ids):
+        order = np.lexsort((np.arange(peaks.shape[1]), -means[image], -peaks[image]))
+        free = order[~np.isin(order, asked[asked >= 0])]
+        slots = np.flatnonzero(asked < 0)
+        filled = free[: len(slots)]
+        asked[slots[: len(filled)]] = filled
+    chosen = np.take_along_axis(peaks, np.maximum(ids, 0), axis=1)
+    return ids, np.where(ids < 0, np.float32(0), chosen).astype(np.float32)
+
+
+class MethodEngine:
+    """Runs a plain model in onnxruntime and a method on top of it.
+
+    Args:
+        model: the CNN.
+        layer: value name of the explained layer; the model's default where None.
+        method: gives the maps.
+        providers: see `Session`.
+        threads: see `Session`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        layer: str | None,
+        method: Method,
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+    ) -> None:
+        found = model.layer(layer)
+        self.method = method
+        self.metadata = PlainMetadata(
+            model.sha256, found.value, found.channels, model.input_spec, model.labels
+        )
+        self._outputs = [value.name for value in model.outputs]
+        self._session = Session(cut(model.proto, [found.value], keep_outputs=True), providers, threads)
+        self.provider = self._session.provider
+        self._grid = grid_of(model.input_spec.size, grid_stride(model.input_spec.size))
+
+    def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
+        """Explain filters ``(N, K)`` of a preprocessed batch; retention is not predicted."""
+        computed = self._session.run(None, {self.metadata.input.name: batch})
+        feature_map = computed[self.metadata.layer].astype(np.float32, copy=False)
+        ids, peaks = strongest(feature_map, filters)
+        maps = self.method.saliency(batch, feature_map, np.maximum(ids, 0))
+        return Pass(
+            outputs={name: computed[name] for name in self._outputs},
+            filter_ids=ids,
+            filter_peaks=peaks,
+            area_rank=area_rank(to_grid(maps, self._grid)),
+            retention=None,
+        )
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()
+
+
+def _optimise(model: Model, layer: str) -> Method:
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("method 'optimise' needs torch: pip install 'fsagn-onnx[train]', or use --method activation")
+    from .optimise import Optimise
+
+    return Optimise(model, layer)
+
+
+METHODS: dict[str, Callable[[Model, str], Method]] = {
+    "activation": lambda model, layer: Activation(),
+    "optimise": _optimise,
+    "random": lambda model, layer: Random(common_grid(model.input_spec.size)),
+}
+"""Methods by name."""
+
+
+def engine_for(
+    model: Model, layer: str | None = None, method: str | None = None, **session: Any
+) -> MethodEngine:
+    """An engine that explains a plain model.
+
+    Args:
+        model: the CNN.
+        layer: value name; the model's default where None.
+        method: a name of `METHODS`; None: ``optimise`` where torch is installed, ``activation`` where not.
+        **session: ``providers`` and ``threads``, see `Session`.
+
+    Raises:
+        LayerError: no such layer.
+        UsageError: no such method, or it needs what is not installed.
+    """
+    if method is None:
+        trainable = importlib.util.find_spec("torch") and importlib.util.find_spec("onnx2torch")
+        method = "optimise" if trainable else "activation"
+    if method not in METHODS:
+        raise UsageError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    return MethodEngine(model, layer, METHODS[method](model, model.layer(layer).value), **session)

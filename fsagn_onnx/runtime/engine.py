@@ -1,0 +1,240 @@
+"""Engines: what turns a batch of images and filter ids into area ranks.
+
+`FileEngine` runs an explainer file. Training-free methods offer the same `Engine` for a plain model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ..errors import ExplainerError, ModelError
+from ..model.preprocess import InputSpec
+from ..model.reading import read_proto
+from .metadata import KEY, ExplainerMetadata
+from .session import DTYPES, Port, Session
+
+Array = NDArray[Any]
+
+FILTERS: Final = "filters"
+RESULTS: Final = ("filter_ids", "filter_peaks", "area_rank", "retention")
+"""The explainer's own outputs, in the order of the contract."""
+
+FILL: Final = -1
+"""A slot of `filters` that asks for the strongest filter not asked for by id; in `filter_ids`: nothing was left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one pass over a batch gives; N images, K slots, a grid of h x w cells, A areas.
+
+    Attributes:
+        outputs: the model's own outputs by name; empty where the engine has none.
+        filter_ids: int64 (N, K); -1 marks a slot that stayed empty.
+        filter_peaks: float32 (N, K), the largest value of F_k.
+        area_rank: float32 (N, K, h, w) in (0, 1], smaller is kept first.
+        retention: float32 (N, K, A), predicted at the areas of the metadata, or None.
+    """
+
+    outputs: Mapping[str, Array]
+    filter_ids: Array
+    filter_peaks: Array
+    area_rank: Array
+    retention: Array | None
+
+
+class EngineMetadata(Protocol):
+    """What every engine says about itself; `ExplainerMetadata` is one."""
+
+    @property
+    def model_sha256(self) -> str:
+        """Content hash of the model."""
+
+    @property
+    def layer(self) -> str:
+        """The tapped value."""
+
+    @property
+    def filters(self) -> int:
+        """Number of filters of the layer."""
+
+    @property
+    def input(self) -> InputSpec:
+        """How an image becomes the model's input."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes."""
+
+    @property
+    def areas(self) -> tuple[float, ...]:
+        """Ascending areas of `Pass.retention`."""
+
+
+class Engine(Protocol):
+    """Turns a batch and filter ids into area ranks."""
+
+    @property
+    def metadata(self) -> EngineMetadata:
+        """Input, layer, filters, labels, areas."""
+
+    @property
+    def provider(self) -> str:
+        """The onnxruntime provider that computes."""
+
+    def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
+        """Explain filters (N, K) of a preprocessed batch (N, ...)."""
+
+
+class FileEngine:
+    """Runs an explainer file in onnxruntime.
+
+    Attributes:
+        path: the file.
+        metadata: its description.
+        provider: the provider that computes.
+
+    Args:
+        path: the explainer file.
+        providers: see `Session`.
+        threads: see `Session`.
+
+    Raises:
+        ExplainerError: not an explainer, too new, or its inputs and outputs are not those of the contract.
+        UsageError: see `Session`.
+    """
+
+    metadata: ExplainerMetadata
+
+    def __init__(
+        self, path: str | Path, providers: str | Sequence[str] = "auto", threads: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        text = read_metadata(self.path)
+        if text is None:
+            raise ExplainerError(
+                f"not an explainer: {path} has no metadata '{KEY}'; make one with 'fsagn-onnx train {path} IMAGES...'"
+            )
+        self.metadata = ExplainerMetadata.from_json(text, str(path))
+        try:
+            self._session = Session(self.path, providers, threads)
+        except ModelError as error:
+            raise ExplainerError(str(error)) from error
+        self.provider = self._session.provider
+        self._check_ports()
+        self._model_outputs = tuple(port.name for port in self._session.outputs if port.name not in RESULTS)
+
+    def _check_ports(self) -> None:
+        inputs = {port.name: port for port in self._session.inputs}
+        outputs = {port.name: port for port in self._session.outputs}
+        wanted = {self.metadata.input.name, FILTERS}
+        if set(inputs) != wanted:
+            raise self._broken(f"inputs must be {_names(wanted)}, but are {_names(inputs)}")
+        if missing := [name for name in RESULTS if name not in outputs]:
+            raise self._broken(f"outputs must include {_names(RESULTS)}, but {_names(missing)} is missing")
+        image = inputs[self.metadata.input.name]
+        _check(self, image, len(self._sample_shape) + 1, floating=True)
+        for port, rank in (
+            (inputs[FILTERS], 2),
+            *zip((outputs[name] for name in RESULTS), (2, 2, 4, 3), strict=True),
+        ):
+            _check(self, port, rank, floating=port.name in RESULTS[1:])
+        declared = image.shape[1:]
+        if any(a is not None and a != b for a, b in zip(declared, self._sample_shape, strict=True)):
+            raise self._broken(
+                f"input '{image.name}' is {declared} per image, its metadata says {self._sample_shape}"
+            )
+        grid_areas = outputs["retention"].shape[2]
+        if grid_areas is not None and grid_areas != len(self.metadata.areas):
+            raise self._broken(
+                f"retention has {grid_areas} areas, its metadata names {len(self.metadata.areas)}"
+            )
+
+    @property
+    def _sample_shape(self) -> tuple[int, ...]:
+        spec = self.metadata.input
+        height, width = spec.size
+        return (spec.channels, height, width) if spec.layout == "NCHW" else (height, width, spec.channels)
+
+    def _broken(self, what: str) -> ExplainerError:
+        return ExplainerError(f"{self.path}: {what}; export the explainer again")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes (without external data)."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
+        """Explain filters (N, K) of a preprocessed batch (N, ...).
+
+        Raises:
+            FsagnError: onnxruntime failed, for example for want of memory.
+        """
+        feeds = {self.metadata.input.name: batch, FILTERS: filters}
+        computed = self._session.run((*self._model_outputs, *RESULTS), feeds)
+        ids, peaks, rank, retention = (computed.pop(name) for name in RESULTS)
+        return Pass(
+            outputs=computed,
+            filter_ids=ids,
+            filter_peaks=peaks.astype(np.float32, copy=False),
+            area_rank=rank.astype(np.float32, copy=False),
+            retention=retention.astype(np.float32, copy=False) if self.metadata.areas else None,
+        )
+
+    def load_proto(self) -> onnx.ModelProto:
+        """The file's graph with its weights, read anew at every call."""
+        return read_proto(self.path)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()
+
+
+def read_metadata(path: str | Path, key: str = KEY) -> str | None:
+    """The text of a metadata key of an ONNX file, or None; its external weights are not read.
+
+    Raises:
+        ExplainerError: the file cannot be read or is no ONNX file.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise ExplainerError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise ExplainerError(
+            f"{path}: not an ONNX file, or cut short; expected a model or an explainer"
+        ) from error
+    if not proto.graph.node:
+        raise ExplainerError(
+            f"{path}: not an ONNX file: its graph is empty; expected a model or an explainer"
+        )
+    return next((entry.value for entry in proto.metadata_props if entry.key == key), None)
+
+
+def _names(names: Sequence[str] | set[str] | Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in (sorted(names) if isinstance(names, set) else names))
+
+
+def _check(engine: FileEngine, port: Port, rank: int, *, floating: bool) -> None:
+    dtype = DTYPES.get(port.dtype)
+    fits = dtype is not None and (np.issubdtype(dtype, np.floating) if floating else dtype is np.int64)
+    if not fits or len(port.shape) != rank:
+        expected = "floating point" if floating else "int64"
+        raise engine._broken(
+            f"'{port.name}' must be {expected} of rank {rank}, but is {port.dtype} of rank {len(port.shape)}"
+        )
+    if port.shape and port.shape[0] is not None:
+        raise engine._broken(f"'{port.name}' must have a dynamic batch, but has {port.shape[0]} fixed")

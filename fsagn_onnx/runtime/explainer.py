@@ -1,0 +1,220 @@
+"""Explainer: images in, explanations out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import numpy as np
+
+from ..errors import ExplainerError, ImageError, UsageError
+from ..model.graph import Model
+from .answers import Answering, merge, not_finite
+from .engine import Engine, EngineMetadata, FileEngine
+from .explanation import Explanation
+from .request import filter_slots, fixed_area, passes
+from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
+from .verify import Verifier
+
+SLOTS_PER_PASS: Final = 1024
+"""Images times filters that go through the graph at a time, at most (but always one image)."""
+
+
+class Explainer:
+    """Explains images with an explainer file or another engine.
+
+    Use it as a context manager, or call `close`.
+
+    Attributes:
+        engine: what computes.
+
+    Args:
+        path_or_engine: an explainer file, or an engine of a training-free method.
+        providers: onnxruntime providers: ``auto`` (CUDA where it works, else the CPU), ``cpu``, ``cuda``, ...
+        threads: threads of onnxruntime; None leaves it to onnxruntime.
+
+    Raises:
+        ExplainerError: the file is no explainer, too new or broken.
+        UsageError: no such provider.
+    """
+
+    def __init__(
+        self,
+        path_or_engine: str | Path | Engine,
+        *,
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self._owns = isinstance(path_or_engine, str | Path)
+        self.engine: Engine = (
+            FileEngine(path_or_engine, providers, threads)
+            if isinstance(path_or_engine, str | Path)
+            else path_or_engine
+        )
+        self._providers = providers
+        self._threads = threads
+
+    @property
+    def metadata(self) -> EngineMetadata:
+        """Layer, number of filters, input, labels, areas; an `ExplainerMetadata` for a file."""
+        return self.engine.metadata
+
+    @property
+    def provider(self) -> str:
+        """The onnxruntime provider that computes."""
+        return self.engine.provider
+
+    def explain(
+        self,
+        images: Images,
+        filters: str | int | Sequence[int] = "top:5",
+        area: str | float = "auto",
+        *,
+        batch_size: int = 8,
+        verify: bool = False,
+        model: Model | None = None,
+    ) -> list[Explanation]:
+        """Explain some images; for many, use `stream`.
+
+        Args:
+            images: files, folders, globs, or uint8 RGB arrays (H, W, 3); one or several.
+            filters: ``top:K`` (the K strongest, of those active in the image), ``all``, ids (``3,17`` or a sequence).
+            area: ``auto`` (the sufficient area: predicted retention reaches .8) or a share in (0, 1].
+            batch_size: images per pass.
+            verify: measure retention on the masked images too.
+            model: the model, if the explainer must be for it, or does not contain it and ``verify`` is asked for.
+
+        Returns:
+            One explanation per image, in order.
+
+        Raises:
+            ImageError: an image cannot be explained; the first one's message.
+            ExplainerError: the explainer belongs to another model, or does not contain it.
+            UsageError: filters, area or batch size out of range.
+        """
+        explained = []
+        for result in self.stream(images, filters, area, batch_size=batch_size, verify=verify, model=model):
+            if isinstance(result, Failure):
+                raise ImageError(result.message)
+            explained.append(result)
+        return explained
+
+    def stream(
+        self,
+        images: Images,
+        filters: str | int | Sequence[int] = "top:5",
+        area: str | float = "auto",
+        *,
+        batch_size: int = 8,
+        verify: bool = False,
+        model: Model | None = None,
+    ) -> Iterator[Explanation | Failure]:
+        """Explain any number of images at flat memory; arguments as for `explain`.
+
+        Decoding runs ahead of inference by one batch. Arguments are checked at once, before the first result is asked for.
+
+        Returns:
+            An iterator of an explanation or a failure per image, in order.
+        """
+        slots = filter_slots(filters, self.metadata)
+        asked_area = fixed_area(area)
+        if batch_size < 1:
+            raise UsageError(f"batch size must be at least 1, but got {batch_size}")
+        if model is not None:
+            self._check_model(model)
+        verifier = self._verifier(model, batch_size) if verify else None
+        answering = Answering(self.metadata, slots, asked_area, verifier)
+        images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(slots)))
+        return self._results(images, answering, images_per_pass)
+
+    def _results(
+        self, images: Images, answering: Answering, images_per_pass: int
+    ) -> Iterator[Explanation | Failure]:
+        spec = self.metadata.input
+        prepared = ordered_map(
+            lambda named: prepare(named, spec), named_images(images), DECODERS, images_per_pass
+        )
+        try:
+            while batch := list(islice(prepared, images_per_pass)):
+                yield from self._explain_batch(batch, answering)
+        finally:
+            prepared.close()
+            if answering.verifier is not None:
+                answering.verifier.close()
+
+    def _explain_batch(
+        self, batch: Iterable[Prepared | Failure], answering: Answering
+    ) -> list[Explanation | Failure]:
+        results = list(batch)
+        ready = [item for item in results if isinstance(item, Prepared)]
+        if not ready:
+            return [item for item in results if isinstance(item, Failure)]
+        values = np.stack([item.values for item in ready])
+        computed = merge(
+            [
+                self.engine.run(values, np.tile(np.asarray(part, dtype=np.int64), (len(ready), 1)))
+                for part in passes(answering.slots)
+            ]
+        )
+        place = {id(item): n for n, item in enumerate(ready)}
+        answers: list[Explanation | Failure] = []
+        for item in results:
+            if isinstance(item, Failure):
+                answers.append(item)
+            elif broken := not_finite(computed, place[id(item)]):
+                answers.append(Failure(item.name, _not_finite_message(item.name, broken)))
+            else:
+                answers.append(answering.explanation(item, computed, place[id(item)]))
+        return answers
+
+    def _check_model(self, model: Model) -> None:
+        if model.sha256 != self.metadata.model_sha256:
+            raise ExplainerError(
+                f"the explainer was made for another model ({self.metadata.model_sha256[:12]}) than {model.path} "
+                f"({model.sha256[:12]}): give the model that it was made for, or train one for this model"
+            )
+
+    def _verifier(self, model: Model | None, batch_size: int) -> Verifier:
+        if model is not None:
+            proto = model.proto
+        elif isinstance(self.engine, FileEngine):
+            if self.engine.metadata.encoder == "own":
+                raise ExplainerError(
+                    f"{self.engine.path} has an encoder of its own and does not contain the model: "
+                    "give the model (--model MODEL) to measure retention"
+                )
+            proto = self.engine.load_proto()
+        else:
+            raise ExplainerError("give the model (model=...) to measure retention with this method")
+        return Verifier(
+            proto,
+            self.metadata.layer,
+            self.metadata.input,
+            providers=self._providers,
+            threads=self._threads,
+            batch_size=batch_size,
+        )
+
+    def close(self) -> None:
+        """Free the session of a file that this explainer opened."""
+        if self._owns and isinstance(self.engine, FileEngine):
+            self.engine.close()
+
+    def __enter__(self) -> Explainer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _not_finite_message(name: str, outputs: Sequence[str]) -> str:
+    listed = ", ".join(f"'{output}'" for output in outputs)
+    return (
+        f"{name}: output {listed} is not finite (NaN or infinite); "
+        "a half-precision file may have overflowed: try the float32 one"
+    )

@@ -1,0 +1,216 @@
+"""What an explainer answers for one image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..model.preprocess import Geometry
+from .masks import FloatMap, Mask, pixel_mask
+from .stream import Pixels
+
+Box = tuple[int, int, int, int]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer of the model.
+
+    Attributes:
+        index: number of the class.
+        label: its name, or None where the model has no labels.
+        score: probability in [0, 1].
+    """
+
+    index: int
+    label: str | None
+    score: float
+
+    @property
+    def title(self) -> str:
+        """The label, or ``class N``."""
+        return self.label if self.label else f"class {self.index}"
+
+
+@dataclass(frozen=True, eq=False)
+class FilterExplanation:
+    """Where one filter looks in one image.
+
+    Attributes:
+        id: number of the filter.
+        peak: largest value of its feature map.
+        area: share of the model's input in (0, 1] that `mask` keeps unless told.
+        retention_predicted: retention at `area` as the explainer predicts it, or None.
+        retention_measured: retention at `area` as the model shows it, or None where it was not measured, or where the
+            filter is dead in the image.
+        area_rank: float32 (h, w) in (0, 1], smaller is kept first.
+        curve: predicted (area, retention) pairs, ascending in area; empty where there is no prediction.
+        box: (x0, y0, x1, y1) around the area in pixels of the original image, half open; None if the area is empty.
+        centroid: (x, y) of the area in pixels of the original image; None if the area is empty.
+    """
+
+    id: int
+    peak: float
+    area: float
+    retention_predicted: float | None
+    retention_measured: float | None
+    area_rank: FloatMap
+    curve: tuple[tuple[float, float], ...]
+    box: Box | None
+    centroid: Point | None
+
+    @property
+    def active(self) -> bool:
+        """Whether the filter answers to the image at all; the area of one that does not means nothing."""
+        return self.peak > 0
+
+    @property
+    def retention(self) -> float | None:
+        """The measured retention, else the predicted one."""
+        return self.retention_predicted if self.retention_measured is None else self.retention_measured
+
+    def to_dict(self) -> dict[str, Any]:
+        """The filter's part of a line of ``explanations.jsonl``."""
+        return {
+            "id": self.id,
+            "peak": _rounded(self.peak),
+            "area": _rounded(self.area),
+            "retention": {
+                "predicted": _rounded(self.retention_predicted),
+                "measured": _rounded(self.retention_measured),
+            },
+            "box": None if self.box is None else list(self.box),
+            "centroid": None if self.centroid is None else [round(value, 2) for value in self.centroid],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the asked filters look in one image, and what the model answers.
+
+    Attributes:
+        name: the path as given, or ``image-N`` for an array.
+        path: the file, or None for an array.
+        size: (H0, W0) of the original image, upright.
+        geometry: from the pixels of the model's input to those of the original.
+        predictions: the model's strongest answers, best first; empty where it is no classifier.
+        filters: the filters in the order asked, or strongest first.
+        preview: uint8 (h', w', 3) RGB, the image reduced for drawing.
+    """
+
+    name: str
+    path: Path | None
+    size: tuple[int, int]
+    geometry: Geometry
+    predictions: tuple[Prediction, ...]
+    filters: tuple[FilterExplanation, ...]
+    preview: Pixels
+
+    def filter(self, filter: int | FilterExplanation) -> FilterExplanation:
+        """The explanation of a filter, by id.
+
+        Raises:
+            UsageError: the filter was not asked for.
+        """
+        if isinstance(filter, FilterExplanation):
+            return filter
+        for candidate in self.filters:
+            if candidate.id == filter:
+                return candidate
+        there = ", ".join(str(candidate.id) for candidate in self.filters) or "none"
+        raise UsageError(f"{self.name}: filter {filter} was not explained; there are {there}")
+
+    def input_mask(self, filter: int | FilterExplanation, area: float | None = None) -> Mask:
+        """The area of a filter on the model's input.
+
+        Args:
+            filter: id of an explained filter.
+            area: share a to keep, in [0, 1]; None: the filter's own area.
+
+        Returns:
+            bool (H, W), True = kept, exactly round(a H W) pixels.
+        """
+        explained = self.filter(filter)
+        return pixel_mask(explained.area_rank, explained.area if area is None else area, self.geometry.size)
+
+    def mask(self, filter: int | FilterExplanation, area: float | None = None) -> Mask:
+        """The area of a filter on the original image.
+
+        Args:
+            filter: id of an explained filter.
+            area: share of the model's input to keep, in [0, 1]; None: the filter's own area.
+
+        Returns:
+            bool (H0, W0), True = kept; False where the model did not look (cut off by its preprocessing).
+        """
+        return self.geometry.mask_to_original(self.input_mask(filter, area))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The image's line of ``explanations.jsonl``: strict JSON, boxes and centroids in pixels of the original."""
+        return {
+            "path": self.name,
+            "height": self.size[0],
+            "width": self.size[1],
+            "predictions": [
+                {"index": answer.index, "label": answer.label, "score": _rounded(answer.score)}
+                for answer in self.predictions
+            ],
+            "filters": [explained.to_dict() for explained in self.filters],
+        }
+
+    def _repr_png_(self) -> bytes:
+        from .overlay import draw_panel, encode_png
+
+        return encode_png(draw_panel(self))
+
+    def _repr_html_(self) -> str:
+        from base64 import b64encode
+
+        picture = b64encode(self._repr_png_()).decode("ascii")
+        return f'<img alt="{escape(self.name, quote=True)}" style="max-width:100%" src="data:image/png;base64,{picture}">'
+
+
+def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:
+    """Box and centroid of an area in pixels of the original image.
+
+    Args:
+        mask: bool (H, W) on the model's input.
+        geometry: from the model's input to the original.
+
+    Returns:
+        The half-open box (x0, y0, x1, y1) of at least one pixel, and the mean of the kept pixels' centres, both of the
+        part that lies inside the original image; (None, None) if none does.
+    """
+    height, width = geometry.original
+    rows, columns = np.nonzero(mask)
+    centres: NDArray[np.float64] = geometry.points_to_original(np.stack([columns + 0.5, rows + 0.5], axis=1))
+    inside = (centres[:, 0] > 0) & (centres[:, 0] < width) & (centres[:, 1] > 0) & (centres[:, 1] < height)
+    if not inside.any():
+        return None, None
+    kept = centres[inside]
+    half = (
+        np.abs(np.asarray(geometry.matrix)[:, :2]).sum(axis=1) / 2
+    )  # half a pixel of the input, in original pixels
+    low, high = kept.min(axis=0) - half, kept.max(axis=0) + half
+    x0, x1 = _pixel_span(low[0], high[0], width)
+    y0, y1 = _pixel_span(low[1], high[1], height)
+    centre = kept.mean(axis=0)
+    return (x0, y0, x1, y1), (float(centre[0]), float(centre[1]))
+
+
+def _pixel_span(low: float, high: float, extent: int) -> tuple[int, int]:
+    """The pixels whose centres lie in [low, high), at least one, inside 0..extent."""
+    first = min(max(math.ceil(low - 0.5), 0), extent - 1)
+    return first, max(min(math.ceil(high - 0.5), extent), first + 1)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")

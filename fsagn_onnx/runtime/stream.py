@@ -1,0 +1,138 @@
+"""From whatever names images to prepared batches, at flat memory: decoding overlaps with inference."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.images import list_images, read_image
+from ..errors import FsagnError, ImageError, UsageError
+from ..model.preprocess import Geometry, InputSpec
+
+Pixels = NDArray[np.uint8]
+Images: TypeAlias = "str | Path | Pixels | Iterable[str | Path | Pixels]"
+"""Files, folders, globs, `-`, or uint8 RGB arrays (H, W, 3)."""
+
+DECODERS: Final = 2
+"""Threads that decode."""
+
+PREVIEW_EDGE: Final = 512
+"""Longest side in pixels of the reduced picture that an explanation keeps for drawing."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be explained.
+
+    Attributes:
+        path: the file, or the name of the array.
+        message: one line that says why.
+    """
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image on its way into the model.
+
+    Attributes:
+        name: the path as given, or ``image-N`` for the N-th image of a list of arrays.
+        path: the file, or None for an array.
+        preview: uint8 (h', w', 3) RGB, the image reduced to at most `PREVIEW_EDGE`.
+        pixels: uint8 (H, W, c), fitted to the model's input.
+        values: float32, the normalised pixels in the model's layout.
+        geometry: from the model's input to the original.
+    """
+
+    name: str
+    path: Path | None
+    preview: Pixels
+    pixels: Pixels
+    values: NDArray[np.float32]
+    geometry: Geometry
+
+
+def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
+    """Name and source of every image, lazily.
+
+    Raises:
+        UsageError: something that is neither a path nor an array.
+    """
+    singles: Iterable[str | Path | Pixels] = [images] if isinstance(images, str | Path) else images
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        singles = [images]
+    number = 0
+    for single in singles:
+        if isinstance(single, np.ndarray):
+            yield f"image-{number}", single
+            number += 1
+        elif isinstance(single, str | Path):
+            for path in list_images([single]):
+                yield str(path), path
+                number += 1
+        else:
+            raise UsageError(
+                f"images must be paths or uint8 arrays (H, W, 3), but got {type(single).__name__}"
+            )
+
+
+def prepare(named: tuple[str, Path | Pixels], spec: InputSpec) -> Prepared | Failure:
+    """Decode one image and fit it to the model's input."""
+    name, source = named
+    try:
+        image = read_image(source) if isinstance(source, Path) else _checked_array(name, source)
+        pixels, geometry = spec.fit(image)
+        values = np.asarray(spec.normalise(pixels), dtype=np.float32)
+    except FsagnError as error:
+        return Failure(name, str(error))
+    path = source if isinstance(source, Path) else None
+    return Prepared(name, path, reduced(image, PREVIEW_EDGE), pixels, values, geometry)
+
+
+def _checked_array(name: str, array: NDArray[Any]) -> Pixels:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise ImageError(f"{name}: an array must be uint8 RGB (H, W, 3), but is {array.dtype} {array.shape}")
+    return array
+
+
+def reduced(image: Pixels, edge: int) -> Pixels:
+    """A copy of an image, shrunk so that no side is longer than ``edge``."""
+    height, width = image.shape[:2]
+    scale = edge / max(height, width)
+    if scale >= 1:
+        return image.copy()
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small: Pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return small
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Generator[R]:
+    """Apply a function in threads, in order, with at most ``ahead`` results waiting.
+
+    ``items`` is consumed in the caller's thread. Closing the iterator early ends the threads.
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,63 @@
+"""Trains the generator of EfficientNet-Lite0's last conv layer on crops of photographs.
+
+    python -m fsagn_onnx.models.train_lite0 PHOTOS... --out build/lite0_head.onnx
+
+Every fifth photograph (in the order of names) stays out of training and is there for testing. The checkpoint beside
+the output carries everything; `--ship` writes its averaged weights alone, as committed here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fsagn_onnx.data.images import list_images
+from fsagn_onnx.generator import Checkpoint, Progress, TrainingOptions, load_checkpoint, save_checkpoint, train
+from fsagn_onnx.generator.api import checkpoint_path
+from fsagn_onnx.models.lite0 import LAYER, build_lite0
+
+HOLD_OUT_EVERY = 5
+OPTIONS = TrainingOptions(pairs=112_000, small_share=0.6, crop=0.1, checkpoint_every=200)
+
+
+def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Training and held-out photographs: every fifth, by name, is held out."""
+    ordered = sorted(photos, key=lambda path: path.name)
+    held_out = ordered[::HOLD_OUT_EVERY]
+    return [path for path in ordered if path not in held_out], held_out
+
+
+def ship(source: Path, out: Path) -> None:
+    """Write the averaged weights of a checkpoint without the state of the optimiser."""
+    checkpoint = load_checkpoint(source)
+    weights = {name: value for name, value in checkpoint.tensors.items() if name.startswith("weights/")}
+    save_checkpoint(out, Checkpoint(checkpoint.description, weights))
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/lite0_head.onnx"), show_default=True)
+@click.option("--ship", "shipped", type=click.Path(path_type=Path), help="Write the weights alone here at the end.")
+def main(photos: tuple[str, ...], out: Path, shipped: Path | None) -> None:
+    """Train on PHOTOS (files, folders, globs); goes on from the checkpoint where there is one."""
+    training, held_out = split(list(list_images(photos)))
+    click.echo(f"{len(training)} photographs to train on, {len(held_out)} held out")
+    model = build_lite0(out.parent / "lite0.onnx")
+
+    def show(progress: Progress) -> None:
+        if progress.step % 50 == 0:
+            click.echo(
+                f"step {progress.step}/{progress.steps}  retention {progress.retention:.3f}  "
+                f"{progress.pairs_per_second:.0f} pairs/s  {progress.seconds_left / 60:.1f} min left"
+            )
+
+    report = train(model, training, out, layer=LAYER, options=OPTIONS, resume=True, on_step=show)
+    click.echo(f"{out}: {report}")
+    if shipped is not None:
+        ship(checkpoint_path(out), shipped)
+        click.echo(f"weights: {shipped}")
+
+
+if __name__ == "__main__":
+    main()
