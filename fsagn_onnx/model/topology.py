@@ -46,7 +46,7 @@ def node_inputs(node: onnx.NodeProto) -> Iterator[str]:
 def sort_nodes(graph: onnx.GraphProto) -> None:
     """Bring the nodes of the top-level graph into topological order, in place.
 
-    ONNX demands it, onnxruntime does not. A graph that is in order stays as it is, and so does one with a cycle.
+    ONNX demands it, onnxruntime does not. A graph in order stays as it is, and so does one with a cycle.
     """
     nodes = list(graph.node)
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name}

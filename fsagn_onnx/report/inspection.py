@@ -76,7 +76,7 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) 
 
 
 def _model(model: Model, conversion: bool) -> dict[str, Any]:
-    default, warnings = _default_layer(model)
+    layers, default, warnings = _layers(model)
     document: dict[str, Any] = {
         "kind": "model",
         "path": str(model.path),
@@ -88,7 +88,7 @@ def _model(model: Model, conversion: bool) -> dict[str, Any]:
         "input": model.input_spec.to_dict(),
         "guessed": list(model.input_spec.guessed),
         "labels": None if model.labels is None else list(model.labels),
-        "layers": [asdict(layer) for layer in model.layers] if default or not warnings else [],
+        "layers": [asdict(layer) for layer in layers],
         "default_reason": default.reason if default else None,
         "warnings": warnings,
         "convertible": None,
@@ -107,12 +107,14 @@ def _model(model: Model, conversion: bool) -> dict[str, Any]:
     return document
 
 
-def _default_layer(model: Model) -> tuple[Layer | None, list[str]]:
-    """The default layer, or None and why there is none."""
+def _layers(model: Model) -> tuple[tuple[Layer, ...], Layer | None, list[str]]:
+    """The layers, the default one, and why there is none."""
+    layers: tuple[Layer, ...] = ()
     try:
-        return model.default_layer, []
+        layers = model.layers
+        return layers, model.default_layer, []
     except LayerError as error:
-        return None, [str(error)]
+        return layers, None, [str(error)]
 
 
 def _conversion(model: Model, layer: Layer) -> dict[str, Any]:

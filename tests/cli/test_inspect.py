@@ -207,6 +207,23 @@ def test_no_layer(save: Callable[[onnx.ModelProto], Path]) -> None:
     assert "warning net.onnx has no layer that can be explained" in done.stdout
 
 
+def test_layers_without_a_map_are_listed(save: Callable[[onnx.ModelProto], Path]) -> None:
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Conv", ["p", "w"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5, 1, 1])],
+        [numpy_helper.from_array(np.ones((5, 3, 1, 1), np.float32), "w")],
+    )
+    found = document(
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+    )
+    assert [(layer["value"], layer["reason"]) for layer in found["layers"]] == [("y", "no spatial map (1x1)")]
+    assert (found["default_reason"], found["convertible"], found["next"]) == (None, None, None)
+    assert "no conv layer of net.onnx has a spatial map" in found["warnings"][0]
+
+
 METADATA = ExplainerMetadata(
     format=1,
     tool="fsagn-onnx 0.1.0",
