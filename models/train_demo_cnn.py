@@ -15,15 +15,16 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import cv2
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import onnxscript
 import torch
 from torch import Tensor, nn
 
@@ -249,17 +250,14 @@ def manifest_entry(
     """What the manifest says about the written file: its hash, how it was made, and how good it is."""
     told = ("seed", "epochs", "images", "held_out", "threads")
     options = [f"--{key.replace('_', '-')} {value}" for key, value in asdict(settings).items() if key in told]
-    packages = ("torch", "onnx", "numpy", "opencv-python-headless")
+    modules = (torch, onnx, onnxscript, onnxruntime, np, cv2)
     return {
         "file": name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "command": " ".join(["python models/train_demo_cnn.py", *options]),
         "settings": asdict(settings),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
+        "versions": {"python": platform.python_version()} | {m.__name__: str(m.__version__) for m in modules},
         "accuracy": measured,
     }
 
