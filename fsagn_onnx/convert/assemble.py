@@ -118,9 +118,7 @@ def assemble(proto: onnx.ModelProto, source: str, shapes: Mapping[str, tuple[int
         if name in graph.initializers:
             constants[name] = graph.initializers[name].to_torch()
     last = _last_reads(reads, {v.name for v in proto.graph.output} | set(constants))
-    steps = tuple(
-        _step(node, module, names, free) for (node, module, names), free in zip(made, last, strict=True)
-    )
+    steps = tuple(_step(node, module, names, free) for (node, module, names), free in zip(made, last, strict=True))
     return Assembly(steps, tuple(module for _, module, _ in made), constants)
 
 
@@ -149,9 +147,7 @@ def _convert(
     if converter is None:
         raise ConversionError(f"{where}: no torch converter")
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # nn.Conv2d and its like draw weights, which are then replaced
+        with torch.random.fork_rng(devices=[]):  # nn.Conv2d and its like draw weights, which are then replaced
             module, mapping = converter(node, graph)
     except (NotImplementedError, KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())

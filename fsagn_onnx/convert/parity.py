@@ -88,9 +88,7 @@ def relative_error(a: Array, b: Array) -> float:
     return float(gap.max() / scale) if scale else math.inf
 
 
-def check_parity(
-    model: Model, module: TappedModule, *, tolerance: float = TOLERANCE, seed: int = 0
-) -> Parity:
+def check_parity(model: Model, module: TappedModule, *, tolerance: float = TOLERANCE, seed: int = 0) -> Parity:
     """Compare the module with onnxruntime (CPU, no graph optimisation) at every value that it returns.
 
     Both images go through the module as one batch; a model of fixed batch size runs them in batches of that
@@ -110,14 +108,10 @@ def check_parity(
     piece = cut(model.proto, module.values)
     expected = _onnxruntime(piece, module.input_name, images, module.values, model)
     made = _torch(model, module, batch)
-    errors = {
-        tap: relative_error(made[tap], value) for tap, value in zip(module.values, expected, strict=True)
-    }
+    errors = {tap: relative_error(made[tap], value) for tap, value in zip(module.values, expected, strict=True)}
     worst = max(errors, key=lambda tap: errors[tap])
     if not errors[worst] <= tolerance:
-        raise ParityError(
-            _divergence(model, module, images, tolerance) or _tap_message(model, worst, errors[worst])
-        )
+        raise ParityError(_divergence(model, module, images, tolerance) or _tap_message(model, worst, errors[worst]))
     return Parity(errors[worst], worst, errors, PROBES)
 
 
@@ -145,9 +139,7 @@ def _fixed_batch(piece: onnx.ModelProto, name: str) -> int | None:
     return dims[0].dim_value or None if dims else None
 
 
-def _onnxruntime(
-    piece: onnx.ModelProto, name: str, images: Array, values: Sequence[str], model: Model
-) -> list[Array]:
+def _onnxruntime(piece: onnx.ModelProto, name: str, images: Array, values: Sequence[str], model: Model) -> list[Array]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -162,9 +154,7 @@ def _onnxruntime(
     except ORT_ERRORS as error:
         reason = " ".join(str(error).split())
         raise ConversionError(f"{model.path.name}: onnxruntime cannot run the model: {reason}") from error
-    joined = [
-        np.concatenate(arrays) if np.ndim(arrays[0]) else arrays[0] for arrays in zip(*parts, strict=True)
-    ]
+    joined = [np.concatenate(arrays) if np.ndim(arrays[0]) else arrays[0] for arrays in zip(*parts, strict=True)]
     return [array[: len(images)] if np.shape(array)[:1] == (len(padded),) else array for array in joined]
 
 
@@ -188,8 +178,7 @@ def _torch(model: Model, module: TappedModule, batch: Tensor) -> dict[str, Array
         step = next(step for step in module.steps if not done.issuperset(filter(None, step.outputs)))
         reason = " ".join(str(error).split())
         raise ConversionError(
-            f"{model.path.name}: node '{step.node}' ({step.op}, value '{step.outputs[0]}') "
-            f"fails in torch: {reason}"
+            f"{model.path.name}: node '{step.node}' ({step.op}, value '{step.outputs[0]}') fails in torch: {reason}"
         ) from error
     return {tap: value.numpy() for tap, value in made.items()}
 

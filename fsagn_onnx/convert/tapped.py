@@ -29,9 +29,7 @@ class TappedModule(nn.Module):
         outputs: names of the model's own outputs in the result, behind the taps; empty unless asked for.
     """
 
-    def __init__(
-        self, assembly: Assembly, input_name: str, taps: Sequence[str], outputs: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, assembly: Assembly, input_name: str, taps: Sequence[str], outputs: Sequence[str] = ()) -> None:
         super().__init__()
         self.input_name = input_name
         self.taps = tuple(taps)
@@ -64,16 +62,12 @@ class TappedModule(nn.Module):
         Returns:
             {value: tensor} in the order of `values`; a tap is a feature map (N, C, h, w).
         """
-        values: dict[str, Tensor] = {
-            name: self.get_buffer(buffer) for name, buffer in self._constants.items()
-        }
+        values: dict[str, Tensor] = {name: self.get_buffer(buffer) for name, buffer in self._constants.items()}
         values[self.input_name] = x
         for step, module in zip(self.steps, self.nodes, strict=True):
             keywords = {key: values[name] for key, name in step.keywords}
             made = module(*(values[name] for name in step.inputs), **keywords)
-            for name, value in zip(
-                step.outputs, made if isinstance(made, (tuple, list)) else (made,), strict=False
-            ):
+            for name, value in zip(step.outputs, made if isinstance(made, (tuple, list)) else (made,), strict=False):
                 values[name] = value
                 if watch is not None:
                     watch(name, value)
@@ -114,9 +108,7 @@ def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> Tap
     source, plain = model.path.name, normalise(piece)
     inputs = [value.name for value in plain.graph.input]
     if len(inputs) != 1:
-        raise ConversionError(
-            f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one"
-        )
+        raise ConversionError(f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one")
     outputs = [value.name for value in plain.graph.output[len(taps) :]]
     return TappedModule(assemble(plain, source, model.shapes), inputs[0], taps, outputs)
 

@@ -78,13 +78,9 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDA
     except BrokenHeaderError as error:
         raise ImageError(f"{name!r} is a broken image: {error}") from error
     if header is None:
-        raise ImageError(
-            f"{name!r} is no image of a known format (PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JP2)"
-        )
+        raise ImageError(f"{name!r} is no image of a known format (PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JP2)")
     if header.width * header.height > max_pixels:
-        raise ImageError(
-            f"{name!r} has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
-        )
+        raise ImageError(f"{name!r} has {header.width} x {header.height} pixels, more than the limit of {max_pixels}")
     try:
         bgr = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:

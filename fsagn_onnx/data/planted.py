@@ -164,9 +164,7 @@ def _nodes() -> list[onnx.NodeProto]:
         return [convolution, helper.make_node("Relu", [f"{name}_conv"], [name], f"{name}_relu")]
 
     def pool(name: str, source: str, pads: list[int]) -> onnx.NodeProto:
-        return helper.make_node(
-            "MaxPool", [source], [name], name, kernel_shape=[2, 2], pads=pads, strides=[2, 2]
-        )
+        return helper.make_node("MaxPool", [source], [name], name, kernel_shape=[2, 2], pads=pads, strides=[2, 2])
 
     return [
         *conv("colours", "image", [4, 4], [1, 1, 1, 1], 2),  # (N, 6, 32, 32)

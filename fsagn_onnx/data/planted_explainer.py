@@ -102,9 +102,7 @@ def planted_explainer(changes: Mapping[str, Any] | None = None) -> onnx.ModelPro
         changes: members of the metadata to replace; None as a value removes the member.
     """
     proto = planted_model()
-    description = json.loads(
-        next(entry.value for entry in proto.metadata_props if entry.key == "fsagn_model")
-    )
+    description = json.loads(next(entry.value for entry in proto.metadata_props if entry.key == "fsagn_model"))
     metadata: dict[str, Any] = {
         "format": 1,
         "tool": "fsagn-onnx",
@@ -126,9 +124,7 @@ def planted_explainer(changes: Mapping[str, Any] | None = None) -> onnx.ModelPro
             del metadata[name]
     steps = onnx.parser.parse_graph(f"steps (float[N] none) => () {{{_GRAPH}}}")
     proto.graph.node.extend(steps.node)
-    proto.graph.initializer.extend(
-        numpy_helper.from_array(array, name) for name, array in _constants().items()
-    )
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in _constants().items())
     proto.graph.input.append(helper.make_tensor_value_info("filters", TensorProto.INT64, ["N", "K"]))
     proto.graph.output.extend(
         [

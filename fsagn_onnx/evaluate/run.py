@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
-from ..errors import ImageError
+from ..errors import ExplainerError, ImageError, OutputError
 from ..methods import METHODS
-from ..methods.engine import PlainMetadata
 from ..methods.interface import Method
 from ..model import Model, cut, load_model
 from ..runtime.engine import Engine, FileEngine
@@ -86,9 +85,7 @@ class _Maps:
         return maps
 
 
-def draw_filters(
-    feature_map: NDArray[np.float32], count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def draw_filters(feature_map: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw ids among the strongest living filters of one image: ``(C, h, w)`` -> at most ``(count,)``."""
     peaks = feature_map.max(axis=(1, 2))
     living = np.argsort(-peaks, kind="stable")[: min(STRONGEST, int((peaks > 0).sum()))]
@@ -167,19 +164,27 @@ def evaluate(
 
 def _engine(path: str | Path, model: Model) -> FileEngine:
     engine = FileEngine(path)
-    check_model(engine.metadata, model, path)
+    if engine.metadata.model_sha256 != model.sha256:
+        raise ExplainerError(
+            f"{path} was made for another model ({engine.metadata.model_sha256[:12]}) than {model.path} "
+            f"({model.sha256[:12]}); give the model that it was made for"
+        )
     return engine
 
 
-def check_model(metadata: PlainMetadata | Any, model: Model, path: str | Path) -> None:
-    """Refuse an explainer of another model."""
-    from ..errors import ExplainerError
+def write_table(path: Path, document: str) -> None:
+    """Write a table's JSON document.
 
-    if metadata.model_sha256 != model.sha256:
-        raise ExplainerError(
-            f"{path} was made for another model ({metadata.model_sha256[:12]}) than {model.path} "
-            f"({model.sha256[:12]}); give the model that it was made for"
-        )
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text(document + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; choose another --out") from error
 
 
 def _table(
@@ -198,9 +203,5 @@ def _table(
             for infill, row in values.items()
         }
 
-    auc = {
-        infill: {name: bootstrap_mean(value) for name, value in row.items()} for infill, row in values.items()
-    }
-    return Evaluation(
-        layer, images, filters, auc, against("random"), against("activation"), dead, failures
-    )
+    auc = {infill: {name: bootstrap_mean(value) for name, value in row.items()} for infill, row in values.items()}
+    return Evaluation(layer, images, filters, auc, against("random"), against("activation"), dead, failures)

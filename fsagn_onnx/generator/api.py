@@ -64,9 +64,7 @@ def train(
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
     checkpoint = checkpoint_path(out)
     if checkpoint.exists() and not resume and not overwrite:
-        raise CheckpointError(
-            f"{checkpoint} exists: go on from it with --resume, or start anew with --overwrite"
-        )
+        raise CheckpointError(f"{checkpoint} exists: go on from it with --resume, or start anew with --overwrite")
     trainer = Trainer(
         model,
         model.layer(layer),

@@ -56,7 +56,9 @@ def load_generator(checkpoint: Checkpoint) -> Generator:
             generator = Generator(config)
         generator.load_state_dict(checkpoint.group("weights"))
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint's weights do not fit its description: {error}".splitlines()[0]) from error
+        raise CheckpointError(
+            f"the checkpoint's weights do not fit its description: {error}".splitlines()[0]
+        ) from error
     return generator.eval()
 
 
@@ -105,7 +107,7 @@ def build_proto(model: Model, generator: Generator, metadata: ExplainerMetadata)
     shared = generator.config.encoder == "shared"
     proto = _raised(model) if shared else _own_base(model)
     graph = proto.graph
-    if any(FILTERS == value.name for value in graph.input):
+    if any(value.name == FILTERS for value in graph.input):
         raise ExplainerError(f"{model.path} has an input named {FILTERS!r} of its own; rename it")
     sizes = {tap.value: model.layer(tap.value).shape[1:] for tap in generator.config.taps}
     taps = {name: (int(shape[0]), int(shape[1])) for name, shape in sizes.items()}
@@ -119,7 +121,12 @@ def build_proto(model: Model, generator: Generator, metadata: ExplainerMetadata)
     rows, columns = generator.config.grid
     areas = len(generator.config.areas)
     kinds = (onnx.TensorProto.INT64, *[onnx.TensorProto.FLOAT] * 3)
-    shapes: tuple[list[str | int], ...] = (["N", "K"], ["N", "K"], ["N", "K", rows, columns], ["N", "K", areas])
+    shapes: tuple[list[str | int], ...] = (
+        ["N", "K"],
+        ["N", "K"],
+        ["N", "K", rows, columns],
+        ["N", "K", areas],
+    )
     for name, kind, shape in zip(OUTPUTS, kinds, shapes, strict=True):
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     proto.ir_version = max(proto.ir_version, 8)
@@ -129,9 +136,7 @@ def build_proto(model: Model, generator: Generator, metadata: ExplainerMetadata)
     return proto
 
 
-def make_metadata(
-    model: Model, checkpoint: Checkpoint, quality: Mapping[str, Any] | None = None
-) -> ExplainerMetadata:
+def make_metadata(model: Model, checkpoint: Checkpoint, quality: Mapping[str, Any] | None = None) -> ExplainerMetadata:
     """What an explainer says about itself."""
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
@@ -270,6 +275,7 @@ def _model_difference(model: Model, images: Any, results: dict[str, Any]) -> flo
 
 
 __all__ = [
+    "SALIENCY",
     "ExportReport",
     "GraphWriter",
     "area_rank",
@@ -279,5 +285,4 @@ __all__ = [
     "load_generator",
     "make_metadata",
     "order_gap",
-    "SALIENCY",
 ]

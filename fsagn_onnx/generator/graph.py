@@ -138,9 +138,7 @@ class GeneratorGraph:
                 conv, norm = block[part], block[part + 1]  # type: ignore[index]
                 weight, bias = _folded(conv, norm)
                 pad = [int(conv.padding[0])] * 4
-                level = write.conv(
-                    level, weight, bias, pads=pad, strides=list(conv.stride), group=conv.groups
-                )
+                level = write.conv(level, weight, bias, pads=pad, strides=list(conv.stride), group=conv.groups)
                 level = write.op("Relu", level)
             size, stride = _shape_after(size), stride * 2
             if stride >= encoder.kept[0][0]:
@@ -209,13 +207,9 @@ class GeneratorGraph:
         write = self.writer
         return write.op("Log", write.op("Add", values, write.constant(FLOOR)))
 
-    def _head(
-        self, own: str, size: tuple[int, int], coarse: str, coarse_size: tuple[int, int], ids: str
-    ) -> str:
+    def _head(self, own: str, size: tuple[int, int], coarse: str, coarse_size: tuple[int, int], ids: str) -> str:
         write, net = self.writer, self.net
-        flat = write.op(
-            "Reshape", write.resize(own, size, coarse_size), write.constant([-1, 1, *coarse_size])
-        )
+        flat = write.op("Reshape", write.resize(own, size, coarse_size), write.constant([-1, 1, *coarse_size]))
         seen = write.op("Concat", flat, self._log(flat), axis=1)
         shared = write.op("Unsqueeze", write.layer(coarse, net.from_coarse), write.constant([1]))
         name = write.op("Gather", write.constant(net.embedding.weight), ids)
@@ -250,22 +244,16 @@ class GeneratorGraph:
         padded = write.op("Pad", saliency, write.constant([0, 0, 2, 2, 0, 0, 2, 2]), mode="edge")
         smooth = write.conv(padded, net.get_buffer("kernel"), None)
         cells = rows * columns
-        flat = write.op(
-            "Reshape", smooth, write.op("Concat", batch, write.constant([cells]), axis=0), name=SALIENCY
-        )
+        flat = write.op("Reshape", smooth, write.op("Concat", batch, write.constant([cells]), axis=0), name=SALIENCY)
         order = write.op("TopK", flat, write.constant([cells]), outputs=2, axis=2) + ":1"
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
-        ranks = write.op(
-            "ScatterElements", flat, order, write.op("Expand", steps, write.op("Shape", flat)), axis=2
-        )
+        ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, write.op("Shape", flat)), axis=2)
         grid = write.op("Concat", batch, write.constant([rows, columns]), axis=0)
         write.op("Reshape", ranks, grid, name=OUTPUTS[2])
 
     def _retention(self, own: str, hidden: str, peaks: str) -> None:
         write, net = self.writer, self.net
-        split = write.op(
-            "Concat", write.op("Shape", FILTERS), write.constant([self.config.hidden]), axis=0
-        )
+        split = write.op("Concat", write.op("Shape", FILTERS), write.constant([self.config.hidden]), axis=0)
         pooled = write.op("Reshape", write.op("GlobalAveragePool", hidden), split)
         spatial, last = write.constant([2, 3]), write.constant([2])
         mean = write.op("ReduceMean", own, spatial, keepdims=0)

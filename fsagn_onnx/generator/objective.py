@@ -49,7 +49,7 @@ def relative_change(masked: Tensor, original: Tensor) -> Tensor:
 
 
 def retention(change: Tensor) -> Tensor:
-    """r = 1 - min(1, relative change), in [0, 1]."""
+    """R = 1 - min(1, relative change), in [0, 1]."""
     return 1 - change.clamp(max=1.0)
 
 

@@ -105,9 +105,7 @@ class Stepper:
         """The pixels ``(B, H, W, c)`` of a step."""
         options = self.options
         size = input_size(self.spec, options, step)
-        return draw_batch(
-            self.pool, self.spec, size, options.images_per_step, options.crop, options.flip, rng
-        )
+        return draw_batch(self.pool, self.spec, size, options.images_per_step, options.crop, options.flip, rng)
 
     def __call__(self, step: int) -> StepResult:
         """Everything of one step but the optimiser's update."""
@@ -133,9 +131,7 @@ class Stepper:
             loss = fsagn_loss(change, mask, self.options.objective)
         return self._result(loss, change, mask, generated, taps)
 
-    def mask(
-        self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int]
-    ) -> Tensor:
+    def mask(self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
         """Soft masks ``(P, H, W)``: of drawn areas (``budget``), or the sigmoid of the saliency (``fsagn``)."""
         saliency = generated.saliency.flatten(0, 1)
         objective = self.options.objective

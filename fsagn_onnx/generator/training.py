@@ -231,7 +231,12 @@ class Trainer:
             CheckpointError: if the checkpoint is of another model, layer, options or images.
         """
         mine, theirs = self._description(), checkpoint.description
-        what = {"model_sha256": "model", "generator": "layer or encoder", "options": "options", "images": "images"}
+        what = {
+            "model_sha256": "model",
+            "generator": "layer or encoder",
+            "options": "options",
+            "images": "images",
+        }
         for key, name in what.items():
             if json.loads(json.dumps(mine[key])) != theirs.get(key):
                 raise CheckpointError(

@@ -77,9 +77,7 @@ class MethodEngine:
     ) -> None:
         found = model.layer(layer)
         self.method = method
-        self.metadata = PlainMetadata(
-            model.sha256, found.value, found.channels, model.input_spec, model.labels
-        )
+        self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)
         self._outputs = [value.name for value in model.outputs]
         self._session = Session(cut(model.proto, [found.value], keep_outputs=True), providers, threads)
         self.provider = self._session.provider
@@ -120,9 +118,7 @@ METHODS: dict[str, Callable[[Model, str], Method]] = {
 """Methods by name."""
 
 
-def engine_for(
-    model: Model, layer: str | None = None, method: str | None = None, **session: Any
-) -> MethodEngine:
+def engine_for(model: Model, layer: str | None = None, method: str | None = None, **session: Any) -> MethodEngine:
     """An engine that explains a plain model.
 
     Args:

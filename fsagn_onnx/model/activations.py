@@ -21,9 +21,7 @@ ACTIVATIONS = frozenset({
 NORMS = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormalization"})
 AFFINE = frozenset({"Mul", "Add", "Sub", "Div"})
 PASSING = frozenset({"Identity", "Dropout"})
-ELEMENTWISE = (
-    ACTIVATIONS | AFFINE | {"Erf", "Exp", "Log", "Pow", "Neg", "Max", "Min", "Sqrt", "Reciprocal", "Identity"}
-)
+ELEMENTWISE = ACTIVATIONS | AFFINE | {"Erf", "Exp", "Log", "Pow", "Neg", "Max", "Min", "Sqrt", "Reciprocal", "Identity"}
 """Ops that an activation may be built of."""
 MAX_PATTERN = 12
 """Nodes of the largest activation pattern that is looked for (Gelu by tanh has 9)."""
@@ -63,9 +61,7 @@ class Values:
         size = self._size(name)
         if not self.constant(name) or size is None:
             return False
-        return math.prod(size) == 1 or (
-            len(size) in (3, 4) and size[-2:] == (1, 1) and size[:-3] in ((), (1,))
-        )
+        return math.prod(size) == 1 or (len(size) in (3, 4) and size[-2:] == (1, 1) and size[:-3] in ((), (1,)))
 
     def users(self, name: str) -> tuple[onnx.NodeProto, ...]:
         """The nodes that read a value."""

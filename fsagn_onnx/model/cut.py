@@ -61,9 +61,7 @@ def cut(proto: onnx.ModelProto, values: Iterable[str], *, keep_outputs: bool = F
     return piece
 
 
-def _fill(
-    target: onnx.GraphProto, source: onnx.GraphProto, nodes: list[onnx.NodeProto], used: set[str]
-) -> None:
+def _fill(target: onnx.GraphProto, source: onnx.GraphProto, nodes: list[onnx.NodeProto], used: set[str]) -> None:
     """Copy the nodes, and of everything else what they use."""
     made = {name for node in nodes for name in node.output}
     target.name = source.name

@@ -38,9 +38,7 @@ def image_input(inputs: Sequence[ValueInfo]) -> ValueInfo:
 
 
 def _words(shape: Sequence[int | str | None] | None) -> str:
-    return (
-        "of unknown rank" if shape is None else f"({', '.join('?' if d is None else str(d) for d in shape)})"
-    )
+    return "of unknown rank" if shape is None else f"({', '.join('?' if d is None else str(d) for d in shape)})"
 
 
 def _layout(shape: Sequence[int | str | None]) -> str | None:
@@ -64,9 +62,7 @@ def _objects(metadata: Mapping[str, str]) -> dict[str, Any]:
             except json.JSONDecodeError as error:
                 raise ModelError(f"metadata entry '{key}' is not JSON: {error}") from error
             if not isinstance(described, dict):
-                raise ModelError(
-                    f"metadata entry '{key}' must be a JSON object, but is a {type(described).__name__}"
-                )
+                raise ModelError(f"metadata entry '{key}' must be a JSON object, but is a {type(described).__name__}")
             return described
     return {}
 
@@ -231,9 +227,7 @@ def _agrees(spec: InputSpec, inputs: Sequence[ValueInfo]) -> None:
     if len(item.shape) != 4:
         raise ModelError(f"the image input '{item.name}' must be 4-D, but is {_words(item.shape)}")
     if item.shape[1 if spec.layout == "NCHW" else 3] == 4:
-        raise ModelError(
-            f"the image input '{item.name}' {_words(item.shape)} has 4 channels; expected 1 or 3"
-        )
+        raise ModelError(f"the image input '{item.name}' {_words(item.shape)} has 4 channels; expected 1 or 3")
     order = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
     fields = ("color", "size", "size") if spec.layout == "NCHW" else ("size", "size", "color")
     for field, wanted, found in zip(fields, order, item.shape[1:], strict=True):

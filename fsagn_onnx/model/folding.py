@@ -21,8 +21,9 @@ MAX_ELEMENTS = 1024
 """No larger tensor is folded."""
 FOLDED_OPS = frozenset({
     "Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Floor", "Gather",
-    "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceProd", "Reshape",
-    "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
+    "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax", "ReduceMin",
+    "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose",
+    "Unsqueeze", "Where",
 })  # fmt: skip
 """Ops that are evaluated when all their inputs are known and small. None of them can make a large tensor out
 of small ones, except ConstantOfShape, which is checked."""
@@ -60,9 +61,7 @@ def fold_shapes(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     return count
 
 
-def _fold(
-    node: onnx.NodeProto, known: Tensors, shapes: Mapping[str, tuple[int, ...]], opsets: Any
-) -> Tensors | None:
+def _fold(node: onnx.NodeProto, known: Tensors, shapes: Mapping[str, tuple[int, ...]], opsets: Any) -> Tensors | None:
     """The outputs of a node as tensors, None if they cannot be known."""
     if node.domain not in ("", "ai.onnx"):
         return None
@@ -78,10 +77,7 @@ def _fold(
     inputs = {name: known[name] for name in node.input if name}
     if sum(value.size for value in inputs.values()) > MAX_ELEMENTS:
         return None
-    if (
-        node.op_type == "ConstantOfShape"
-        and not 0 <= math.prod(map(int, inputs[node.input[0]])) <= MAX_ELEMENTS
-    ):
+    if node.op_type == "ConstantOfShape" and not 0 <= math.prod(map(int, inputs[node.input[0]])) <= MAX_ELEMENTS:
         return None
     return _evaluate(node, inputs, opsets)
 

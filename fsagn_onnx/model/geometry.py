@@ -46,9 +46,7 @@ class Geometry:
     matrix: NDArray[np.float64]
 
     @classmethod
-    def from_windows(
-        cls, original: tuple[int, int], size: tuple[int, int], source: Window, target: Window
-    ) -> Geometry:
+    def from_windows(cls, original: tuple[int, int], size: tuple[int, int], source: Window, target: Window) -> Geometry:
         """The map under which `target`, in the model's input, shows `source`, in the original."""
         scale_x, scale_y = source.width / target.width, source.height / target.height
         shift_x, shift_y = source.left - target.left * scale_x, source.top - target.top * scale_y

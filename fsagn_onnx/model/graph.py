@@ -100,9 +100,7 @@ class Model:
         for layer in self.layers:
             if layer.default:
                 return layer
-        raise LayerError(
-            f"no conv layer of {self.path.name} has a spatial map that leads to an output; {self._hint()}"
-        )
+        raise LayerError(f"no conv layer of {self.path.name} has a spatial map that leads to an output; {self._hint()}")
 
     def layer(self, value: str | None = None) -> Layer:
         """The layer whose tapped value has this name; the default layer for None.
@@ -118,8 +116,7 @@ class Model:
         for layer in self.layers:
             if layer.conv == value:
                 raise LayerError(
-                    f"'{value}' is the conv before its activation in {self.path.name}; "
-                    f"the layer is '{layer.value}'"
+                    f"'{value}' is the conv before its activation in {self.path.name}; the layer is '{layer.value}'"
                 )
         names = [layer.value for layer in self.layers]
         nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.4) or names[-1:]
@@ -130,9 +127,7 @@ class Model:
 
     def _no_layers(self) -> str:
         nodes = self.proto.graph.node
-        alike = Counter(
-            f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes if "Conv" in node.op_type
-        )
+        alike = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes if "Conv" in node.op_type)
         found = ", ".join(f"{count} {op}" for op, count in alike.items()) or "no convolution at all"
         return (
             f"{self.path.name} has no layer that can be explained: expected Conv nodes over the image input "
@@ -143,9 +138,7 @@ class Model:
         return f"Run 'fsagn-onnx inspect {self.path.name}'."
 
 
-def load_model(
-    path: str | os.PathLike[str], *, preprocess: str | os.PathLike[str] | InputSpec | None = None
-) -> Model:
+def load_model(path: str | os.PathLike[str], *, preprocess: str | os.PathLike[str] | InputSpec | None = None) -> Model:
     """Read an ONNX file, check it, and find out what its image input expects.
 
     Args:

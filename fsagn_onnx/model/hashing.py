@@ -85,8 +85,7 @@ def _type(described: onnx.TypeProto) -> Iterator[bytes]:
     yield str(tensor.elem_type).encode()
     if tensor.HasField("shape"):
         yield from _names(
-            str(dim.dim_value) if dim.HasField("dim_value") else f"?{dim.dim_param}"
-            for dim in tensor.shape.dim
+            str(dim.dim_value) if dim.HasField("dim_value") else f"?{dim.dim_param}" for dim in tensor.shape.dim
         )
 
 

@@ -49,9 +49,7 @@ class Layer:
     reason: str = ""
 
 
-def find_layers(
-    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], spec: InputSpec
-) -> tuple[Layer, ...]:
+def find_layers(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], spec: InputSpec) -> tuple[Layer, ...]:
     """List the conv layers in topological order, the default marked.
 
     Args:
@@ -65,9 +63,7 @@ def find_layers(
     """
     topology = Topology(graph)
     values = Values(topology, shapes)
-    others = [
-        item.name for item in graph.input if item.name not in topology.initializers and item.name != spec.name
-    ]
+    others = [item.name for item in graph.input if item.name not in topology.initializers and item.name != spec.name]
     foreign = topology.descendants(others) if others else set()
     seen = topology.descendants([spec.name])
     fields = receptive_fields(topology, shapes, spec.name, (2, 3) if spec.layout == "NCHW" else (1, 2))
@@ -80,9 +76,7 @@ def find_layers(
         shape = shapes.get(tail.value) or shapes.get(node.output[0])
         if shape is None or len(shape) != 4 or tail.value in foreign or tail.value not in seen:
             continue
-        layers.append(
-            _describe(tail, node.output[0], shape, spec.size, fields.get(tail.value), index in useful)
-        )
+        layers.append(_describe(tail, node.output[0], shape, spec.size, fields.get(tail.value), index in useful))
     return _mark_default(layers)
 
 

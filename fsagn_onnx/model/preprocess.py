@@ -62,9 +62,7 @@ class InputSpec:
         _one_of("layout", self.layout, ("NCHW", "NHWC"))
         _one_of("color", self.color, tuple(CHANNELS))
         if not all(1 <= side <= MAX_SIDE for side in self.size):
-            raise ModelError(
-                f"input spec: field 'size' must be [height, width] in 1..{MAX_SIDE}, but got {self.size}"
-            )
+            raise ModelError(f"input spec: field 'size' must be [height, width] in 1..{MAX_SIDE}, but got {self.size}")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ModelError(f"input spec: field 'scale' must be a number > 0, but got {self.scale}")
         for field, numbers in (("mean", self.mean), ("std", self.std)):
@@ -150,9 +148,7 @@ class InputSpec:
         resized = resize_pixels(seen, (target.height, target.width))
         if (target.height, target.width) != self.size:
             padded = np.full((*self.size, 3), round(number), dtype=np.uint8)
-            padded[target.top : target.top + target.height, target.left : target.left + target.width] = (
-                resized
-            )
+            padded[target.top : target.top + target.height, target.left : target.left + target.width] = resized
             resized = padded
         return self._ordered(resized), Geometry.from_windows(original, self.size, source, target)
 
@@ -205,9 +201,7 @@ def _numbers(field: str, found: object, count: int) -> tuple[float, ...]:
 def _size(found: object) -> tuple[int, int]:
     whole = isinstance(found, (list, tuple)) and all(type(side) is int for side in found)
     if not whole or len(found) != 2:  # type: ignore[arg-type]
-        raise ModelError(
-            f"input spec: field 'size' must be [height, width] in whole pixels, but got {found!r}"
-        )
+        raise ModelError(f"input spec: field 'size' must be [height, width] in whole pixels, but got {found!r}")
     return (found[0], found[1])  # type: ignore[index]
 
 

@@ -58,9 +58,7 @@ def shape_of(tensor: onnx.TypeProto.Tensor) -> Shape | None:
     """The shape of a tensor type, None if not even its rank is known."""
     if not tensor.HasField("shape"):
         return None
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim
-    )
+    return tuple(dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim)
 
 
 def value_info(item: onnx.ValueInfoProto) -> ValueInfo:
@@ -120,9 +118,7 @@ def _load_external(path: Path, tensor: TensorProto, budget: int) -> int:
     except ValueError:
         raise ModelError(f"{what} has an offset or length that is not a number") from None
     if offset < 0 or length < 0 or offset + length > size:
-        raise ModelError(
-            f"{what} wants bytes {offset} to {offset + length} of a file of {size} bytes: truncated?"
-        )
+        raise ModelError(f"{what} wants bytes {offset} to {offset + length} of a file of {size} bytes: truncated?")
     if length > budget:
         raise ModelError(f"{path}: more than {MAX_EXTERNAL_BYTES} bytes of external data")
     try:

@@ -77,9 +77,7 @@ def _fix_inputs(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
         if item.name in shapes:
             dims = shape_of(item.type.tensor_type) or ()
             bound.update(
-                (dim, size)
-                for dim, size in zip(dims, shapes[item.name], strict=False)
-                if isinstance(dim, str)
+                (dim, size) for dim, size in zip(dims, shapes[item.name], strict=False) if isinstance(dim, str)
             )
             elem_type = item.type.tensor_type.elem_type
             item.CopyFrom(helper.make_tensor_value_info(item.name, elem_type, shapes[item.name]))
@@ -97,9 +95,7 @@ def _bind(item: onnx.ValueInfoProto, bound: Mapping[str, int]) -> onnx.ValueInfo
     return copied
 
 
-def static_shapes(
-    proto: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
+def static_shapes(proto: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Shapes of the top-level values when the inputs have the given shapes; unknown ones are left out.
 
     Shapes stored in the file count only where inference leaves a hole, as an exporter may have traced another

@@ -126,9 +126,7 @@ class Topology:
             if index in wanted:
                 continue
             wanted.add(index)
-            stack.extend(
-                self.producer[name] for name in node_inputs(self.nodes[index]) if name in self.producer
-            )
+            stack.extend(self.producer[name] for name in node_inputs(self.nodes[index]) if name in self.producer)
         return wanted
 
     def descendants(self, values: Iterable[str]) -> set[str]:

@@ -68,9 +68,7 @@ def open_folder(
         UsageError: both ``resume`` and ``overwrite``.
     """
     if resume and overwrite:
-        raise UsageError(
-            "--resume and --overwrite exclude each other: go on with the results, or replace them"
-        )
+        raise UsageError("--resume and --overwrite exclude each other: go on with the results, or replace them")
     about = About(
         source=source.name,
         layer=opened.explainer.metadata.layer,

@@ -42,18 +42,14 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OutputError(
-            f"cannot write into {path}: it is a file, expected a folder; choose another --out"
-        ) from error
+        raise OutputError(f"cannot write into {path}: it is a file, expected a folder; choose another --out") from error
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The one-line error for a file or folder that cannot be written."""
-    return OutputError(
-        f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
-    )
+    return OutputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
 
 
 class LineFile:
@@ -66,9 +62,7 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = os.open(
-                path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
-            )
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             self._cut_half_line()
         except OSError as error:
             raise cannot_write(path, error) from error

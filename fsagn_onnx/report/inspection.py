@@ -142,9 +142,7 @@ def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
         "worst_value": parity.worst_value,
         "inputs": list(parity.inputs),
     }
-    words = (
-        f"yes; largest difference to onnxruntime {parity.max_relative_error:.1e} at '{parity.worst_value}'"
-    )
+    words = f"yes; largest difference to onnxruntime {parity.max_relative_error:.1e} at '{parity.worst_value}'"
     return {"convertible": True, "parity": compared, "conversion": words}
 
 

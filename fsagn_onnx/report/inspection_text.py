@@ -73,9 +73,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> Table:
 
 def _value(item: Mapping[str, Any]) -> str:
     dims = item["shape"]
-    shape = (
-        "of unknown rank" if dims is None else f"({', '.join('?' if d is None else str(d) for d in dims)})"
-    )
+    shape = "of unknown rank" if dims is None else f"({', '.join('?' if d is None else str(d) for d in dims)})"
     return f"{item['name']}  {item['dtype']} {shape}"
 
 
@@ -156,6 +154,4 @@ def _verdict(document: Mapping[str, Any]) -> Iterator[Text]:
     for item in document["unsupported"]:
         name = f"{item['domain']}.{item['op']}" if item["domain"] else item["op"]
         nodes = ", ".join(item["nodes"][:MAX_NODES]) + (", ..." if len(item["nodes"]) > MAX_NODES else "")
-        yield Text(
-            printable(f"             {name} version {item['version']}: {len(item['nodes'])} nodes ({nodes})")
-        )
+        yield Text(printable(f"             {name} version {item['version']}: {len(item['nodes'])} nodes ({nodes})"))

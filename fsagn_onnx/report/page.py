@@ -124,9 +124,7 @@ def _card(explained: FilterExplanation, shape: tuple[int, int]) -> str:
     packed = _base64(np.clip(np.rint(rank * 65535), 0, 65535).astype("<u2").tobytes())
     curve = " ".join(f"{area:.4g},{retention:.3f}" for area, retention in explained.curve)
     label = f"filter {explained.id}"
-    rows = [
-        ("peak", f"{explained.peak:.2f}" if explained.active else f"{explained.peak:.2f}, not active here")
-    ]
+    rows = [("peak", f"{explained.peak:.2f}" if explained.active else f"{explained.peak:.2f}, not active here")]
     rows.append(("explained area", percent(explained.area)))
     if explained.retention_predicted is not None:
         rows.append(("retention there, predicted", f"{explained.retention_predicted:.2f}"))

@@ -95,9 +95,7 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
     height, width = explanation.size
     yield Text.assemble((printable(explanation.name), "bold"), f"  {width} x {height}")
     if explanation.predictions:
-        answers = (
-            f"{printable(answer.title)} {percent(answer.score)}" for answer in explanation.predictions[:3]
-        )
+        answers = (f"{printable(answer.title)} {percent(answer.score)}" for answer in explanation.predictions[:3])
         yield Text("  " + ", ".join(answers))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for word in ("filter", "peak", "area", "retention"):

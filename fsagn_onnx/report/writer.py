@@ -179,9 +179,7 @@ class ResultFolder:
         except (OSError, ValueError):
             manifest = None
         if not isinstance(manifest, dict) or "arguments" not in manifest:
-            raise OutputError(
-                f"{self.folder} is not empty and holds no results of 'explain': choose another --out"
-            )
+            raise OutputError(f"{self.folder} is not empty and holds no results of 'explain': choose another --out")
         return manifest
 
     def _result_files(self) -> Iterator[Path]:

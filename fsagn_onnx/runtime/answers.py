@@ -62,9 +62,7 @@ class Answering:
         areas, measured = self._areas(image, ids, ranks, curves)
         filters = []
         for i, (k, area) in enumerate(zip(ids, areas, strict=True)):
-            curve = (
-                () if curves is None else tuple(zip(self.metadata.areas, map(float, curves[i]), strict=True))
-            )
+            curve = () if curves is None else tuple(zip(self.metadata.areas, map(float, curves[i]), strict=True))
             box, centroid = locate(pixel_mask(ranks[i], area, image.geometry.size), image.geometry)
             filters.append(
                 FilterExplanation(
@@ -104,9 +102,7 @@ class Answering:
         elif curves is not None and len(self.metadata.areas) > 0:
             areas = [sufficient_area(self.metadata.areas, curve) for curve in curves.tolist()]
         elif self.verifier is not None:
-            areas = [
-                self._measured_sufficient_area(self.verifier, image, k, ranks[i]) for i, k in enumerate(ids)
-            ]
+            areas = [self._measured_sufficient_area(self.verifier, image, k, ranks[i]) for i, k in enumerate(ids)]
         else:
             areas = [DEFAULT_AREA] * len(ids)
         if self.verifier is None:
@@ -116,9 +112,7 @@ class Answering:
         return areas, [float(r) if np.isfinite(r) else None for r in measured]
 
     @staticmethod
-    def _measured_sufficient_area(
-        verifier: Verifier, image: Prepared, k: int, rank: NDArray[np.float32]
-    ) -> float:
+    def _measured_sufficient_area(verifier: Verifier, image: Prepared, k: int, rank: NDArray[np.float32]) -> float:
         masks = [pixel_mask(rank, area, image.geometry.size) for area in VERIFY_AREAS]
         return sufficient_area(VERIFY_AREAS, verifier.measure(image.pixels, masks, [k] * len(masks)).tolist())
 
@@ -137,9 +131,7 @@ def not_finite(computed: Pass, n: int) -> list[str]:
     return found + [name for name, values in own.items() if not np.isfinite(values[n, slots]).all()]
 
 
-def predictions(
-    outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, ...] | None
-) -> tuple[Prediction, ...]:
+def predictions(outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, ...] | None) -> tuple[Prediction, ...]:
     """The strongest answers of a classifier, best first.
 
     The first floating output of the form (N, classes), ones at the end left out, is taken. Scores within [0, 1] are taken
@@ -155,8 +147,7 @@ def predictions(
         scores = _probabilities(values[n].astype(np.float64).ravel())
         order = np.argsort(-scores, kind="stable")[:ANSWERS]
         return tuple(
-            Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i]))
-            for i in order
+            Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i])) for i in order
         )
     return ()
 

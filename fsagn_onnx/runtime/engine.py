@@ -115,9 +115,7 @@ class FileEngine:
 
     metadata: ExplainerMetadata
 
-    def __init__(
-        self, path: str | Path, providers: str | Sequence[str] = "auto", threads: int | None = None
-    ) -> None:
+    def __init__(self, path: str | Path, providers: str | Sequence[str] = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
         text = read_metadata(self.path)
         if text is None:
@@ -150,14 +148,10 @@ class FileEngine:
             _check(self, port, rank, floating=port.name in RESULTS[1:])
         declared = image.shape[1:]
         if any(a is not None and a != b for a, b in zip(declared, self._sample_shape, strict=True)):
-            raise self._broken(
-                f"input '{image.name}' is {declared} per image, its metadata says {self._sample_shape}"
-            )
+            raise self._broken(f"input '{image.name}' is {declared} per image, its metadata says {self._sample_shape}")
         grid_areas = outputs["retention"].shape[2]
         if grid_areas is not None and grid_areas != len(self.metadata.areas):
-            raise self._broken(
-                f"retention has {grid_areas} areas, its metadata names {len(self.metadata.areas)}"
-            )
+            raise self._broken(f"retention has {grid_areas} areas, its metadata names {len(self.metadata.areas)}")
 
     @property
     def _sample_shape(self) -> tuple[int, ...]:
@@ -214,13 +208,9 @@ def read_metadata(path: str | Path, key: str = KEY) -> str | None:
     except OSError as error:
         raise ExplainerError(f"{path}: cannot be read: {error.strerror or error}") from error
     except DecodeError as error:
-        raise ExplainerError(
-            f"{path}: not an ONNX file, or cut short; expected a model or an explainer"
-        ) from error
+        raise ExplainerError(f"{path}: not an ONNX file, or cut short; expected a model or an explainer") from error
     if not proto.graph.node:
-        raise ExplainerError(
-            f"{path}: not an ONNX file: its graph is empty; expected a model or an explainer"
-        )
+        raise ExplainerError(f"{path}: not an ONNX file: its graph is empty; expected a model or an explainer")
     return next((entry.value for entry in proto.metadata_props if entry.key == key), None)
 
 

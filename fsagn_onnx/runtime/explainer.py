@@ -50,9 +50,7 @@ class Explainer:
     ) -> None:
         self._owns = isinstance(path_or_engine, str | Path)
         self.engine: Engine = (
-            FileEngine(path_or_engine, providers, threads)
-            if isinstance(path_or_engine, str | Path)
-            else path_or_engine
+            FileEngine(path_or_engine, providers, threads) if isinstance(path_or_engine, str | Path) else path_or_engine
         )
         self._providers = providers
         self._threads = threads
@@ -130,13 +128,9 @@ class Explainer:
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(slots)))
         return self._results(images, answering, images_per_pass)
 
-    def _results(
-        self, images: Images, answering: Answering, images_per_pass: int
-    ) -> Iterator[Explanation | Failure]:
+    def _results(self, images: Images, answering: Answering, images_per_pass: int) -> Iterator[Explanation | Failure]:
         spec = self.metadata.input
-        prepared = ordered_map(
-            lambda named: prepare(named, spec), named_images(images), DECODERS, images_per_pass
-        )
+        prepared = ordered_map(lambda named: prepare(named, spec), named_images(images), DECODERS, images_per_pass)
         try:
             while batch := list(islice(prepared, images_per_pass)):
                 yield from self._explain_batch(batch, answering)
@@ -145,9 +139,7 @@ class Explainer:
             if answering.verifier is not None:
                 answering.verifier.close()
 
-    def _explain_batch(
-        self, batch: Iterable[Prepared | Failure], answering: Answering
-    ) -> list[Explanation | Failure]:
+    def _explain_batch(self, batch: Iterable[Prepared | Failure], answering: Answering) -> list[Explanation | Failure]:
         results = list(batch)
         ready = [item for item in results if isinstance(item, Prepared)]
         if not ready:

@@ -175,7 +175,9 @@ class Explanation:
         from base64 import b64encode
 
         picture = b64encode(self._repr_png_()).decode("ascii")
-        return f'<img alt="{escape(self.name, quote=True)}" style="max-width:100%" src="data:image/png;base64,{picture}">'
+        return (
+            f'<img alt="{escape(self.name, quote=True)}" style="max-width:100%" src="data:image/png;base64,{picture}">'
+        )
 
 
 def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:
@@ -196,9 +198,7 @@ def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:
     if not inside.any():
         return None, None
     kept = centres[inside]
-    half = (
-        np.abs(np.asarray(geometry.matrix)[:, :2]).sum(axis=1) / 2
-    )  # half a pixel of the input, in original pixels
+    half = np.abs(np.asarray(geometry.matrix)[:, :2]).sum(axis=1) / 2  # half a pixel of the input, in original pixels
     low, high = kept.min(axis=0) - half, kept.max(axis=0) + half
     x0, x1 = _pixel_span(low[0], high[0], width)
     y0, y1 = _pixel_span(low[1], high[1], height)

@@ -81,9 +81,7 @@ class ExplainerMetadata:
         if missing := sorted(known - members.keys()):
             raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' lacks {', '.join(missing)}")
         if unknown := sorted(members.keys() - known):
-            raise ExplainerError(
-                f"not an explainer: {source}: metadata '{KEY}' has the unknown {', '.join(unknown)}"
-            )
+            raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' has the unknown {', '.join(unknown)}")
         member = _Member(members, source)
         try:
             spec = InputSpec.from_dict(member("input", dict, "an object"))
@@ -147,9 +145,7 @@ class _Member:
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         return ExplainerError(f"{self._source}: metadata '{KEY}': {name} must be {expected}, but is {shown}")
 
-    def __call__(
-        self, name: str, kind: type[T], expected: str, holds: Callable[[T], bool] = lambda value: True
-    ) -> T:
+    def __call__(self, name: str, kind: type[T], expected: str, holds: Callable[[T], bool] = lambda value: True) -> T:
         value = self._members[name]
         if not isinstance(value, kind) or isinstance(value, bool) or not holds(value):
             raise self._error(name, expected, value)

@@ -55,9 +55,7 @@ def draw_panel(explanation: Explanation) -> Pixels:
     rows = -(-tiles // columns)
     width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GUTTER
     row_height = tile_height + _CAPTION
-    panel = np.full(
-        (_HEAD + rows * row_height + _MARGIN // 2, max(width, 480), 3), BACKGROUND, dtype=np.uint8
-    )
+    panel = np.full((_HEAD + rows * row_height + _MARGIN // 2, max(width, 480), 3), BACKGROUND, dtype=np.uint8)
     _head(panel, explanation, len(shown))
     for number in range(tiles):
         x = _MARGIN + (number % columns) * (tile_width + _GUTTER)
@@ -74,9 +72,7 @@ def draw_panel(explanation: Explanation) -> Pixels:
         panel[y : y + tile_height, left : left + tile.shape[1]] = tile
         put_text(panel, title, (x, y + tile_height + 24), _NAME)
         for line, text in enumerate(figures):
-            put_text(
-                panel, shorten(text, _FIGURES, tile_width), (x, y + tile_height + 44 + 19 * line), _FIGURES
-            )
+            put_text(panel, shorten(text, _FIGURES, tile_width), (x, y + tile_height + 44 + 19 * line), _FIGURES)
     return panel
 
 
@@ -119,9 +115,7 @@ def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:
     return resized
 
 
-def coverage(
-    explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]
-) -> NDArray[np.float32]:
+def coverage(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
     """The area of a filter on a resized copy of the image.
 
     Args:
@@ -148,9 +142,7 @@ def coverage(
     )
     kept = cv2.warpAffine(mask.astype(np.float32), matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
     softness = max(1.0, 0.5 * max(scale_x, scale_y))
-    return np.asarray(
-        cv2.GaussianBlur(kept, (0, 0), softness, borderType=cv2.BORDER_REPLICATE), dtype=np.float32
-    )
+    return np.asarray(cv2.GaussianBlur(kept, (0, 0), softness, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
 def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:

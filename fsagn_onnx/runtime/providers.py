@@ -22,7 +22,7 @@ _CUDA_SUCCESS: Final = 0
 
 
 def wanted_providers(providers: str | Sequence[str]) -> tuple[str, ...]:
-    """onnxruntime's names of the wanted providers, in order of preference, the CPU last.
+    """Onnxruntime's names of the wanted providers, in order of preference, the CPU last.
 
     Args:
         providers: ``auto`` (CUDA where this machine has an NVIDIA device, else the CPU), ``cpu``, ``cuda``, several with

@@ -48,9 +48,7 @@ def filter_slots(filters: str | int | Sequence[int], metadata: EngineMetadata) -
         raise UsageError("no filters asked for; expected 'top:K', 'all' or filter ids")
     for slot in slots:
         if slot != FILL and not 0 <= slot < count:
-            raise UsageError(
-                f"no filter {slot}: layer '{metadata.layer}' has {count} filters, 0..{count - 1}"
-            )
+            raise UsageError(f"no filter {slot}: layer '{metadata.layer}' has {count} filters, 0..{count - 1}")
     return tuple(slot for place, slot in enumerate(slots) if slot == FILL or slot not in slots[:place])
 
 
@@ -87,9 +85,7 @@ def fixed_area(area: str | float) -> float | None:
     return number
 
 
-def sufficient_area(
-    areas: Sequence[float], retention: Sequence[float], target: float = TARGET_RETENTION
-) -> float:
+def sufficient_area(areas: Sequence[float], retention: Sequence[float], target: float = TARGET_RETENTION) -> float:
     """The smallest area whose retention reaches the target, linear between the areas of the grid.
 
     Args:

@@ -123,9 +123,7 @@ class Session:
         try:
             computed = self._session.run(names, cast)
         except ORT_ERRORS as error:
-            raise FsagnError(
-                f"{self.source}: onnxruntime failed on {self.provider}: {first_line(error)}"
-            ) from error
+            raise FsagnError(f"{self.source}: onnxruntime failed on {self.provider}: {first_line(error)}") from error
         return dict(zip(names, computed, strict=True))
 
     def close(self) -> None:
@@ -177,9 +175,7 @@ def _open(
     raise ModelError(f"{source}: onnxruntime cannot load it: {first_line(failure)}") from failure
 
 
-def _create(
-    graph: str | bytes, providers: tuple[str, ...], threads: int | None
-) -> onnxruntime.InferenceSession:
+def _create(graph: str | bytes, providers: tuple[str, ...], threads: int | None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
     if threads is not None:

@@ -84,9 +84,7 @@ def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
                 yield str(path), path
                 number += 1
         else:
-            raise UsageError(
-                f"images must be paths or uint8 arrays (H, W, 3), but got {type(single).__name__}"
-            )
+            raise UsageError(f"images must be paths or uint8 arrays (H, W, 3), but got {type(single).__name__}")
 
 
 def prepare(named: tuple[str, Path | Pixels], spec: InputSpec) -> Prepared | Failure:

@@ -56,9 +56,7 @@ class Verifier:
             raise ExplainerError(f"retention cannot be measured: {error}; give the model") from error
         names = [port.name for port in self._session.inputs]
         if names != [spec.name]:
-            raise ExplainerError(
-                f"'{layer}' needs the inputs {', '.join(names)}, expected only '{spec.name}'"
-            )
+            raise ExplainerError(f"'{layer}' needs the inputs {', '.join(names)}, expected only '{spec.name}'")
         self._layer = layer
         self._spec = spec
         self._infill = infill_kind

@@ -71,9 +71,7 @@ sys.exit(run(["demo", "--json", "--out", sys.argv[1]]))
     assert explainer.stat().st_mtime_ns == before
 
 
-def test_the_explainer_is_built_anew_when_its_parts_change(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_explainer_is_built_anew_when_its_parts_change(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo.lite0_explainer(out / "models").reused
     monkeypatch.setattr(demo, "_fingerprint", lambda: "other")
     built = []
@@ -99,9 +97,7 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_file_in_place_of_the_folder_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_in_place_of_the_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").write_text("")
     assert run(["demo", "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err

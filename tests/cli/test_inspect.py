@@ -47,9 +47,7 @@ def network(*tail: onnx.NodeProto, domain: str = "", **metadata: str) -> onnx.Mo
         weights,
     )
     opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 3)] if domain else [])
-    proto = helper.make_model(
-        graph, opset_imports=opsets, ir_version=9, producer_name="a[b]test", producer_version="1"
-    )
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="a[b]test", producer_version="1")
     helper.set_model_props(proto, metadata)
     return proto
 
@@ -76,9 +74,7 @@ def document(*arguments: str | Path) -> dict[str, Any]:
     done = inspect(*arguments, "--json")
     assert done.exit_code == 0
     assert done.stderr == ""
-    found: dict[str, Any] = json.loads(
-        done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")
-    )
+    found: dict[str, Any] = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     return found
 
 
@@ -216,9 +212,7 @@ def test_layers_without_a_map_are_listed(save: Callable[[onnx.ModelProto], Path]
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5, 1, 1])],
         [numpy_helper.from_array(np.ones((5, 3, 1, 1), np.float32), "w")],
     )
-    found = document(
-        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
-    )
+    found = document(save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)))
     assert [(layer["value"], layer["reason"]) for layer in found["layers"]] == [("y", "no spatial map (1x1)")]
     assert (found["default_reason"], found["convertible"], found["next"]) == (None, None, None)
     assert "no conv layer of net.onnx has a spatial map" in found["warnings"][0]
@@ -299,9 +293,7 @@ def test_on_a_terminal(path: Path) -> None:
     from rich.console import Console
 
     screen = io.StringIO()
-    print_inspection(
-        inspect_file(path, conversion=False), Console(file=screen, force_terminal=True, width=60)
-    )
+    print_inspection(inspect_file(path, conversion=False), Console(file=screen, force_terminal=True, width=60))
     assert "\x1b[" in screen.getvalue()
     assert "block[1]" in screen.getvalue()
 

@@ -112,12 +112,8 @@ def test_system_errors_are_one_line_and_1(
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("package", "extra"), [("torch", "train"), ("safetensors", "train"), ("skimage", "demo")]
-)
-def test_a_missing_extra_is_named(
-    package: str, extra: str, failing, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(("package", "extra"), [("torch", "train"), ("safetensors", "train"), ("skimage", "demo")])
+def test_a_missing_extra_is_named(package: str, extra: str, failing, capsys: pytest.CaptureFixture[str]) -> None:
     failing(ModuleNotFoundError(f"No module named '{package}'", name=package))
     assert run(["inspect"]) == 1
     error = capsys.readouterr().err

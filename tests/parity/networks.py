@@ -21,9 +21,7 @@ EXPORTS = {
 """name -> (dynamo, opset)."""
 
 
-def block(
-    inputs: int, outputs: int, stride: int = 1, groups: int = 1, act: nn.Module | None = None
-) -> nn.Module:
+def block(inputs: int, outputs: int, stride: int = 1, groups: int = 1, act: nn.Module | None = None) -> nn.Module:
     conv = nn.Conv2d(inputs, outputs, 3, stride, 1, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), act or nn.ReLU())
 

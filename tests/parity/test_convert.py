@@ -28,9 +28,7 @@ def weight(name: str, *shape: int) -> onnx.TensorProto:
 def written(text: str, *initializers: onnx.TensorProto, batch: str = "N", opset: int = 17) -> onnx.ModelProto:
     """A model of the image x from the nodes in onnx's text form; weights of the convs come by name."""
     header = f'<ir_version: 8, opset_import: ["" : {opset}, "custom" : 1]>'
-    model = onnx.parser.parse_model(
-        f"{header} g (float[{batch}, 3, 16, 16] x) => (float[n, c, h, w] y) {{ {text} }}"
-    )
+    model = onnx.parser.parse_model(f"{header} g (float[{batch}, 3, 16, 16] x) => (float[n, c, h, w] y) {{ {text} }}")
     model.graph.initializer.extend([weight("w", 4, 3, 3, 3), weight("v", 4, 4, 3, 3), *initializers])
     return model
 
@@ -73,9 +71,7 @@ def test_own_outputs_come_on_demand(load):
 
 def test_module_is_frozen_and_stays_in_eval_mode(load):
     text = "a = Conv(x, w) b = BatchNormalization(a, s, s, t, s) y = Relu(b)"
-    norm = [
-        numpy_helper.from_array(np.full(4, number, np.float32), name) for name, number in (("s", 2), ("t", 1))
-    ]
+    norm = [numpy_helper.from_array(np.full(4, number, np.float32), name) for name, number in (("s", 2), ("t", 1))]
     module = convert(load(written(text, *norm)), ["a", "y"])
     assert not any(parameter.requires_grad for parameter in module.parameters())
     x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -196,9 +192,7 @@ def test_a_refused_attribute_names_the_node(load):
     text = """
         a = Conv(x, w) t = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>()
         y = Resize<antialias=1, mode="linear">(a, , t)"""
-    with pytest.raises(
-        ConversionError, match=r"^net.onnx: node 'y' \(Resize, value 'y'\) cannot.*antialias=1"
-    ):
+    with pytest.raises(ConversionError, match=r"^net.onnx: node 'y' \(Resize, value 'y'\) cannot.*antialias=1"):
         convert(load(written(text, opset=18)), ["y"])
 
 

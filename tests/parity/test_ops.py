@@ -100,9 +100,7 @@ def pools() -> list[Case]:
             cases.append(Case("AveragePool", opset, {**attributes, "count_include_pad": 1}))
     dilated = {"kernel_shape": [3, 3], "strides": [2, 2], "dilations": [2, 2], "pads": [2, 2, 2, 2]}
     cases.append(Case("MaxPool", 12, dilated, tolerance="exact"))
-    cases.append(
-        Case("MaxPool", 12, {"kernel_shape": [3], "pads": [1, 0]}, shape=(2, 3, 9), tolerance="exact")
-    )
+    cases.append(Case("MaxPool", 12, {"kernel_shape": [3], "pads": [1, 0]}, shape=(2, 3, 9), tolerance="exact"))
     cases.append(Case("AveragePool", 19, {"kernel_shape": [2, 2, 2]}, shape=(1, 2, 4, 5, 6)))
     cases.append(Case("GlobalMaxPool", 1, tolerance="exact"))
     cases.append(Case("GlobalAveragePool", 22))

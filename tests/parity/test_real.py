@@ -37,9 +37,7 @@ OPSETS = [
 
 
 @pytest.mark.parametrize(("dynamo", "opset"), OPSETS)
-@pytest.mark.parametrize(
-    ("name", "layers"), [("resnet18", 20), ("mobilenet_v3_small", 52), ("mobilenet_v3_large", 62)]
-)
+@pytest.mark.parametrize(("name", "layers"), [("resnet18", 20), ("mobilenet_v3_small", 52), ("mobilenet_v3_large", 62)])
 def test_torchvision(name, layers, dynamo, opset, tmp_path, tolerance):
     torchvision = pytest.importorskip("torchvision")
     torch.manual_seed(0)

@@ -42,9 +42,7 @@ def small_model() -> onnx.ModelProto:
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 5])],
         [weight("w1", 40, 3, 3, 3), weight("b1", 40), weight("w2", 20, 40, 3, 3), weight("w3", 20, 5)],
     )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="me"
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="me")
 
 
 @pytest.fixture
@@ -87,12 +85,8 @@ def test_load(path: Path, proto: onnx.ModelProto) -> None:
     assert isinstance(model, Model)
     assert model.path == path
     assert model.proto == proto
-    assert [(item.name, item.dtype, item.shape) for item in model.inputs] == [
-        ("image", "float32", ("N", 3, 32, 32))
-    ]
-    assert [(item.name, item.dtype, item.shape) for item in model.outputs] == [
-        ("scores", "float32", ("N", 5))
-    ]
+    assert [(item.name, item.dtype, item.shape) for item in model.inputs] == [("image", "float32", ("N", 3, 32, 32))]
+    assert [(item.name, item.dtype, item.shape) for item in model.outputs] == [("scores", "float32", ("N", 5))]
     assert (model.opset, model.producer, model.metadata, model.labels) == (17, "me", {}, None)
     assert model.input_spec.size == (32, 32)
     assert model.shape_warning is None
@@ -161,9 +155,7 @@ def test_no_onnx_file(tmp_path: Path, content: bytes, message: str) -> None:
 def test_truncated(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(
-        ModelError, match=rf"{path.name} is not an ONNX file, or a truncated one \(\d+ bytes\)"
-    ):
+    with pytest.raises(ModelError, match=rf"{path.name} is not an ONNX file, or a truncated one \(\d+ bytes\)"):
         load_model(path)
 
 
@@ -291,9 +283,7 @@ def test_external_data_missing_or_truncated(tmp_path: Path, proto: onnx.ModelPro
     data = tmp_path / "small.data"
     content = data.read_bytes()
     data.write_bytes(content[:-10])
-    with pytest.raises(
-        ModelError, match=r"wants bytes \d+ to \d+ of a file of \d+ bytes: truncated\?"
-    ) as caught:
+    with pytest.raises(ModelError, match=r"wants bytes \d+ to \d+ of a file of \d+ bytes: truncated\?") as caught:
         load_model(external)
     one_line(caught.value)
     data.unlink()
@@ -347,9 +337,7 @@ def test_external_data_outside_of_the_folder(tmp_path: Path, proto: onnx.ModelPr
         ({"location": "a\0b"}, "zero byte"),
     ],
 )
-def test_external_data_entries(
-    tmp_path: Path, proto: onnx.ModelProto, entries: dict[str, str], message: str
-) -> None:
+def test_external_data_entries(tmp_path: Path, proto: onnx.ModelProto, entries: dict[str, str], message: str) -> None:
     external = with_external_data(proto, tmp_path)
     relocate(external, **entries)
     with pytest.raises(ModelError, match=message) as caught:
@@ -431,9 +419,7 @@ def flip_a_bit(proto: onnx.ModelProto) -> None:
         lambda p: p.graph.node[0].input.append(""),
     ],
 )
-def test_hash_sees_what_is_computed(
-    proto: onnx.ModelProto, change: Callable[[onnx.ModelProto], object]
-) -> None:
+def test_hash_sees_what_is_computed(proto: onnx.ModelProto, change: Callable[[onnx.ModelProto], object]) -> None:
     before = content_hash(proto)
     change(proto)
     assert content_hash(proto) != before
@@ -474,9 +460,7 @@ def test_cut_a_deep_graph() -> None:
     """Far deeper than Python recurses."""
     nodes = [helper.make_node("Relu", [f"v{i}"], [f"v{i + 1}"]) for i in range(5000)]
     value = helper.make_tensor_value_info("v0", TensorProto.FLOAT, [1, 3, 4, 4])
-    graph = helper.make_graph(
-        nodes, "g", [value], [helper.make_tensor_value_info("v5000", TensorProto.FLOAT, None)]
-    )
+    graph = helper.make_graph(nodes, "g", [value], [helper.make_tensor_value_info("v5000", TensorProto.FLOAT, None)])
     piece = cut(helper.make_model(graph), ["v4999"])
     assert len(piece.graph.node) == 4999
 
@@ -485,9 +469,7 @@ def branching_model() -> onnx.ModelProto:
     """An If whose branches read values of the outer graph, initializers and Constants; and unused things."""
 
     def branch(name: str, captured: str) -> onnx.GraphProto:
-        inner = helper.make_node(
-            "If", ["flag"], [f"{name}_i"], then_branch=leaf(captured), else_branch=leaf("half")
-        )
+        inner = helper.make_node("If", ["flag"], [f"{name}_i"], then_branch=leaf(captured), else_branch=leaf("half"))
         last = helper.make_node("Add", [f"{name}_i", "bias"], [f"{name}_out"])
         return helper.make_graph(
             [inner, last],
@@ -514,9 +496,7 @@ def branching_model() -> onnx.ModelProto:
         helper.make_node("Abs", ["x"], ["a"]),
         helper.make_node("Neg", ["x"], ["n"]),
         helper.make_node("Exp", ["x"], ["e"]),
-        helper.make_node(
-            "If", ["flag"], ["chosen"], then_branch=branch("t", "a"), else_branch=branch("f", "n")
-        ),
+        helper.make_node("If", ["flag"], ["chosen"], then_branch=branch("t", "a"), else_branch=branch("f", "n")),
         helper.make_node("Relu", ["chosen"], ["out"]),
     ]
     return helper.make_model(

@@ -154,9 +154,7 @@ def test_damaged_files_are_images_or_errors(kind: str, picture: Image.Image) -> 
             assert decode_image(damaged.tobytes(), "damaged", max_pixels=10**6).shape[2] == 3
 
 
-@pytest.mark.parametrize(
-    "content", [b"not an image", b"<svg></svg>", bytes(1000), b"%PDF-1.4\n", b"\xff\xd8\xff"]
-)
+@pytest.mark.parametrize("content", [b"not an image", b"<svg></svg>", bytes(1000), b"%PDF-1.4\n", b"\xff\xd8\xff"])
 def test_no_image(content: bytes) -> None:
     with pytest.raises(ImageError, match=r"known format|broken"):
         decode_image(content, "notes.txt")
@@ -178,9 +176,7 @@ def test_pixel_limit_before_decoding(picture: Image.Image, monkeypatch: pytest.M
         raise AssertionError("decoded")
 
     monkeypatch.setattr(cv2, "imdecode", never)
-    with pytest.raises(
-        ImageError, match=f"'bomb.png' has 60000 x 50000 pixels, more than the limit of {MAX_PIXELS}"
-    ):
+    with pytest.raises(ImageError, match=f"'bomb.png' has 60000 x 50000 pixels, more than the limit of {MAX_PIXELS}"):
         decode_image(bomb(60000, 50000), "bomb.png")
     for kind in LOSSLESS:
         with pytest.raises(ImageError, match="60 x 40 pixels, more than the limit of 2399"):
@@ -195,9 +191,7 @@ def test_file_limit(tmp_path: Path, picture: Image.Image, monkeypatch: pytest.Mo
         read_image(path)
 
 
-@pytest.mark.parametrize(
-    "name", ["straße 日本.png", 'it\'s "quoted".png', "new\nline.png", "[1].png", "-.png"]
-)
+@pytest.mark.parametrize("name", ["straße 日本.png", 'it\'s "quoted".png', "new\nline.png", "[1].png", "-.png"])
 def test_names(name: str, tmp_path: Path, picture: Image.Image) -> None:
     path = tmp_path / name
     path.write_bytes(encoded(picture, "PNG"))

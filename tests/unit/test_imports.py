@@ -90,9 +90,7 @@ def test_imports_point_one_way(module: str) -> None:
     for line, name in imported(module):
         other = package_of(name) if name.startswith("fsagn_onnx.") else ""
         if other in RANK and other != own and RANK[other] >= RANK[own] and (own, other) not in ALSO:
-            wrong.append(
-                f"{MODULES[module].relative_to(ROOT)}:{line}: {own} must not import {other} ({name})"
-            )
+            wrong.append(f"{MODULES[module].relative_to(ROOT)}:{line}: {own} must not import {other} ({name})")
     assert not wrong, "\n".join(wrong)
 
 
@@ -112,11 +110,7 @@ def test_inside_the_package_imports_are_relative() -> None:
         for module, path in MODULES.items()
         if package_of(module) not in ("cli", "models")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if (
-            isinstance(node, ast.ImportFrom)
-            and not node.level
-            and (node.module or "").startswith("fsagn_onnx")
-        )
+        if (isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("fsagn_onnx"))
         or (isinstance(node, ast.Import) and any(a.name.startswith("fsagn_onnx") for a in node.names))
     ]
     assert not wrong, f"absolute imports of the package inside it: {wrong}"

@@ -37,9 +37,7 @@ class Graph:
         self.nodes.append(helper.make_node(op, inputs, [out], domain=domain, **attributes))
         return out
 
-    def conv(
-        self, x: str = "x", channels: int = 4, inputs: int = 3, kernel: int = 3, **attributes: object
-    ) -> str:
+    def conv(self, x: str = "x", channels: int = 4, inputs: int = 3, kernel: int = 3, **attributes: object) -> str:
         weight = np.random.default_rng(len(self.nodes)).normal(size=(channels, inputs, kernel, kernel))
         return self.node("Conv", x, self.tensor(weight), **attributes)
 
@@ -168,9 +166,7 @@ def gelu_by_tanh(g: Graph, v: str) -> str:
     ],
 )
 @pytest.mark.parametrize("norm", [False, True])
-def test_patterns(
-    pattern: Callable[[Graph, str], str], name: str, norm: bool, load: Callable[..., Model]
-) -> None:
+def test_patterns(pattern: Callable[[Graph, str], str], name: str, norm: bool, load: Callable[..., Model]) -> None:
     graph = Graph()
     conv = graph.conv()
     tap = pattern(graph, graph.bn(conv) if norm else conv)
@@ -232,9 +228,7 @@ def test_a_pattern_whose_inside_is_read_is_none(load: Callable[..., Model]) -> N
     graph = Graph()
     conv = graph.conv()
     gate = graph.node("Sigmoid", conv)
-    graph.node(
-        "Add", graph.node("Mul", gate, conv), graph.node("MaxPool", gate, kernel_shape=[1, 1]), out="y"
-    )
+    graph.node("Add", graph.node("Mul", gate, conv), graph.node("MaxPool", gate, kernel_shape=[1, 1]), out="y")
     assert single(load(graph, "y")).value == conv
 
 
@@ -249,9 +243,7 @@ def test_stops_at_a_residual_sum(load: Callable[..., Model]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(30,), (30, 30), (1, 1, 30), (4, 30, 1)])
-def test_stops_at_a_constant_that_differs_over_the_map(
-    shape: Sequence[int], load: Callable[..., Model]
-) -> None:
+def test_stops_at_a_constant_that_differs_over_the_map(shape: Sequence[int], load: Callable[..., Model]) -> None:
     graph = Graph()
     conv = graph.conv()
     graph.node("Relu", graph.node("Mul", conv, graph.tensor(np.ones(shape))), out="y")
@@ -281,9 +273,7 @@ def test_taps_are_right_in_onnxruntime(load: Callable[..., Model]) -> None:
     graph.node("GlobalAveragePool", tap, out="y")
     proto = load(graph, "y").proto
     both = onnx.ModelProto.FromString(proto.SerializeToString())
-    both.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (conv, tap)
-    )
+    both.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (conv, tap))
     session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
     image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
     _, before, after = session.run(None, {"x": image})
@@ -337,9 +327,7 @@ def test_field_of_a_random_chain_by_brute_force(load: Callable[..., Model]) -> N
     graph = Graph(1, 3, 48, 48)
     top = chain(graph, (3, 2), (5, 1), (3, 2))
     model = load(graph, top)
-    session = onnxruntime.InferenceSession(
-        model.proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.proto.SerializeToString(), providers=["CPUExecutionProvider"])
     image = np.random.default_rng(0).normal(size=(1, 3, 48, 48)).astype(np.float32)
     before = session.run(None, {"x": image})[0][0, :, 6, 6]
     reached = []
@@ -497,9 +485,7 @@ def test_layer_by_name(load: Callable[..., Model]) -> None:
         match=r"'conv0' is the conv before its activation in net\.onnx; the layer is 'block1_relu'",
     ):
         model.layer("conv0")
-    with pytest.raises(
-        LayerError, match=r"the value 'y' is no conv layer of net\.onnx; nearest: 'block2_relu'"
-    ):
+    with pytest.raises(LayerError, match=r"the value 'y' is no conv layer of net\.onnx; nearest: 'block2_relu'"):
         model.layer("y")
 
 
@@ -518,18 +504,12 @@ def test_layer_by_name(load: Callable[..., Model]) -> None:
 )
 @pytest.mark.parametrize("dynamo", [False, True])
 @pytest.mark.filterwarnings("ignore")
-def test_torchvision(
-    name: str, layers: int, op: str, channels: int, field: int, dynamo: bool, tmp_path: Path
-) -> None:
+def test_torchvision(name: str, layers: int, op: str, channels: int, field: int, dynamo: bool, tmp_path: Path) -> None:
     import torch
     import torchvision
 
     module = getattr(torchvision.models, name)(weights=None).eval()
-    options = (
-        {"verbose": False}
-        if dynamo
-        else {"dynamic_axes": {"x": {0: "n", 2: "h", 3: "w"}}, "input_names": ["x"]}
-    )
+    options = {"verbose": False} if dynamo else {"dynamic_axes": {"x": {0: "n", 2: "h", 3: "w"}}, "input_names": ["x"]}
     torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), tmp_path / "m.onnx", dynamo=dynamo, **options)
     model = load_model(tmp_path / "m.onnx")
     assert len(model.layers) == layers

@@ -92,10 +92,7 @@ def test_what_depends_on_constants_alone_is_computed():
     model = written(
         "s = Shape(w) i = Gather(s, zero) j = Unsqueeze(i, zero) t = Concat<axis=0>(minus, j, eight, eight)"
         " p = Transpose<perm=[0, 1, 3, 2]>(w) a = Conv<pads=[1, 1, 1, 1]>(x, p) y = Reshape(a, t)",
-        *(
-            numpy_helper.from_array(np.array([n], np.int64), name)
-            for name, n in (("minus", -1), ("eight", 8))
-        ),
+        *(numpy_helper.from_array(np.array([n], np.int64), name) for name, n in (("minus", -1), ("eight", 8))),
         numpy_helper.from_array(np.array(0, np.int64), "zero_"),
         numpy_helper.from_array(np.array([0], np.int64), "zero"),
     )
@@ -120,8 +117,7 @@ def test_folding_stops_at_its_limit():
     made = normalise(model)
     assert ops(made) == ["ConstantOfShape", "ReduceMax", "Add"]
     wide = [
-        numpy_helper.from_array(np.ones(shape, np.float32), name)
-        for name, shape in (("p", (9000, 1)), ("q", (9000,)))
+        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in (("p", (9000, 1)), ("q", (9000,)))
     ]
     grown = written("z = Mul(p, q) m = ReduceMax<keepdims=0>(z) y = Add(x, m)", *wide)
     assert ops(normalise(grown)) == ["Mul", "ReduceMax", "Add"]
@@ -138,9 +134,7 @@ def test_a_constant_part_that_cannot_be_computed_is_told():
 
 
 def test_identity_of_values_and_of_shared_initializers():
-    model = written(
-        "v = Identity(w) u = Identity(v) a = Conv(x, u) b = Identity(a) c = Identity(b) y = Relu(c)"
-    )
+    model = written("v = Identity(w) u = Identity(v) a = Conv(x, u) b = Identity(a) c = Identity(b) y = Relu(c)")
     made = rewritten(model, PASS_THROUGH)
     assert ops(made) == ["Conv", "Relu"]
     assert list(made.graph.node[0].input) == ["x", "w"]

@@ -69,17 +69,13 @@ def test_the_runtime_asks_for_no_torch(project: dict[str, Any]) -> None:
     assert runtime == {
         "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "click", "rich",
     }  # fmt: skip
-    assert {"torch", "onnx2torch", "safetensors"} <= names(
-        project["project"]["optional-dependencies"]["train"]
-    )
+    assert {"torch", "onnx2torch", "safetensors"} <= names(project["project"]["optional-dependencies"]["train"])
 
 
 def test_onnxruntime_comes_exactly_once(project: dict[str, Any]) -> None:
     requirements = pytest.importorskip("packaging.requirements")
     both = [
-        requirements.Requirement(text)
-        for text in project["project"]["dependencies"]
-        if text.startswith("onnxruntime")
+        requirements.Requirement(text) for text in project["project"]["dependencies"] if text.startswith("onnxruntime")
     ]
     platforms = {
         ("linux", "x86_64"): "onnxruntime-gpu",

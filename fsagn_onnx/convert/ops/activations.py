@@ -31,9 +31,7 @@ class Clip(nn.Module):
 
 
 def _number(value: Tensor | float | None) -> float | None:
-    return (
-        value.item() if isinstance(value, Tensor) else value
-    )  # an integer stays one, and so does what it clips
+    return value.item() if isinstance(value, Tensor) else value  # an integer stays one, and so does what it clips
 
 
 @register("Clip", 6, 11, 12, 13)

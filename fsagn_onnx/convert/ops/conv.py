@@ -66,9 +66,7 @@ class ConvTranspose(nn.Module):
         if wanted is None:
             return windows.pads
         pads = []
-        for n, s, e, extra, out in zip(
-            size, windows.strides, windows.extents, self.extra, wanted, strict=True
-        ):
+        for n, s, e, extra, out in zip(size, windows.strides, windows.extents, self.extra, wanted, strict=True):
             total = max(s * (n - 1) + extra + e - out, 0)
             less, more = total // 2, total - total // 2
             pads.append((less, more) if windows.auto == "SAME_UPPER" else (more, less))

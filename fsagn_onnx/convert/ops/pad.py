@@ -61,9 +61,7 @@ class PadAsComputed(nn.Module):
         super().__init__()
         self.mode = mode
 
-    def forward(
-        self, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
         """Pad."""
         chosen = None if axes is None else tuple(axes.tolist())
         return _padded(x, tuple(pads.tolist()), chosen, self.mode, 0.0 if value is None else value.item())

@@ -37,9 +37,7 @@ class _Pool(nn.Module):
         windows = self.windows
         counts, pads = windows.counts(size), windows.padding(size)
         lengths = [(n - 1) * s + e for n, s, e in zip(counts, windows.strides, windows.extents, strict=True)]
-        return tuple(
-            (begin, length - old - begin) for (begin, _), length, old in zip(pads, lengths, size, strict=True)
-        )
+        return tuple((begin, length - old - begin) for (begin, _), length, old in zip(pads, lengths, size, strict=True))
 
 
 class MaxPool(_Pool):

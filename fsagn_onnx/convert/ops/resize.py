@@ -160,15 +160,11 @@ def _resized(
 
 def _as_torch(sampling: Sampling, out: tuple[int, ...]) -> bool:
     """Whether torch's linear interpolation has the same coordinates."""
-    half = sampling.coordinates == "half_pixel" or (
-        sampling.coordinates == "pytorch_half_pixel" and min(out) > 1
-    )
+    half = sampling.coordinates == "half_pixel" or (sampling.coordinates == "pytorch_half_pixel" and min(out) > 1)
     return not sampling.exclude_outside and (half or sampling.coordinates == "align_corners")
 
 
-def _repeats(
-    sampling: Sampling, shape: tuple[int, ...], out: tuple[int, ...], factors: tuple[float, ...]
-) -> bool:
+def _repeats(sampling: Sampling, shape: tuple[int, ...], out: tuple[int, ...], factors: tuple[float, ...]) -> bool:
     """Whether nearest means what torch's nearest does: input cell floor(output cell in / out)."""
     for n, o, f in zip(shape, out, factors, strict=True):
         index, _ = sampling.taps(n, o, f)
@@ -231,9 +227,7 @@ def _resize(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
 def _of_sizes(sampling: Sampling, dims: tuple[int | None, ...], wanted: dict[int, int]) -> Resize:
     """Sizes that are whole multiples of the input's hold, as scales, at other input sizes too."""
     sizes = tuple(None if wanted.get(axis, n) == n else wanted[axis] for axis, n in enumerate(dims))
-    factors = [
-        1.0 if s is None else s / n if n and s % n == 0 else None for s, n in zip(sizes, dims, strict=True)
-    ]
+    factors = [1.0 if s is None else s / n if n and s % n == 0 else None for s, n in zip(sizes, dims, strict=True)]
     whole = tuple(f for f in factors if f is not None)
     return Resize(sampling, whole, None) if len(whole) == len(dims) else Resize(sampling, None, sizes)
 

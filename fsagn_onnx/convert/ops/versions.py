@@ -56,6 +56,4 @@ for _op, _versions in WIDENED.items():
         same_as(_op, _newer, _older)
 
 for _newer, _older in ((19, 13), (21, 19), (23, 21), (24, 23), (25, 24), (28, 25)):
-    same_as(
-        "Cast", _newer, _older
-    )  # the new attributes act on float8 targets only, which the converter refuses
+    same_as("Cast", _newer, _older)  # the new attributes act on float8 targets only, which the converter refuses

@@ -46,9 +46,7 @@ class Windows:
         flat = given.get("pads", [0] * (2 * rank))
         auto = given.get("auto_pad", "NOTSET")
         if auto not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
-            raise NotImplementedError(
-                f"auto_pad must be NOTSET, VALID, SAME_UPPER or SAME_LOWER, but is '{auto}'"
-            )
+            raise NotImplementedError(f"auto_pad must be NOTSET, VALID, SAME_UPPER or SAME_LOWER, but is '{auto}'")
         if auto != "NOTSET" or len(flat) != 2 * rank:
             flat = [0] * (2 * rank)
         return cls(

@@ -34,9 +34,7 @@ def _folded(graph: Graph, conv: onnx.NodeProto, norm: onnx.NodeProto) -> tuple[A
     parameters = [graph.array(name) for name in (conv.input[1], *norm.input[1:5])]
     weight, scale, bias, mean, variance = (np.asarray(p) for p in parameters)
     dtype = weight.dtype
-    factor = scale.astype(np.float64) / np.sqrt(
-        variance.astype(np.float64) + attribute(norm, "epsilon", 1e-5)
-    )
+    factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + attribute(norm, "epsilon", 1e-5))
     had = graph.array(conv.input[2]) if len(conv.input) > 2 and conv.input[2] else None
     shift = bias + ((0.0 if had is None else had.astype(np.float64)) - mean) * factor
     spatial = (1,) * (weight.ndim - 2)

@@ -38,9 +38,7 @@ def infer_types(proto: onnx.ModelProto) -> dict[str, ValueType]:
     bare = skeleton(proto)
     del bare.graph.value_info[:]
     graph = infer(bare).graph
-    found = {
-        tensor.name: ValueType(tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer
-    }
+    found = {tensor.name: ValueType(tensor.data_type, tuple(tensor.dims)) for tensor in proto.graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.type.HasField("tensor_type"):
             found[value.name] = _value_type(value.type.tensor_type)

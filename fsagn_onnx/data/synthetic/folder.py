@@ -32,9 +32,7 @@ def _write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror}; choose another folder or free some space"
-        ) from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder or free some space") from error
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -46,9 +46,7 @@ def _pose(rng: np.random.Generator, size: int) -> Matrix:
     angle = np.radians(rng.uniform(-22, 22))
     flip = -1.0 if rng.random() < 0.5 else 1.0
     spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    form = np.array(
-        [[flip * rng.uniform(0.93, 1.07), rng.uniform(-0.08, 0.08)], [0.0, rng.uniform(0.93, 1.07)]]
-    )
+    form = np.array([[flip * rng.uniform(0.93, 1.07), rng.uniform(-0.08, 0.08)], [0.0, rng.uniform(0.93, 1.07)]])
     turn = unit * spin @ form
     x0, y0, x1, y1 = EXTENT
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) @ turn.T

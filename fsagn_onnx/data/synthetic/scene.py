@@ -180,9 +180,7 @@ def _lone_shape(rng: np.random.Generator) -> list[Piece]:
         radius = 0.2 + 0.06 * np.sin(rng.integers(2, 5) * angle + rng.uniform(0, 6))
         return [Piece((np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1),), edge=True)]
     bend = rng.uniform(-0.12, 0.12)
-    return [
-        Piece((np.array([[-0.28, 0.0], [0.0, bend], [0.28, 0.0]]),), width=float(rng.uniform(0.05, 0.12)))
-    ]
+    return [Piece((np.array([[-0.28, 0.0], [0.0, bend], [0.28, 0.0]]),), width=float(rng.uniform(0.05, 0.12)))]
 
 
 def scatter_clutter(rng: np.random.Generator, canvas: Canvas, style: Style, unit: float) -> None:

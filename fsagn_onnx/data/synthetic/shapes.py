@@ -51,9 +51,7 @@ def _ellipse(
     c, s = np.cos(t), np.sin(t)
     u = rx * np.sign(c) * np.abs(c) ** (2 / power)
     v = ry * np.sign(s) * np.abs(s) ** (2 / power)
-    return np.stack(
-        [x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn)], axis=1
-    )
+    return np.stack([x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn)], axis=1)
 
 
 def _polygon(*corners: tuple[float, float]) -> Points:
@@ -90,9 +88,7 @@ def _body_egg(j: Jitter) -> list[Piece]:
 
 
 def _body_dart(j: Jitter) -> list[Piece]:
-    hull = _ellipse(
-        0.0, 0.02, _between(0.52, 0.56, j[0]), _between(0.185, 0.205, j[1]), power=1.6, corners=40
-    )
+    hull = _ellipse(0.0, 0.02, _between(0.52, 0.56, j[0]), _between(0.185, 0.205, j[1]), power=1.6, corners=40)
     return [
         Piece((hull,), edge=True),
         Piece((_polygon((-0.44, 0.07), (0.44, 0.07), (0.34, 0.12), (-0.34, 0.12)),), "light"),

@@ -1,0 +1,78 @@
+"""`fsagn-onnx train`: a trained mask generator for one conv layer of a model, as an explainer file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(epilog="Exit status: 0 done, 1 an error, 3 trained but some images could not be read.")
+@click.argument("model", type=PATH)
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="The explainer file; its checkpoint is kept beside it.")
+@click.option("--layer", help="Value to explain; see 'fsagn-onnx inspect'. Default: the model's default layer.")
+@click.option("--own", is_flag=True, help="An encoder of the generator's own: a file without the model inside.")
+@click.option("--objective", type=click.Choice(["budget", "fsagn"]), default="budget", show_default=True)
+@click.option(
+    "--pairs", type=click.IntRange(1), default=40_000, show_default=True, help="(image, filter) pairs to see."
+)
+@click.option("--crop", type=click.FloatRange(0.01, 1), default=0.2, show_default=True, help="Smallest random crop.")
+@click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
+@click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
+@click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, bit for bit.")
+@click.option("--overwrite", is_flag=True, help="Start anew though there is a checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_context
+def command(
+    context: click.Context,
+    model: Path,
+    images: tuple[str, ...],
+    out: Path,
+    layer: str | None,
+    own: bool,
+    objective: str,
+    pairs: int,
+    crop: float,
+    no_flip: bool,
+    seed: int,
+    device: str,
+    preprocess: Path | None,
+    checkpoint_every: int,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Train a mask generator on IMAGES (files, folders, globs, or -) and write it as an explainer file."""
+    from fsagn_onnx.generator import Objective, TrainingOptions, train
+    from fsagn_onnx.model import load_model
+    from fsagn_onnx.report.training import TrainingBar
+
+    options = TrainingOptions(
+        pairs=pairs,
+        crop=crop,
+        flip=not no_flip,
+        seed=seed,
+        checkpoint_every=checkpoint_every,
+        objective=Objective("fsagn" if objective == "fsagn" else "budget"),
+    )
+    loaded = load_model(model, preprocess=preprocess)
+    with TrainingBar() as bar:
+        report = train(
+            loaded, images, out, layer=layer, encoder="own" if own else "shared", options=options,
+            resume=resume, overwrite=overwrite, device=device, on_step=bar.step, on_failure=bar.failure,
+        )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({"explainer": str(out), "parity": vars(report), "failures": bar.failures}))
+    else:
+        click.echo(f"{out}: trained on {pairs} pairs, retention {bar.retention:.3f} under soft masks")
+        click.echo(f"onnxruntime against torch: retention differs by at most {report.retention:.1e}")
+        click.echo(f"next: fsagn-onnx explain {out} {images[0]} --out explanations")
+    if bar.failures:
+        context.exit(3)
