@@ -31,6 +31,7 @@ PATH = click.Path(path_type=Path)
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     model_or_explainer: Path,
     images: tuple[str, ...],
     out: Path,
@@ -41,7 +42,8 @@ def command(
 ) -> None:
     """Show which area of each image each filter of a layer looks at.
 
-    MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are files, folders,
+    MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are
+    files, folders,
     globs, or - for paths on standard input.
     """
     from fsagn_onnx.report.explaining import Request, explain_into, found_images, open_folder

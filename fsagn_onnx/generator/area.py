@@ -68,7 +68,7 @@ def soft_mask(saliency: Tensor, area: Tensor, tau: float) -> Tensor:
         ``(P, H, W)`` in (0, 1) with mean ``area`` to about 1e-5.
     """
     flat = saliency.flatten(1)
-    theta: Tensor = _Threshold.apply(flat, area[:, None], tau)  # type: ignore[no-untyped-call]
+    theta: Tensor = _Threshold.apply(flat, area[:, None], tau)
     return torch.sigmoid((flat - theta) / tau).view_as(saliency)
 
 

@@ -45,7 +45,7 @@ def relative_change(masked: Tensor, original: Tensor) -> Tensor:
     """
     masked, original = masked.flatten(1).float(), original.flatten(1).float()
     change = (masked - original).square().sum(dim=1).add(1e-12).sqrt()
-    return change / original.norm(dim=1).clamp_min(1e-6)
+    return change / original.square().sum(dim=1).sqrt().clamp_min(1e-6)
 
 
 def retention(change: Tensor) -> Tensor:

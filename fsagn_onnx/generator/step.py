@@ -159,6 +159,6 @@ class Stepper:
     def _regression(self, taps: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the own encoder's feature map, in units of each filter's root mean square."""
         encoder = self.generator.encoder
-        predicted = encoder(taps).feature_map
+        predicted: Tensor = encoder(taps).feature_map
         true = resize(taps[self.config.layer], (predicted.shape[-2], predicted.shape[-1]))
         return ((predicted - true) / encoder.get_buffer("unit")).square().mean()

@@ -1,7 +1,8 @@
 """The report: one self-contained HTML page, written image by image.
 
 The page loads nothing and runs nothing but its own script: a content security policy admits only the two hashes of its
-style and script, and every name, label and path is escaped. Each image is one line of the file, so that a killed run can
+style and script, and every name, label and path is escaped. Each image is one line of the file, so that a
+killed run can
 go on with the whole lines that it left.
 """
 

@@ -14,11 +14,25 @@ from rich.text import Text
 class Step(Protocol):
     """The figures of a step that are shown; `generator.Progress` has them."""
 
-    step: int
-    steps: int
-    pairs_per_second: float
-    retention: float
-    seconds_left: float
+    @property
+    def step(self) -> int:
+        """Steps done."""
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Speed."""
+
+    @property
+    def retention(self) -> float:
+        """Running mean."""
+
+    @property
+    def seconds_left(self) -> float:
+        """At the present speed."""
 
 
 class TrainingBar:

@@ -92,7 +92,8 @@ def _masks(explanation: Explanation, *, full_size: bool) -> bytes:
     """The npz file: ``area_rank`` (K, h, w), ``filter_ids`` (K,), ``area`` (K,), ``affine`` (2, 3), ``size`` (2,).
 
     ``affine`` takes (x, y, 1) in cells of ``area_rank`` to (x, y) in pixels of the original. At full size it is the
-    identity, ranks are those of the pixels of the model's input, and what the model did not see is infinite: never kept.
+    identity, ranks are those of the pixels of the model's input, and what the model did not see is infinite:
+    never kept.
     """
     filters = explanation.filters
     ranks = np.stack([f.area_rank for f in filters]) if filters else np.zeros((0, 1, 1), np.float32)

@@ -134,7 +134,8 @@ def not_finite(computed: Pass, n: int) -> list[str]:
 def predictions(outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, ...] | None) -> tuple[Prediction, ...]:
     """The strongest answers of a classifier, best first.
 
-    The first floating output of the form (N, classes), ones at the end left out, is taken. Scores within [0, 1] are taken
+    The first floating output of the form (N, classes), ones at the end left out, is taken. Scores within [0,
+    1] are taken
     as probabilities already; others go through a softmax, a single one through a sigmoid.
 
     Returns:

@@ -177,7 +177,7 @@ class FileEngine:
         Raises:
             FsagnError: onnxruntime failed, for example for want of memory.
         """
-        feeds = {self.metadata.input.name: batch, FILTERS: filters}
+        feeds: dict[str, Array] = {self.metadata.input.name: batch, FILTERS: filters}
         computed = self._session.run((*self._model_outputs, *RESULTS), feeds)
         ids, peaks, rank, retention = (computed.pop(name) for name in RESULTS)
         return Pass(

@@ -112,7 +112,8 @@ class Explainer:
     ) -> Iterator[Explanation | Failure]:
         """Explain any number of images at flat memory; arguments as for `explain`.
 
-        Decoding runs ahead of inference by one batch. Arguments are checked at once, before the first result is asked for.
+        Decoding runs ahead of inference by one batch. Arguments are checked at once, before the first result
+        is asked for.
 
         Returns:
             An iterator of an explanation or a failure per image, in order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -162,6 +163,6 @@ class _Member:
         numbers = isinstance(value, list) and all(
             isinstance(area, int | float) and not isinstance(area, bool) and 0 < area <= 1 for area in value
         )
-        if not numbers or any(a >= b for a, b in zip(value, value[1:], strict=False)):
+        if not numbers or any(a >= b for a, b in itertools.pairwise(value)):
             raise self._error("areas", "an ascending list of areas in (0, 1]", value)
         return tuple(float(area) for area in value)

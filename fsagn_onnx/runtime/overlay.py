@@ -107,10 +107,7 @@ def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:
     height, width = image.shape[:2]
     scale = min(box[0] / height, box[1] / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if scale < 1:
-        kind = cv2.INTER_AREA
-    else:
-        kind = cv2.INTER_NEAREST if scale > 4 else cv2.INTER_CUBIC
+    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale > 4 else cv2.INTER_CUBIC
     resized: Pixels = cv2.resize(image, size, interpolation=kind).astype(np.uint8, copy=False)
     return resized
 
@@ -163,7 +160,8 @@ def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:
     for width, color, opacity in ((4.0, HALO, 0.55), (2.0, OUTLINE, 1.0)):
         line = opacity * np.clip(width / 2 + 0.5 - np.abs(distance), 0, 1)[..., None]
         drawn += line * (np.asarray(color, dtype=np.float32) - drawn)
-    return np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
+    drawn: Pixels = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
+    return drawn
 
 
 def dim_unseen(picture: Pixels, explanation: Explanation) -> tuple[Pixels, bool]:

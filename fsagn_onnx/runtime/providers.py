@@ -25,7 +25,8 @@ def wanted_providers(providers: str | Sequence[str]) -> tuple[str, ...]:
     """Onnxruntime's names of the wanted providers, in order of preference, the CPU last.
 
     Args:
-        providers: ``auto`` (CUDA where this machine has an NVIDIA device, else the CPU), ``cpu``, ``cuda``, several with
+        providers: ``auto`` (CUDA where this machine has an NVIDIA device, else the CPU), ``cpu``, ``cuda``,
+        several with
             commas, onnxruntime's own names, or a sequence of these.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -110,7 +111,7 @@ def retention_at(area: float, areas: Sequence[float], retention: Sequence[float]
     points = [(0.0, 0.0), *zip(areas, retention, strict=True)]
     if points[-1][0] < 1:
         points.append((1.0, 1.0))
-    for (a0, r0), (a1, r1) in zip(points, points[1:], strict=False):
+    for (a0, r0), (a1, r1) in itertools.pairwise(points):
         if area <= a1:
             return float(r0 + (r1 - r0) * (area - a0) / (a1 - a0))
     return float(points[-1][1])

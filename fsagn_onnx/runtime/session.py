@@ -196,7 +196,8 @@ def _loadable(model: str | Path | onnx.ModelProto, folder: Path) -> str | bytes:
             raise ModelError(f"{model}: no such file")
         return str(model)
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < INLINE_LIMIT:
-        return model.SerializeToString()
+        content: bytes = model.SerializeToString()
+        return content
     return str(_write_outside(model, folder))
 
 

@@ -182,7 +182,7 @@ def activations() -> list[Case]:
         Case("Clip", 12, {}, (np.float32(0),), tolerance="exact"),
         Case("Clip", 11, tolerance="exact"),
         Case("PRelu", 16, {}, (weight(3, 1, 1),)),
-        Case("PRelu", 9, {}, (weight(9),)),
+        Case("PRelu", 9, {}, (weight(9),), shape=(2, 9, 8, 9)),  # along the last axis, not the channels
         Case("Mish", 18),
         Case("Gelu", 20),
         Case("Gelu", 20, {"approximate": "tanh"}),

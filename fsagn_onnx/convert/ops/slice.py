@@ -1,4 +1,4 @@
-"""Slice and Split. onnx2torch indexes by lists, which torch no longer takes, and splits too often."""
+"""Slice and Split. onnx2torch reads constant bounds back from the device at each call; it lacks Split-18."""
 
 from __future__ import annotations
 
