@@ -116,10 +116,20 @@ def assemble(proto: onnx.ModelProto, source: str, shapes: Mapping[str, tuple[int
     constants: dict[str, Tensor] = {}
     for name in dict.fromkeys(name for names in reads for name in names):
         if name in graph.initializers:
-            constants[name] = graph.initializers[name].to_torch()
+            constants[name] = _constant(graph, name, source)
     last = _last_reads(reads, {v.name for v in proto.graph.output} | set(constants))
     steps = tuple(_step(node, module, names, free) for (node, module, names), free in zip(made, last, strict=True))
     return Assembly(steps, tuple(module for _, module, _ in made), constants)
+
+
+def _constant(graph: OnnxGraph, name: str, source: str) -> Tensor:
+    tensor = graph.initializers[name]
+    try:
+        made: Tensor = tensor.to_torch()
+    except TypeError as error:
+        kind = onnx.TensorProto.DataType.Name(tensor.proto.data_type)
+        raise ConversionError(f"{source}: torch has no element type for the {kind} constant '{name}'") from error
+    return made
 
 
 def _with_types(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.GraphProto:

@@ -241,6 +241,17 @@ def test_a_node_that_fails_in_torch_is_named(load):
         check_parity(model, module)
 
 
+def test_a_constant_of_a_type_that_torch_lacks(load):
+    model = written("a = Conv(x, w) m = Equal(s, s) n = Cast<to=1>(m) y = Add(a, n)")
+    model.graph.initializer.append(helper.make_tensor("s", onnx.TensorProto.STRING, [1], [b"text"]))
+    module = convert(load(model), ["a"])
+    assert module.taps == ("a",)
+    stored = helper.make_tensor("s", onnx.TensorProto.BFLOAT16, [1], [1.0])
+    late = written("a = Conv(x, w) t = Cast<to=16>(a) m = Add(t, s) y = Cast<to=1>(m)", stored)
+    with pytest.raises(ConversionError, match=r"net.onnx: .*(BFLOAT16 constant 's'|cannot be converted)"):
+        convert(load(late), ["y"])
+
+
 def test_several_image_inputs(load):
     model = written("a = Conv(x, w) b = Conv(z, w) y = Add(a, b)")
     model.graph.input.append(helper.make_tensor_value_info("z", 1, ["N", 3, 16, 16]))
