@@ -86,7 +86,7 @@ class Model:
         """
         try:
             onnx.checker.check_model(skeleton(self.proto), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
             return _one_line(error)
         return None
 

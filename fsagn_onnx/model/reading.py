@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -87,6 +88,20 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
         for inner in subgraphs(node):
             yield from _tensors(inner)
+
+
+def _texts(graph: onnx.GraphProto) -> Iterator[object]:
+    """All names in a graph that mean something; protobuf hands out bytes where one is no UTF-8."""
+    yield graph.name
+    for item in (*graph.input, *graph.output, *graph.value_info):
+        yield item.name
+        yield from (dim.dim_param for dim in item.type.tensor_type.shape.dim)
+    yield from (tensor.name for tensor in _tensors(graph))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        for inner in subgraphs(node):
+            yield from _texts(inner)
 
 
 def _external_file(path: Path, tensor: TensorProto, location: str) -> Path:
@@ -175,6 +190,10 @@ def read_proto(
     if not proto.graph.node:
         raise ModelError(f"{path} is not an ONNX model: it has no graph, or one without nodes")
     del content
+    described = (proto.producer_name, proto.producer_version, *(opset.domain for opset in proto.opset_import))
+    metadata = (text for entry in proto.metadata_props for text in (entry.key, entry.value))
+    if not all(isinstance(text, str) for text in chain(_texts(proto.graph), described, metadata)):
+        raise ModelError(f"{path} is a damaged ONNX file: a name in it is not UTF-8 text")
     budget = MAX_EXTERNAL_BYTES
     for tensor in _tensors(proto.graph) if external_data else ():
         if tensor.data_location == TensorProto.EXTERNAL:

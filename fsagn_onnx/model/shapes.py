@@ -62,11 +62,11 @@ def infer(bare: onnx.ModelProto) -> onnx.ModelProto:
     """Shape inference with data propagation: strict where it works, else as far as it gets."""
     try:
         return shape_inference.infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
-    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError):
+    except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
         pass
     try:
         return shape_inference.infer_shapes(bare, data_prop=True)
-    except (shape_inference.InferenceError, RuntimeError):
+    except (shape_inference.InferenceError, RuntimeError, ValueError):
         return bare
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import subprocess
 import sys
@@ -157,6 +158,26 @@ def test_truncated(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ModelError, match=rf"{path.name} is not an ONNX file, or a truncated one \(\d+ bytes\)"):
         load_model(path)
+
+
+def test_names_that_are_no_text(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"scores", b"sc\xffres"))
+    with pytest.raises(ModelError, match=r"small\.onnx is a damaged ONNX file: a name in it is not UTF-8 text"):
+        load_model(path)
+
+
+def test_damaged_files_are_models_or_our_errors(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    structure = np.r_[0:700, len(content) - 100 : len(content)]
+    for _ in range(150):
+        damaged = content.copy()
+        damaged[rng.choice(structure, 2)] = rng.integers(0, 256, 2)
+        path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(ModelError):
+            model = load_model(path)
+            assert model.default_layer
+            assert model.shape_warning != ""
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:
