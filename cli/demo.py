@@ -16,6 +16,7 @@ import click
     help="Folder for photographs, explainer and results; an explainer that it holds is reused.",
 )
 @click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
+@click.option("--area", default="0.15", show_default=True, help="Share of the image to show, or auto: sufficient.")
 @click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
 @click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
@@ -25,6 +26,7 @@ def command(
     context: click.Context,
     out: Path,
     filters: str,
+    area: str,
     verify: bool,
     threads: int | None,
     providers: str,
@@ -36,8 +38,8 @@ def command(
     photographs with scikit-image. The first run builds the explainer, later ones reuse it; explaining is what
     'fsagn-onnx explain' does.
     """
-    from fsagn_onnx.models.demo import lite0_explainer, photographs
-    from fsagn_onnx.report.explaining import Request, explain_into, open_folder
+    from fsagn_onnx.models.demo import lite0_explainer, photographs, sufficient_areas
+    from fsagn_onnx.report.explaining import Request, Written, explain_into, open_folder
     from fsagn_onnx.report.opening import open_explainer
     from fsagn_onnx.report.terminal import Terminal, print_json
 
@@ -46,14 +48,15 @@ def command(
     terminal = Terminal(quiet=as_json)
     if not as_json:
         click.echo(f"explainer {built.path} ({'reused' if built.reused else 'built'})")
-    request = Request(images=tuple(map(str, paths)), filters=filters, verify=verify)
+    request = Request(images=tuple(map(str, paths)), filters=filters, area=area, verify=verify)
     opened = open_explainer(built.path, threads=threads, providers=providers)
     with opened.explainer:
         results = out / "results"
         folder = open_folder(opened, built.path, results, request, resume=False, overwrite=True)
         with folder:
-            for _ in terminal.follow(explain_into(folder, opened, paths, request)):
-                pass
+            for result in terminal.follow(explain_into(folder, opened, paths, request)):
+                if isinstance(result, Written) and not as_json:
+                    click.echo(f"  {sufficient_areas(result.explanation)}")
     if as_json:
         print_json(folder)
     else:

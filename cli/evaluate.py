@@ -17,7 +17,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--methods", default="random,activation", show_default=True, help="Methods to compare with.")
 @click.option("--infills", default="inpaint,blur,mean", show_default=True, help="inpaint is never trained on.")
 @click.option("--filters", type=click.IntRange(1), default=5, show_default=True, help="Filters drawn per image.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
 @click.option("--out", type=PATH, help="Write the table as JSON to this file too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context

@@ -16,13 +16,19 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, required=True, help="The explainer file; its checkpoint is kept beside it.")
 @click.option("--layer", help="Value to explain; see 'fsagn-onnx inspect'. Default: the model's default layer.")
 @click.option("--own", is_flag=True, help="An encoder of the generator's own: a file without the model inside.")
-@click.option("--objective", type=click.Choice(["budget", "fsagn"]), default="budget", show_default=True)
+@click.option(
+    "--objective",
+    type=click.Choice(["budget", "fsagn"]),
+    default="budget",
+    show_default=True,
+    help="Retention at a drawn area, or the paper's loss.",
+)
 @click.option(
     "--pairs", type=click.IntRange(1), default=40_000, show_default=True, help="(image, filter) pairs to see."
 )
 @click.option("--crop", type=click.FloatRange(0.01, 1), default=0.2, show_default=True, help="Smallest random crop.")
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
 @click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")

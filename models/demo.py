@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsagn_onnx.errors import ImageError, OutputError
+from fsagn_onnx.runtime import Explanation
+from fsagn_onnx.runtime.overlay import percent
+from fsagn_onnx.runtime.request import TARGET_RETENTION, sufficient_area
 
 from . import lite0
 
-__all__ = ["PHOTOGRAPHS", "Built", "lite0_explainer", "photographs"]
+__all__ = ["PHOTOGRAPHS", "Built", "lite0_explainer", "photographs", "sufficient_areas"]
 
 PHOTOGRAPHS = (
     "chelsea.png",
@@ -55,6 +58,16 @@ def photographs(folder: Path | None = None) -> list[Path]:
         return [Path(shutil.copyfile(path, folder / path.name)) for path in paths]
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
+
+
+def sufficient_areas(explanation: Explanation) -> str:
+    """One line: per filter the sufficient area, the smallest whose predicted retention reaches the target."""
+    found = []
+    for explained in explanation.filters:
+        areas, retention = zip(*explained.curve, strict=True)
+        area = percent(sufficient_area(areas, retention))
+        found.append(f"{explained.id}: {area if max(retention) >= TARGET_RETENTION else f'over {area}'}")
+    return f"sufficient area (retention {TARGET_RETENTION:g})  " + ", ".join(found)
 
 
 def _fingerprint() -> str:

@@ -28,7 +28,7 @@ RANK = {
     "models": 5,
     "cli": 6,
 }
-ALSO = {("data", "model")}
+ALSO = {("data", "model"), ("methods", "generator")}  # `optimise` minimises the generator's objective
 NO_TORCH = ("errors", "model", "data", "runtime", "report", "cli", "models")
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.data\.synthetic\b|fsagn_onnx\.models\.train_")
 HEAVY = ("torch", "onnx2torch", "torchvision", "safetensors")
