@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -61,6 +63,7 @@ def command(
         print_json(folder)
     else:
         terminal.summary(folder, opened.explainer.provider)
-        click.echo(f"next      fsagn-onnx explain {built.path} YOUR_PHOTOGRAPHS... --out explained")
+        program = "fsagn-onnx" if shutil.which("fsagn-onnx") else sys.argv[0]
+        click.echo(f"next      {program} explain {built.path} YOUR_PHOTOGRAPHS... --out explained")
     if folder.failed:
         context.exit(3)
