@@ -16,13 +16,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, required=True, help="The explainer file; its checkpoint is kept beside it.")
 @click.option("--layer", help="Value to explain; see 'fsagn-onnx inspect'. Default: the model's default layer.")
 @click.option("--own", is_flag=True, help="An encoder of the generator's own: a file without the model inside.")
-@click.option(
-    "--objective",
-    type=click.Choice(["budget", "fsagn"]),
-    default="budget",
-    show_default=True,
-    help="Retention at a drawn area, or the paper's loss.",
-)
+@click.option("--objective", type=click.Choice(["budget", "fsagn"]), default="budget", help="What is minimised.")
 @click.option(
     "--pairs", type=click.IntRange(1), default=40_000, show_default=True, help="(image, filter) pairs to see."
 )
