@@ -10,8 +10,8 @@ from ..errors import CheckpointError, UsageError
 from ..model import Layer, Model
 from ..runtime.masks import grid_of, grid_stride
 
-AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
-"""The grid of areas at which retention is predicted."""
+AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+"""The grid of areas at which retention is predicted: as far as training draws them, no further."""
 
 
 @dataclass(frozen=True)

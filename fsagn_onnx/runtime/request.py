@@ -95,8 +95,10 @@ def sufficient_area(areas: Sequence[float], retention: Sequence[float], target: 
         target: the retention to reach.
 
     Returns:
-        The smallest area of the grid if it reaches the target already; the largest if none does.
+        The smallest area of the grid if it reaches the target already. Where none reaches it, the smallest that
+        keeps the target's share of the most retention that any area has: the largest area would tell nothing.
     """
+    target = min(target, target * max(retention) if max(retention) < target else target)
     if retention[0] >= target:
         return float(areas[0])
     for i in range(1, len(areas)):

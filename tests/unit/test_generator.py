@@ -1,0 +1,230 @@
+"""The generator on the planted CNN: areas, ties, files, resume, and whether it finds the planted patches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from fsagn_onnx.data.planted import SIZE, TAP, planted_picture, write_planted
+from fsagn_onnx.errors import CheckpointError, ImageError, UsageError
+from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, train
+from fsagn_onnx.generator.api import checkpoint_path
+from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
+from fsagn_onnx.generator.network import choose_filters
+from fsagn_onnx.methods import engine_for
+from fsagn_onnx.methods.engine import strongest
+from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.runtime import masks
+from fsagn_onnx.runtime.engine import Engine, FileEngine
+
+SMALL = TrainingOptions(pairs=384, images_per_step=8, small_share=0, crop=0.9, flip=False, active=4, checkpoint_every=5)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    write_planted(folder / "planted.onnx")
+    (folder / "images").mkdir()
+    for seed in range(40):
+        cv2.imwrite(str(folder / "images" / f"{seed:02}.png"), planted_picture(seed).image[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(planted: Path) -> Model:
+    return load_model(planted / "planted.onnx")
+
+
+@pytest.fixture(scope="module")
+def explainer(planted: Path, model: Model) -> Path:
+    out = planted / "explainer.onnx"
+    train(model, [planted / "images"], out, layer=TAP, options=SMALL)
+    return out
+
+
+def found(engine: Engine, model: Model, seeds: range) -> float:
+    """Share of (picture, filter) pairs whose mask has its centroid in the patch and IoU >= .5 with it."""
+    hits = []
+    for seed in seeds:
+        picture = planted_picture(seed)
+        batch = model.input_spec.preprocess(picture.image)[0][None]
+        ids = list(picture.boxes)
+        for k, rank in zip(ids, engine.run(batch, np.array([ids])).area_rank[0], strict=True):
+            box = picture.box_mask(k)
+            mask = masks.pixel_mask(rank, float(box.mean()), (SIZE, SIZE))
+            row, column = np.argwhere(mask).mean(axis=0) + 0.5
+            left, top, right, bottom = picture.boxes[k]
+            inside = left <= column <= right and top <= row <= bottom
+            hits.append(inside and (mask & box).sum() / (mask | box).sum() >= 0.5)
+    return float(np.mean(hits))
+
+
+@given(
+    arrays.arrays(np.float32, (3, 4), elements=st.floats(-3, 3, width=32)),
+    st.floats(0, 1),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+)
+def test_pixel_mask_has_exactly_the_asked_area(saliency: np.ndarray, area: float, size: tuple[int, int]) -> None:
+    rank = masks.area_rank(saliency)
+    assert sorted((rank * 12).round().astype(int).ravel()) == list(range(1, 13))
+    assert masks.pixel_mask(rank, area, size).sum() == round(area * size[0] * size[1])
+
+
+@pytest.mark.parametrize("area", [-0.1, 1.01, float("nan")])
+def test_pixel_mask_refuses_areas_out_of_range(area: float) -> None:
+    with pytest.raises(UsageError, match=r"area must be in \[0, 1\]"):
+        masks.pixel_mask(np.ones((2, 2), dtype=np.float32), area, (4, 4))
+
+
+@given(arrays.arrays(np.float32, (2, 5, 5), elements=st.sampled_from([0.0, 1.0, 2.0])))
+def test_torch_and_numpy_rank_alike_ties_by_position(saliency: np.ndarray) -> None:
+    np.testing.assert_array_equal(area_rank(torch.from_numpy(saliency)).numpy(), masks.area_rank(saliency))
+
+
+@pytest.mark.parametrize("area", [0.03, 0.2, 0.6])
+def test_soft_mask_has_the_area_and_the_implicit_gradient(area: float) -> None:
+    torch.manual_seed(0)
+    saliency = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
+    asked = torch.tensor([area], dtype=torch.float64)
+    weight = torch.randn(1, 4, 4, dtype=torch.float64)
+
+    def loss(values: torch.Tensor) -> torch.Tensor:
+        return (soft_mask(standardise(values), asked, 0.3) * weight).sum()
+
+    assert float(soft_mask(standardise(saliency), asked, 0.3).mean()) == pytest.approx(area, abs=1e-5)
+    (gradient,) = torch.autograd.grad(loss(saliency), saliency)
+    step = 1e-3
+    for place in np.ndindex(1, 4, 4):
+        nudge = torch.zeros(1, 4, 4, dtype=torch.float64)
+        nudge[place] = step
+        slope = (loss(saliency + nudge) - loss(saliency - nudge)) / (2 * step)
+        assert float(gradient[place]) == pytest.approx(float(slope), rel=1e-2, abs=2e-3)
+
+
+@given(st.integers(0, 1000), st.integers(1, 9))
+def test_strongest_filters_are_the_same_in_torch_and_numpy(seed: int, asked: int) -> None:
+    rng = np.random.default_rng(seed)
+    feature_map = rng.integers(0, 3, size=(2, 6, 2, 2)).astype(np.float32)
+    filters = np.where(rng.random((2, asked)) < 0.7, -1, rng.integers(6, size=(2, asked)))
+    ids, peaks = choose_filters(torch.from_numpy(feature_map), torch.from_numpy(filters))
+    expected_ids, expected_peaks = strongest(feature_map, filters)
+    np.testing.assert_array_equal(ids.numpy(), expected_ids)
+    np.testing.assert_array_equal(peaks.numpy(), expected_peaks)
+
+
+@pytest.mark.parametrize(("images", "asked"), [(1, 1), (3, 5), (17, 32)])
+def test_file_takes_any_n_and_k(explainer: Path, model: Model, images: int, asked: int) -> None:
+    onnx.checker.check_model(onnx.load(explainer), full_check=True)
+    session = onnxruntime.InferenceSession(explainer, providers=["CPUExecutionProvider"])
+    batch = np.random.default_rng(0).standard_normal((images, 3, SIZE, SIZE)).astype(np.float32)
+    filters = np.full((images, asked), -1, dtype=np.int64)
+    scores, ids, peaks, rank, retention = session.run(None, {"image": batch, "filters": filters})
+    plain = onnxruntime.InferenceSession(model.path, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(scores, plain.run(None, {"image": batch})[0], rtol=1e-4, atol=1e-6)
+    assert ids.shape == peaks.shape == (images, asked)
+    filled = min(asked, 8)
+    assert (np.diff(peaks[:, :filled], axis=1) <= 0).all()
+    assert (ids[:, filled:] == -1).all()
+    cells = rank.shape[2] * rank.shape[3]
+    expected = np.arange(1, cells + 1, dtype=np.float64) / cells
+    np.testing.assert_allclose(np.sort(rank.reshape(-1, cells), axis=1), expected[None].repeat(images * asked, 0), 1e-6)
+    assert ((retention >= 0) & (retention < 1)).all()
+    assert (np.diff(retention, axis=2) >= 0).all()
+
+
+def test_step_zero_is_the_upsampled_feature_map(model: Model) -> None:
+    engine = engine_for(model, TAP, "activation")
+    assert found(engine, model, range(1000, 1030)) >= 0.95
+
+
+def test_trained_generator_finds_the_planted_patches(explainer: Path, model: Model) -> None:
+    assert found(FileEngine(explainer), model, range(1000, 1030)) >= 0.95
+
+
+def test_optimise_finds_the_planted_patches(model: Model) -> None:
+    assert found(engine_for(model, TAP, "optimise"), model, range(1000, 1006)) >= 0.95
+
+
+TRAIN = """
+import sys
+from fsagn_onnx.generator import TrainingOptions, train
+options = TrainingOptions(pairs=384, images_per_step=8, small_share=0, crop=0.9, flip=False, active=4, checkpoint_every=5)
+model, images, out, layer = sys.argv[1:]
+def step(progress):
+    print(progress.step, flush=True)
+train(model, [images], out, layer=layer, options=options, resume=True, on_step=step)
+"""
+
+
+def test_killed_training_resumes_bit_for_bit(planted: Path, explainer: Path) -> None:
+    out = planted / "killed.onnx"
+    arguments = [sys.executable, "-c", TRAIN, planted / "planted.onnx", planted / "images", out, TAP]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 12:
+            process.kill()
+            break
+    process.wait()
+    process.stdout.close()
+    assert not out.exists()
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    killed, whole = load_checkpoint(checkpoint_path(out)), load_checkpoint(checkpoint_path(explainer))
+    assert killed.tensors.keys() == whole.tensors.keys()
+    for name, tensor in whole.tensors.items():
+        assert torch.equal(tensor, killed.tensors[name]), name
+
+
+def test_checkpoint_of_another_model_is_refused(explainer: Path, planted: Path) -> None:
+    proto = onnx.load(planted / "planted.onnx")
+    proto.graph.node[-1].output[0] = "renamed"
+    proto.graph.output[0].name = "renamed"
+    onnx.save(proto, planted / "other.onnx")
+    with pytest.raises(CheckpointError, match="trained for another model"):
+        export_explainer(planted / "other.onnx", checkpoint_path(explainer), planted / "never.onnx")
+    assert not (planted / "never.onnx").exists()
+
+
+def test_damaged_checkpoint_is_one_line(tmp_path: Path, explainer: Path) -> None:
+    damaged = tmp_path / "x.safetensors"
+    damaged.write_bytes(checkpoint_path(explainer).read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(damaged)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "missing.safetensors")
+
+
+def test_existing_checkpoint_is_not_overwritten_unasked(explainer: Path, planted: Path, model: Model) -> None:
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(model, [planted / "images"], explainer, layer=TAP, options=SMALL)
+
+
+def test_no_readable_image_is_one_line(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with pytest.raises(ImageError, match="none of the 1 training images"):
+        train(model, [tmp_path / "bad.png"], tmp_path / "x.onnx", layer=TAP, options=SMALL)
+
+
+def test_held_out_infill_cannot_be_trained_on() -> None:
+    with pytest.raises(UsageError, match="kept out of every training"):
+        TrainingOptions(mix={"inpaint": 1.0})
+
+
+def test_own_encoder_gives_a_file_without_the_model(planted: Path, model: Model) -> None:
+    out = planted / "own.onnx"
+    train(model, [planted / "images"], out, layer=TAP, encoder="own", options=SMALL)
+    proto = onnx.load(out)
+    assert [value.name for value in proto.graph.output][0] == "filter_ids"
+    assert make_config(model, model.layer(TAP)).taps[0].value == TAP
+    assert FileEngine(out).metadata.encoder == "own"
