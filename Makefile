@@ -23,7 +23,7 @@ $(VENV)/.made:
 	  || { echo "error: cannot make $(VENV); on Debian: apt install python3-venv" >&2; exit 1; }
 	@touch $@
 
-# Each stamp is newer than what it was made of; pip leaves alone what is there already.
+## Each stamp is newer than what it was made of; pip leaves alone what is there already.
 $(VENV)/.demo: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "installing the runtime, training and demo packages into $(VENV) (the first time takes minutes: torch is large)"
 	@$(PIP) --editable '.[demo]'
