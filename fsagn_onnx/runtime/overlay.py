@@ -160,8 +160,8 @@ def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:
     for width, color, opacity in ((4.0, HALO, 0.55), (2.0, OUTLINE, 1.0)):
         line = opacity * np.clip(width / 2 + 0.5 - np.abs(distance), 0, 1)[..., None]
         drawn += line * (np.asarray(color, dtype=np.float32) - drawn)
-    drawn: Pixels = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
-    return drawn
+    painted: Pixels = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
+    return painted
 
 
 def dim_unseen(picture: Pixels, explanation: Explanation) -> tuple[Pixels, bool]:
