@@ -65,8 +65,10 @@ def sufficient_areas(explanation: Explanation) -> str:
     found = []
     for explained in explanation.filters:
         areas, retention = zip(*explained.curve, strict=True)
-        area = percent(sufficient_area(areas, retention))
-        found.append(f"{explained.id}: {area if max(retention) >= TARGET_RETENTION else f'over {area}'}")
+        if max(retention) >= TARGET_RETENTION:
+            found.append(f"{explained.id}: {percent(sufficient_area(areas, retention))}")
+        else:
+            found.append(f"{explained.id}: over {percent(areas[-1])}")
     return f"sufficient area (retention {TARGET_RETENTION:g})  " + ", ".join(found)
 
 
