@@ -1,0 +1,124 @@
+"""`fsagn-onnx explain` with the shipped explainer: what it writes, what it refuses, resuming, failing images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fsagn_onnx.cli.explain import command
+from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.errors import ExplainerError, FsagnError, UsageError
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+EXPLAINER = MODELS / "demo_explainer.onnx"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    for index, name in enumerate(("a.png", "b <script>alert(1)</script>'\".png", "sub/a.png")):
+        path = folder / name.replace("/script", "-script")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encoded = cv2.imencode(".png", SyntheticParts("test", 3)[index].image[..., ::-1])[1]
+        path.write_bytes(encoded.tobytes())
+    return folder
+
+
+def explain(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=True)
+
+
+def test_writes_all_files_and_escapes_names(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = explain(EXPLAINER, images, "--out", out, "--json", "--verify")
+    assert result.exit_code == 0, result.output
+    json.loads(result.stdout)
+    lines = [json.loads(line) for line in (out / "explanations.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 3
+    assert len(list((out / "masks").glob("*.npz"))) == len(list((out / "overlays").glob("*.png"))) == 3
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert(1)" not in page
+    with np.load(next((out / "masks").glob("*.npz"))) as arrays:
+        assert arrays["area_rank"].shape == (5, 16, 16)
+        assert arrays["filter_ids"].shape == (5,)
+    assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_corrupt_image_among_good_ones_is_listed_and_skipped(images: Path, tmp_path: Path) -> None:
+    (images / "bad.png").write_bytes(b"no picture")
+    (images / "empty.png").write_bytes(b"")
+    result = explain(EXPLAINER, images, "--out", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    assert "bad.png" in result.stderr
+    assert "empty.png" in result.stderr
+    assert len((tmp_path / "out" / "explanations.jsonl").read_text(encoding="utf-8").splitlines()) >= 3
+
+
+def test_resume_does_just_the_rest(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert explain(EXPLAINER, images, "--out", out).exit_code == 0
+    lines = (out / "explanations.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (out / "explanations.jsonl").write_text("".join(lines[:1]) + lines[1][: len(lines[1]) // 2], encoding="utf-8")
+    result = explain(EXPLAINER, images, "--out", out, "--resume")
+    assert result.exit_code == 0, result.output
+    again = (out / "explanations.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert again == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (["--filters", "96"], UsageError, "no filter 96"),
+        (["--filters", "best"], UsageError, "top:K"),
+        (["--area", "1.5"], UsageError, "area must be"),
+        (["--method", "activation"], UsageError, "plain models only"),
+        (["--model", MODELS / "lite0_generator.safetensors"], FsagnError, "ONNX"),
+    ],
+)
+def test_wrong_requests_are_one_line(
+    images: Path, tmp_path: Path, arguments: list[object], kind: type[FsagnError], message: str
+) -> None:
+    result = explain(EXPLAINER, images, "--out", tmp_path / "out", *arguments)
+    assert isinstance(result.exception, kind)
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+def test_no_images_and_unusable_folders(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    assert isinstance(explain(EXPLAINER, tmp_path / "none", "--out", tmp_path / "out").exception, FsagnError)
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    assert isinstance(explain(EXPLAINER, images, "--out", tmp_path / "file").exception, FsagnError)
+
+
+def test_explainer_of_another_model_or_newer_format_is_refused(images: Path, tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(EXPLAINER)
+    entry = next(item for item in proto.metadata_props if item.key == "fsagn")
+    described = json.loads(entry.value)
+    entry.value = json.dumps({**described, "format": 2})
+    onnx.save(proto, tmp_path / "newer.onnx")
+    newer = explain(tmp_path / "newer.onnx", images, "--out", tmp_path / "out").exception
+    assert isinstance(newer, ExplainerError)
+    assert "upgrade" in str(newer)
+    entry.value = json.dumps({**described, "model_sha256": "0" * 64})
+    onnx.save(proto, tmp_path / "other.onnx")
+    model = MODELS / "demo_cnn.onnx"
+    other = explain(tmp_path / "other.onnx", images, "--out", tmp_path / "out", "--model", model).exception
+    assert isinstance(other, ExplainerError)
+    assert "another model" in str(other)
+
+
+@pytest.mark.parametrize("method", ["activation", "optimise"])
+def test_plain_model_is_explained_by_a_method_with_a_hint(images: Path, tmp_path: Path, method: str) -> None:
+    result = explain(
+        MODELS / "demo_cnn.onnx", images / "a.png", "--out", tmp_path / "out", "--method", method, "--filters", "top:2"
+    )
+    assert result.exit_code == 0, result.output
+    assert "fsagn-onnx train" in result.stderr
