@@ -64,7 +64,9 @@ sys.meta_path.insert(0, Blocker())
 from fsagn_onnx.cli.main import run
 sys.exit(run(["demo", "--json", "--out", sys.argv[1]]))
 """
-    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, str(out)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert len(answer["images"]) == len(demo.PHOTOGRAPHS)
