@@ -13,12 +13,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..data.files import read_lines
 from ..runtime.explanation import Explanation
 from ..runtime.overlay import percent
 from ..runtime.stream import Failure
 from ..runtime.typeface import printable
 from .explaining import Written
-from .files import read_lines
 from .writer import LINES, MANIFEST, REPORT, ResultFolder
 
 MAX_TABLES: Final = 20

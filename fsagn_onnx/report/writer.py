@@ -24,12 +24,12 @@ import numpy as np
 import onnxruntime
 
 from .. import __version__
+from ..data.files import PART, LineFile, make_folder, read_lines, write_file
 from ..errors import OutputError
 from ..runtime.explanation import Explanation
 from ..runtime.masks import area_rank, upsample
 from ..runtime.overlay import draw_panel, encode_png
 from ..runtime.stream import Failure
-from .files import PART, LineFile, make_folder, read_lines, write_file
 from .names import Names, digest
 from .page import MAX_IMAGES, Facts, article, article_name, escaped_name, page
 
