@@ -20,6 +20,7 @@ __all__ = [
     "MAX_FILE_BYTES",
     "Shape",
     "ValueInfo",
+    "check_external_data",
     "dtype_name",
     "metadata_of",
     "read_proto",
@@ -121,8 +122,8 @@ def _external_file(path: Path, tensor: TensorProto, location: str) -> Path:
     return target
 
 
-def _load_external(path: Path, tensor: TensorProto, budget: int) -> int:
-    """Read one tensor's external data into `raw_data`; returns the bytes read."""
+def _external_piece(path: Path, tensor: TensorProto) -> tuple[Path, int, int]:
+    """The file, offset and length of one tensor's external data, proven to be there and inside the folder."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     target = _external_file(path, tensor, entries.get("location", ""))
     what = f"{path}: external data of '{tensor.name}' in '{target.name}'"
@@ -134,6 +135,27 @@ def _load_external(path: Path, tensor: TensorProto, budget: int) -> int:
         raise ModelError(f"{what} has an offset or length that is not a number") from None
     if offset < 0 or length < 0 or offset + length > size:
         raise ModelError(f"{what} wants bytes {offset} to {offset + length} of a file of {size} bytes: truncated?")
+    return target, offset, length
+
+
+def check_external_data(path: str | os.PathLike[str], proto: onnx.ModelProto) -> None:
+    """Check, without reading it, that all external data is there, long enough, and inside the model's folder.
+
+    Args:
+        path: The file that the model came from.
+        proto: The model, read with `external_data=False`.
+
+    Raises:
+        ModelError: it is not; the message names the tensor and the file.
+    """
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _external_piece(Path(path), tensor)
+
+
+def _load_external(path: Path, tensor: TensorProto, budget: int) -> int:
+    """Read one tensor's external data into `raw_data`; returns the bytes read."""
+    target, offset, length = _external_piece(path, tensor)
     if length > budget:
         raise ModelError(f"{path}: more than {MAX_EXTERNAL_BYTES} bytes of external data")
     try:
@@ -141,7 +163,7 @@ def _load_external(path: Path, tensor: TensorProto, budget: int) -> int:
             stream.seek(offset)
             tensor.raw_data = stream.read(length)
     except OSError as error:
-        raise ModelError(f"{what} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path}: external data in '{target.name}' cannot be read: {error.strerror}") from error
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
     return length

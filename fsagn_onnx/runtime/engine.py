@@ -14,12 +14,11 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from ..errors import ExplainerError, ModelError
 from ..model.preprocess import InputSpec
-from ..model.reading import read_proto
+from ..model.reading import check_external_data, read_proto
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
 
@@ -198,19 +197,17 @@ class FileEngine:
 
 
 def read_metadata(path: str | Path, key: str = KEY) -> str | None:
-    """The text of a metadata key of an ONNX file, or None; its external weights are not read.
+    """The text of a metadata key of an ONNX file, or None; its external weights are checked, not read.
 
     Raises:
-        ExplainerError: the file cannot be read or is no ONNX file.
+        ExplainerError: the file cannot be read, is no ONNX file, or its external data is missing or outside of
+            its folder.
     """
     try:
-        proto = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise ExplainerError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except DecodeError as error:
-        raise ExplainerError(f"{path}: not an ONNX file, or cut short; expected a model or an explainer") from error
-    if not proto.graph.node:
-        raise ExplainerError(f"{path}: not an ONNX file: its graph is empty; expected a model or an explainer")
+        proto = read_proto(path, external_data=False)
+        check_external_data(path, proto)
+    except ModelError as error:
+        raise ExplainerError(f"{error}; expected a model or an explainer") from error
     return next((entry.value for entry in proto.metadata_props if entry.key == key), None)
 
 

@@ -1,0 +1,74 @@
+"""Training-free methods and the engine that runs them on a plain model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsagn_onnx.errors import LayerError, UsageError
+from fsagn_onnx.methods import METHODS, engine_for
+from fsagn_onnx.methods.activation import Activation
+from fsagn_onnx.methods.engine import strongest
+from fsagn_onnx.methods.random import Random
+from fsagn_onnx.model import load_model
+from fsagn_onnx.runtime.masks import to_grid
+
+MODEL = Path(__file__).resolve().parents[2] / "models" / "demo_cnn.onnx"
+
+
+def test_strongest_by_peak_then_mean_then_id() -> None:
+    maps = np.zeros((1, 4, 1, 2), np.float32)
+    maps[0, :, 0] = [[1, 0], [2, 0], [2, 1], [2, 0]]
+    ids, peaks = strongest(maps, np.array([[-1, -1, -1, -1, -1]]))
+    assert ids.tolist() == [[2, 1, 3, 0, -1]]
+    assert peaks.tolist() == [[2, 2, 2, 1, 0]]
+    ids, _ = strongest(maps, np.array([[-1, 2, -1]]))
+    assert ids.tolist() == [[1, 2, 3]]
+
+
+def test_activation_is_the_feature_map() -> None:
+    maps = np.random.default_rng(0).random((2, 5, 3, 4), dtype=np.float32)
+    ids = np.array([[4, 0], [1, 1]])
+    found = Activation().saliency(np.zeros((2, 3, 8, 8), np.float32), maps, ids)
+    assert np.array_equal(found, np.stack([maps[0, [4, 0]], maps[1, [1, 1]]]))
+
+
+def test_random_repeats_with_its_seed() -> None:
+    ids = np.zeros((2, 3), np.int64)
+    first, second = (Random((4, 5), 7).saliency(np.empty(0), np.empty(0), ids) for _ in range(2))
+    assert first.shape == (2, 3, 4, 5)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first[0, 0], first[0, 1])
+
+
+def test_the_engine_ranks_the_method_s_maps_and_keeps_the_model_s_outputs() -> None:
+    model = load_model(MODEL)
+    engine = engine_for(model, method="activation", providers="cpu", threads=1)
+    batch = np.random.default_rng(0).normal(size=(2, 3, *model.input_spec.size)).astype(np.float32)
+    made = engine.run(batch, np.array([[-1, 3], [5, -1]]))
+    assert set(made.outputs) == {item.name for item in model.outputs}
+    assert made.retention is None
+    assert made.filter_ids[0, 1] == 3
+    assert made.filter_ids[1, 0] == 5
+    cells = made.area_rank.shape[2] * made.area_rank.shape[3]
+    expected = np.arange(1, cells + 1) / cells
+    assert np.allclose(np.sort(made.area_rank.reshape(4, cells), axis=1), expected)
+    feature_map = engine._session.run([engine.metadata.layer], {model.input_spec.name: batch})[engine.metadata.layer]
+    smooth = to_grid(feature_map[0, 3], made.area_rank.shape[2:])
+    assert made.area_rank[0, 1].argmin() == smooth.argmax()
+    engine.close()
+
+
+def test_wrong_methods_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(MODEL)
+    with pytest.raises(UsageError, match=r"no method 'magic'; there are activation, optimise, random"):
+        engine_for(model, method="magic")
+    with pytest.raises(LayerError, match="nearest"):
+        engine_for(model, layer="block5x", method="activation")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs torch"):
+        METHODS["optimise"](model, model.default_layer.value)
+    assert engine_for(model, providers="cpu").method.name == "activation"

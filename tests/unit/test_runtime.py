@@ -1,0 +1,260 @@
+"""The runtime's own arithmetic: requests, areas, metadata, streams, retention, what is in an explanation."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from fsagn_onnx.errors import ExplainerError, FsagnError, ModelError, UsageError
+from fsagn_onnx.model import InputSpec
+from fsagn_onnx.model.geometry import Geometry, Window
+from fsagn_onnx.runtime import Failure, Session, Verifier
+from fsagn_onnx.runtime.answers import not_finite, predictions
+from fsagn_onnx.runtime.engine import Pass, read_metadata
+from fsagn_onnx.runtime.explanation import locate
+from fsagn_onnx.runtime.infill import MASK_FREE, infill
+from fsagn_onnx.runtime.metadata import ExplainerMetadata
+from fsagn_onnx.runtime.providers import wanted_providers
+from fsagn_onnx.runtime.request import filter_slots, fixed_area, passes, retention_at, sufficient_area
+from fsagn_onnx.runtime.stream import named_images, ordered_map, prepare, reduced
+
+SPEC = InputSpec("x", "NCHW", "RGB", (16, 16), 1.0, (0.0,) * 3, (1.0,) * 3, "stretch")
+METADATA = ExplainerMetadata(
+    format=1, tool="test", model_sha256="ab", layer="top", filters=10, encoder="shared", input=SPEC, labels=None,
+    areas=(0.1, 0.5), objective="budget", infills=("blur",), training={}, quality={},
+)  # fmt: skip
+
+
+def sum_model() -> onnx.ModelProto:
+    """Filter 0 is the sum of the colours, filter 1 is always 0."""
+    weight = np.zeros((2, 3, 1, 1), np.float32)
+    weight[0] = 1
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["top"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16, 16])],
+        [helper.make_tensor_value_info("top", TensorProto.FLOAT, ["N", 2, 16, 16])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("asked", "slots"),
+    [
+        ("top:3", (-1, -1, -1)), ("top:99", (-1,) * 10), ("all", tuple(range(10))), ("3, 7,3", (3, 7)), (4, (4,)),
+        ([2, -1, 2, -1], (2, -1, -1)),
+    ],
+)  # fmt: skip
+def test_filter_slots(asked: str | int | list[int], slots: tuple[int, ...]) -> None:
+    assert filter_slots(asked, METADATA) == slots
+
+
+@pytest.mark.parametrize("asked", ["top:0", "top:x", "best", "3,,4", "", "10", "-2", []])
+def test_wrong_filters(asked: str | list[int]) -> None:
+    with pytest.raises(UsageError, match="filter"):
+        filter_slots(asked, METADATA)
+
+
+def test_ids_are_cut_into_passes_but_slots_to_fill_stay_together() -> None:
+    assert [len(part) for part in passes(tuple(range(150)))] == [64, 64, 22]
+    assert list(passes((-1,) * 150)) == [(-1,) * 150]
+
+
+def test_fixed_area() -> None:
+    assert fixed_area("auto") is None
+    assert fixed_area("0.25") == fixed_area(0.25) == 0.25
+    for wrong in ("0", "1.01", "nan", "much"):
+        with pytest.raises(UsageError, match="area must be"):
+            fixed_area(wrong)
+
+
+curves = st.lists(st.floats(0, 1), min_size=5, max_size=5).map(sorted)
+AREAS = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+
+@given(curves)
+def test_the_sufficient_area_is_where_retention_reaches_the_target(curve: list[float]) -> None:
+    area = sufficient_area(AREAS, curve)
+    assert AREAS[0] <= area <= AREAS[-1]
+    target = 0.8 if max(curve) >= 0.8 else 0.8 * max(curve)
+    assert np.interp(area, AREAS, curve) >= target - 1e-6
+    if area > AREAS[0]:
+        assert np.interp(area - 1e-3, AREAS, curve) <= target + 1e-6
+
+
+@given(curves, st.floats(0.001, 1))
+def test_retention_between_the_grid_is_linear(curve: list[float], area: float) -> None:
+    assert retention_at(area, AREAS, curve) == pytest.approx(np.interp(area, [0, *AREAS, 1], [0, *curve, 1]), abs=1e-9)
+
+
+# Metadata
+
+
+def test_metadata_round_trip_and_every_broken_member_is_named() -> None:
+    assert ExplainerMetadata.from_json(METADATA.to_json()) == METADATA
+    members = json.loads(METADATA.to_json())
+    wrong = {"format": 0, "filters": 0, "encoder": "other", "areas": [0.5, 0.1], "labels": [1], "layer": "", "tool": 3}
+    for name, value in wrong.items():
+        with pytest.raises(ExplainerError, match=name):
+            ExplainerMetadata.from_json(json.dumps(members | {name: value}), "e.onnx")
+    with pytest.raises(ExplainerError, match="lacks quality"):
+        ExplainerMetadata.from_json(json.dumps({key: value for key, value in members.items() if key != "quality"}))
+    with pytest.raises(ExplainerError, match="unknown more"):
+        ExplainerMetadata.from_json(json.dumps(members | {"more": 1}))
+    with pytest.raises(ExplainerError, match="broken JSON"):
+        ExplainerMetadata.from_json("{")
+    with pytest.raises(ExplainerError, match="field 'std'"):
+        ExplainerMetadata.from_json(json.dumps(members | {"input": members["input"] | {"std": [0, 0, 0]}}))
+
+
+def test_read_metadata_of_what_is_no_explainer(tmp_path: Path) -> None:
+    onnx.save(sum_model(), tmp_path / "plain.onnx")
+    assert read_metadata(tmp_path / "plain.onnx") is None
+    with pytest.raises(ExplainerError, match=r"no file .*missing\.onnx"):
+        read_metadata(tmp_path / "missing.onnx")
+
+
+# Streams
+
+
+def test_ordered_map_keeps_order_and_looks_ahead_no_further_than_asked() -> None:
+    drawn: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(20):
+            drawn.append(number)
+            yield number
+
+    results = ordered_map(lambda number: number * number, source(), workers=2, ahead=3)
+    assert next(results) == 0
+    assert len(drawn) <= 4
+    assert list(results) == [number * number for number in range(1, 20)]
+
+
+def test_ordered_map_ends_its_threads_when_closed() -> None:
+    before = threading.active_count()
+    results = ordered_map(str, iter(range(1000)), workers=2, ahead=4)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_images_are_named_and_failures_are_values(tmp_path: Path) -> None:
+    array = np.zeros((4, 5, 3), np.uint8)
+    assert [name for name, _ in named_images([array, array])] == ["image-0", "image-1"]
+    assert [name for name, _ in named_images(array)] == ["image-0"]
+    with pytest.raises(UsageError, match="but got int"):
+        list(named_images([3]))  # type: ignore[list-item]
+    failure = prepare(("gone", tmp_path / "gone.png"), SPEC)
+    assert isinstance(failure, Failure)
+    assert "gone.png" in failure.message
+    assert isinstance(prepare(("gray", array[..., 0]), SPEC), Failure)
+
+
+def test_reduced_keeps_the_form() -> None:
+    small = reduced(np.zeros((1000, 10, 3), np.uint8), 100)
+    assert small.shape == (100, 1, 3)
+    image = np.zeros((3, 4, 3), np.uint8)
+    assert reduced(image, 100) is not image
+
+
+# Sessions, providers, retention
+
+
+def test_providers() -> None:
+    assert wanted_providers("cpu") == ("CPUExecutionProvider",)
+    with pytest.raises(UsageError, match="no provider 'nonsense'"):
+        wanted_providers("nonsense")
+
+
+def test_a_session_speaks_in_our_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        Session(sum_model(), threads=0)
+    with pytest.raises(ModelError, match="no such file"):
+        Session(tmp_path / "gone.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match=r"bad\.onnx: onnxruntime cannot load it"):
+        Session(tmp_path / "bad.onnx")
+    with Session(sum_model(), "cpu", 1) as session:
+        with pytest.raises(FsagnError, match="onnxruntime failed"):
+            session.run(None, {"x": np.zeros((1, 3, 8, 8), np.float32)})
+        double = session.run(None, {"x": np.ones((1, 3, 16, 16), np.float64)})["top"]
+    assert double[0, 0, 0, 0] == 3
+    with pytest.raises(FsagnError, match="closed"):
+        session.run(None, {})
+
+
+def test_measured_retention_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    masks = [rng.random((16, 16)) < share for share in (0.2, 0.5, 0.9)] + [np.ones((16, 16), bool)]
+    verifier = Verifier(sum_model(), "top", SPEC, infill_kind="mean", providers="cpu", batch_size=3)
+    measured = verifier.measure(pixels, masks, [0, 0, 0, 0])
+    whole = pixels.astype(np.float64).sum(axis=2)
+    for mask, r in zip(masks, measured, strict=True):
+        masked = np.where(mask[..., None], pixels, np.rint(pixels.mean(axis=(0, 1)))).astype(np.float64).sum(axis=2)
+        assert r == pytest.approx(1 - min(1, np.linalg.norm(masked - whole) / np.linalg.norm(whole)), abs=1e-5)
+    assert measured[-1] == 1
+    assert np.isnan(verifier.measure(pixels, masks[:1], [1])[0])
+    verifier.close()
+    with pytest.raises(ExplainerError, match="no node of 'g' makes it"):
+        Verifier(sum_model(), "other", SPEC)
+
+
+@pytest.mark.parametrize("kind", [*MASK_FREE, "inpaint"])
+@pytest.mark.parametrize("shape", [(40, 56, 3), (9, 5, 1), (1, 1, 3)])
+def test_infills_keep_form_and_seed(kind: str, shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mask = np.random.default_rng(1).random(shape[:2]) < 0.5
+    first, second = (infill(kind, image, mask, np.random.default_rng(3)) for _ in range(2))
+    assert first.shape == image.shape
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, second)
+    with pytest.raises(UsageError, match="no infill 'fog'"):
+        infill("fog", image, mask, np.random.default_rng(3))
+
+
+# Answers
+
+
+def test_predictions_by_form_and_range() -> None:
+    logits = np.array([[1.0, 3.0, 2.0]], np.float32)
+    best, second, _ = predictions({"maps": np.zeros((1, 3, 4, 4), np.float32), "y": logits}, 0, ("a", "b", "c"))
+    assert (best.index, best.label, second.title) == (1, "b", "c")
+    assert best.score == pytest.approx(np.exp(3) / np.exp([1, 2, 3]).sum())
+    (single,) = predictions({"y": np.array([[2.0]])}, 0, None)
+    assert (single.title, single.score) == ("class 0", pytest.approx(1 / (1 + np.exp(-2))))
+    assert predictions({"y": np.array([[0.2, 0.8]])}, 0, None)[0].score == pytest.approx(0.8)
+    assert predictions({"ids": np.array([[2]])}, 0, None) == ()
+
+
+def test_not_finite_names_the_outputs() -> None:
+    ones = np.ones((2, 1), np.float32)
+    broken = Pass({"y": np.array([[0.0], [np.nan]])}, np.zeros((2, 1), np.int64), ones, ones[:, :, None, None], None)
+    assert not_finite(broken, 0) == []
+    assert not_finite(broken, 1) == ["y"]
+    assert not_finite(replace(broken, filter_peaks=ones * np.inf), 0) == ["filter_peaks"]
+
+
+def test_box_and_centroid_lie_where_the_mask_does() -> None:
+    geometry = Geometry.from_windows((32, 64), (16, 16), Window(0, 0, 32, 64), Window(0, 0, 16, 16))
+    mask = np.zeros((16, 16), bool)
+    mask[4:6, 8:12] = True
+    box, centroid = locate(mask, geometry)
+    assert box == (32, 8, 48, 12)
+    assert centroid == (40.0, 10.0)
+    assert locate(np.zeros((16, 16), bool), geometry) == (None, None)
