@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from onnx import helper, version_converter
+from numpy.typing import NDArray
+from onnx import helper
 
 from .. import __version__
-from ..convert import convert
-from ..errors import CheckpointError, ExplainerError
+from ..data.images import list_images, read_image
+from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
-from .area import area_rank
+from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint, write_whole
 from .config import GeneratorConfig
-from .graph import FILTERS, OUTPUTS, SALIENCY, GeneratorGraph, GraphWriter
-from .network import Generated, Generator
+from .graph import FILTERS, OUTPUTS
+from .network import Generator
+from .proof import ExportReport, compare, picture_like, prove_same, run_graph
+from .variants import (
+    MIN_OPSET,
+    SubsetGraph,
+    at_opset,
+    check_preprocessing,
+    fix_request,
+    half_precision,
+    measure_loss,
+    preprocess_inside,
+    quantised,
+    subset,
+)
 
-MIN_OPSET = 18
-"""The first opset whose Resize takes axes, so that sizes stay constants whatever the batch."""
+MOST_CALIBRATION: Final = 100
+"""Images that calibrate a variant, at most; more are thinned out evenly."""
 
-
-@dataclass(frozen=True)
-class ExportReport:
-    """How far the written file is from the torch generator.
-
-    Attributes:
-        retention: largest absolute difference of predicted retention.
-        saliency: largest drop of the torch saliency along onnxruntime's order; 0 when the ranks agree but for ties.
-        outputs: largest relative difference of the model's own outputs from the plain model's; 0 without any.
-    """
-
-    retention: float
-    saliency: float
-    outputs: float
+UNSEEN: Final = 16
+"""Random fields on which half precision is compared where there are no images."""
 
 
 def load_generator(checkpoint: Checkpoint) -> Generator:
@@ -62,22 +63,6 @@ def load_generator(checkpoint: Checkpoint) -> Generator:
     return generator.eval()
 
 
-def _raised(model: Model) -> onnx.ModelProto:
-    """A copy of the model at opset 18 or later."""
-    if model.opset >= MIN_OPSET:
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model.proto)
-        return copy
-    try:
-        return version_converter.convert_version(model.proto, MIN_OPSET)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ExplainerError(
-            f"{model.path} is of opset {model.opset} and cannot be raised to {MIN_OPSET}: {reason}; "
-            f"export it again with opset {MIN_OPSET} or later"
-        ) from error
-
-
 def _own_base(model: Model) -> onnx.ModelProto:
     """A graph with the model's image input and nothing else."""
     spec = model.input_spec
@@ -93,25 +78,30 @@ def _free_batch(value: onnx.ValueInfoProto) -> None:
         dimension.dim_param = "N"
 
 
-def build_proto(model: Model, generator: Generator, metadata: ExplainerMetadata) -> onnx.ModelProto:
-    """The explainer's graph with its metadata.
+def build_graph(model: Model, generator: Generator, filters: tuple[int, ...] = ()) -> tuple[onnx.ModelProto, str]:
+    """The explainer's graph, float32, with the input ``filters``; without metadata.
 
     Args:
         model: the CNN.
         generator: the trained network, in eval mode.
-        metadata: what the file says about itself.
+        filters: ids of the filters that ``generator`` knows (see `subset`); empty: all. The graph counts them from 0.
+
+    Returns:
+        The graph, and the value name of the explained layer's feature map in it.
 
     Raises:
         ExplainerError: if the model's opset cannot be raised, or a name is taken.
     """
     shared = generator.config.encoder == "shared"
-    proto = _raised(model) if shared else _own_base(model)
+    source = str(model.path)
+    proto = at_opset(model.proto, max(model.opset, MIN_OPSET), source) if shared else _own_base(model)
     graph = proto.graph
     if any(value.name == FILTERS for value in graph.input):
         raise ExplainerError(f"{model.path} has an input named {FILTERS!r} of its own; rename it")
     sizes = {tap.value: model.layer(tap.value).shape[1:] for tap in generator.config.taps}
     taps = {name: (int(shape[0]), int(shape[1])) for name, shape in sizes.items()}
-    writer = GeneratorGraph(generator, taps, model.input_spec.name).write()
+    nodes = SubsetGraph(generator, taps, model.input_spec.name, filters)
+    writer = nodes.write()
     graph.node.extend(writer.nodes)
     graph.initializer.extend(writer.initializers)
     graph.input.append(helper.make_tensor_value_info(FILTERS, onnx.TensorProto.INT64, ["N", "K"]))
@@ -132,11 +122,12 @@ def build_proto(model: Model, generator: Generator, metadata: ExplainerMetadata)
     proto.ir_version = max(proto.ir_version, 8)
     proto.producer_name, proto.producer_version = "fsagn-onnx", __version__
     del proto.metadata_props[:]
-    helper.set_model_props(proto, {KEY: metadata.to_json()})
-    return proto
+    return proto, nodes.feature_map
 
 
-def make_metadata(model: Model, checkpoint: Checkpoint, quality: Mapping[str, Any] | None = None) -> ExplainerMetadata:
+def make_metadata(
+    model: Model, checkpoint: Checkpoint, quality: Mapping[str, Any] | None = None, variant: Variant | None = None
+) -> ExplainerMetadata:
     """What an explainer says about itself."""
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
@@ -154,11 +145,19 @@ def make_metadata(model: Model, checkpoint: Checkpoint, quality: Mapping[str, An
         infills=tuple(kind for kind, share in options["mix"].items() if share > 0),
         training={**checkpoint.description["training"], "held_out_infill": HELD_OUT},
         quality=dict(quality or {}),
+        variant=variant or Variant(),
     )
 
 
 def export_explainer(
-    model: Model | Path, checkpoint: Checkpoint | Path, out: Path, *, quality: Mapping[str, Any] | None = None
+    model: Model | Path,
+    checkpoint: Checkpoint | Path,
+    out: Path,
+    *,
+    quality: Mapping[str, Any] | None = None,
+    variant: Variant | None = None,
+    opset: int | None = None,
+    calibrate: Sequence[str | Path] = (),
 ) -> ExportReport:
     """Write the explainer file of a trained generator; it appears whole and proven, or not at all.
 
@@ -167,14 +166,18 @@ def export_explainer(
         checkpoint: the trained generator.
         out: where the file goes.
         quality: measured figures for the metadata.
+        variant: precision, preprocessing inside, fixed request; the plain file unless told.
+        opset: of the file, 18 or later; the model's own (at least 18) unless told.
+        calibrate: images for lower precision; the checkpoint's training images unless told.
 
     Returns:
-        How far onnxruntime on the file is from the torch generator.
+        How far onnxruntime on the float32 graph is from the torch generator, and what lower precision loses.
 
     Raises:
         CheckpointError: if the checkpoint is damaged or of another model.
         ExplainerError: if the file would not compute what the torch generator does.
         OutputError: if it cannot be written.
+        UsageError: a filter or opset that does not exist, or no calibration images.
     """
     model = model if isinstance(model, Model) else load_model(model)
     source = checkpoint if isinstance(checkpoint, Path) else "the checkpoint"
@@ -185,104 +188,76 @@ def export_explainer(
             f"expected sha256 {str(checkpoint.description.get('model_sha256'))[:12]}..., "
             f"but got {model.sha256[:12]}...; give the model it was trained for"
         )
+    variant = variant or Variant()
     generator = load_generator(checkpoint)
-    proto = build_proto(model, generator, make_metadata(model, checkpoint, quality))
+    if variant.filters:
+        generator = subset(generator, variant.filters)
+    proto, feature_map = build_graph(model, generator, variant.filters)
+    if opset is not None:
+        proto = at_opset(proto, opset, str(model.path))
+    report = compare(proto.SerializeToString(), model, generator)
+    if variant.precision != "fp32":
+        batch = _calibration(model, checkpoint, calibrate, needed=variant.precision == "int8")
+        proto, loss = _lowered(proto, feature_map, model, generator, batch, variant.precision)
+        variant, report = replace(variant, loss=loss), replace(report, loss=loss)
+    proto = _fitted_out(proto, model, variant)
+    helper.set_model_props(proto, {KEY: make_metadata(model, checkpoint, quality, variant).to_json()})
     onnx.checker.check_model(proto, full_check=True)
-    content = proto.SerializeToString()
-    report = compare(content, model, generator)
-    write_whole(out, content)
+    write_whole(out, proto.SerializeToString())
     return report
 
 
-def _picture_like(shape: tuple[int, ...], seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Smooth random fields of about unit size: nearer to a picture than white noise."""
-    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
-    smooth = torch.nn.functional.avg_pool2d(noise.reshape(-1, 1, *shape[-2:]), 9, stride=1, padding=4)
-    return (smooth * 5).reshape(shape).numpy()
+def _lowered(
+    proto: onnx.ModelProto, feature_map: str, model: Model, generator: Generator, batch: Any, precision: str
+) -> tuple[onnx.ModelProto, dict[str, float]]:
+    """The graph at a lower precision, and what is lost."""
+    spec = model.input_spec
+    shared = generator.config.encoder == "shared"
+    if precision == "fp16":
+        low = half_precision(proto)
+    else:
+        own_outputs = [value.name for value in model.proto.graph.output] if shared else []
+        low = quantised(proto, spec.name, feature_map, own_outputs, batch)
+    return low, measure_loss(proto.SerializeToString(), low.SerializeToString(), batch, spec.name, run_graph)
 
 
-def _torch_outputs(model: Model, generator: Generator, batch: Any, filters: Any) -> Generated:
-    config = generator.config
-    inputs = {"image": torch.from_numpy(batch)}
-    with torch.no_grad():
-        if config.encoder == "shared":
-            inputs |= convert(model, [tap.value for tap in config.taps], check=False)(inputs["image"])
-        result: Generated = generator(inputs, torch.from_numpy(filters))
-    return result
+def _fitted_out(proto: onnx.ModelProto, model: Model, variant: Variant) -> onnx.ModelProto:
+    """The graph with its request and preprocessing inside, proven against the one without."""
+    if variant.slots is None and not variant.preprocessing:
+        return proto
+    spec = model.input_spec
+    final = onnx.ModelProto()
+    final.CopyFrom(proto)
+    slots = variant.slots
+    if slots is not None:
+        fix_request(final, variant, spec.name)
+        slots = slots if variant.top else tuple(range(len(slots)))
+    if variant.preprocessing:
+        check_preprocessing(spec, final, lambda content, feeds: list(run_graph(content, feeds).values()))
+        final = preprocess_inside(final, spec)
+    free, content = proto.SerializeToString(), final.SerializeToString()
+    prove_same(free, content, spec, slots, pixels=variant.preprocessing)
+    return final
 
 
-def _session(content: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+def _calibration(
+    model: Model, checkpoint: Checkpoint, images: Sequence[str | Path], *, needed: bool
+) -> NDArray[np.float32]:
+    """Preprocessed images to calibrate on: those given, else training images that are still there."""
+    known = [Path(path) for path in checkpoint.description.get("calibration", ())]
+    paths: Iterable[Path] = list_images(images) if images else (path for path in known if path.is_file())
+    found = list(paths)
+    if images and not found:
+        raise UsageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
+    if not found and needed:
+        missing = f"the {len(known)} that it names are gone" if known else "it names none"
+        raise UsageError(
+            f"int8 is calibrated on images, and the checkpoint has none ({missing}): give --calibrate IMAGES"
+        )
+    if not found:
+        return picture_like(UNSEEN, model.input_spec, seed=1)
+    places = np.linspace(0, len(found) - 1, min(len(found), MOST_CALIBRATION)).round().astype(int)
+    return np.stack([model.input_spec.preprocess(read_image(found[place]))[0] for place in places])
 
 
-def compare(content: bytes, model: Model, generator: Generator) -> ExportReport:
-    """Compare an explainer in onnxruntime with the torch generator and the plain model.
-
-    Raises:
-        ExplainerError: naming the output that differs, and by how much.
-    """
-    config, spec = generator.config, model.input_spec
-    channels = (spec.channels, *spec.size)
-    images = _picture_like((3, *channels), seed=0)
-    if spec.layout == "NHWC":
-        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    filters = np.array([[-1, 0, -1], [config.filters - 1, -1, -1], [-1, -1, -1]], dtype=np.int64)
-    session = _session(content)
-    names = [output.name for output in session.get_outputs()]
-    results = dict(zip(names, session.run(None, {spec.name: images, FILTERS: filters}), strict=True))
-    expected = _torch_outputs(model, generator, images, filters)
-    if not np.array_equal(results[OUTPUTS[0]], expected.filter_ids.numpy()):
-        near_tie = np.abs(results[OUTPUTS[1]] - expected.filter_peaks.numpy()).max()
-        if near_tie > 1e-3 * max(1.0, float(expected.filter_peaks.abs().max())):
-            raise ExplainerError(f"export: {OUTPUTS[0]} of the file differs from the torch generator's; report this")
-        expected = _torch_outputs(model, generator, images, results[OUTPUTS[0]])
-    report = ExportReport(
-        retention=float(np.abs(results[OUTPUTS[3]] - expected.retention.numpy()).max()),
-        saliency=order_gap(results[OUTPUTS[2]], expected.saliency),
-        outputs=_model_difference(model, images, results) if config.encoder == "shared" else 0.0,
-    )
-    for name, figure, limit in (
-        (OUTPUTS[3], report.retention, 1e-4),
-        (OUTPUTS[2], report.saliency, 1e-3),
-        ("the model's outputs", report.outputs, 1e-4),
-    ):
-        if not figure <= limit:
-            raise ExplainerError(
-                f"export: {name} in onnxruntime differ by {figure:.2g} from torch (allowed {limit:g}); no file written"
-            )
-    return report
-
-
-def order_gap(rank: Any, saliency: torch.Tensor) -> float:
-    """Largest rise of the torch saliency along onnxruntime's order, in standard deviations; 0 = same but for ties."""
-    flat = saliency.flatten(-2)
-    order = torch.from_numpy(np.ascontiguousarray(rank)).flatten(-2).argsort(dim=-1)
-    along = flat.gather(-1, order)
-    spread = flat.std(dim=-1, keepdim=True).clamp_min(1e-6)
-    return float(((along[..., 1:] - along[..., :-1]).clamp_min(0) / spread).max())
-
-
-def _model_difference(model: Model, images: Any, results: dict[str, Any]) -> float:
-    plain = _session(model.proto.SerializeToString())
-    worst = 0.0
-    for output, value in zip(plain.get_outputs(), plain.run(None, {model.input_spec.name: images}), strict=True):
-        if value.dtype.kind == "f":
-            scale = max(float(np.abs(value).max()), 1e-12)
-            worst = max(worst, float(np.abs(value - results[output.name]).max()) / scale)
-    return worst
-
-
-__all__ = [
-    "SALIENCY",
-    "ExportReport",
-    "GraphWriter",
-    "area_rank",
-    "build_proto",
-    "compare",
-    "export_explainer",
-    "load_generator",
-    "make_metadata",
-    "order_gap",
-]
+__all__ = ["ExportReport", "build_graph", "export_explainer", "load_generator", "make_metadata"]

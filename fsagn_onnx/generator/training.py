@@ -28,6 +28,8 @@ from .step import Stepper
 
 LOG_EVERY = 10
 WARM_UP = 0.05
+CALIBRATION = 64
+"""Training images that the checkpoint names, at most, so that an int8 export can be calibrated on them."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ class Trainer:
             "generator": self.config.to_dict(),
             "options": self.options.to_dict(),
             "images": fingerprint(self.pool.paths),
+            "calibration": [str(path.absolute()) for path in self.pool.paths[:: len(self.pool) // CALIBRATION + 1]],
             "step": self.step,
             "running": self.running,
             "training": {

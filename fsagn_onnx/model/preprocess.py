@@ -73,7 +73,7 @@ class InputSpec:
                 )
         if not all(number > 0 for number in self.std):
             raise ModelError(f"input spec: field 'std' must be > 0, but got {list(self.std)}")
-        _parse_resize(self.resize)
+        parse_resize(self.resize)
 
     @property
     def channels(self) -> int:
@@ -138,7 +138,7 @@ class InputSpec:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ModelError(f"an image must be uint8 RGB (H, W, 3), but got {image.dtype} {image.shape}")
         original = (image.shape[0], image.shape[1])
-        policy, number = _parse_resize(self.resize)
+        policy, number = parse_resize(self.resize)
         source, target = Window(0, 0, *original), Window(0, 0, *self.size)
         if policy == "crop":
             source = crop_window(original, self.size, number)
@@ -205,7 +205,7 @@ def _size(found: object) -> tuple[int, int]:
     return (found[0], found[1])  # type: ignore[index]
 
 
-def _parse_resize(resize: str) -> tuple[str, float]:
+def parse_resize(resize: str) -> tuple[str, float]:
     """("stretch", 0), ("crop", fraction in (0, 1]) or ("letterbox", pad value in 0..255)."""
     policy, _, text = resize.partition(":")
     if resize == "stretch":

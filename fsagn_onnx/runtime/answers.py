@@ -9,11 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import FILL, EngineMetadata, Pass
+from .engine import EngineMetadata, Pass
 from .explanation import Explanation, FilterExplanation, Prediction, locate
 from .masks import pixel_mask
 from .request import DEFAULT_AREA, retention_at, sufficient_area
 from .stream import Prepared
+from .variant import FILL
 from .verify import Verifier
 
 ANSWERS: Final = 5

@@ -21,15 +21,13 @@ from ..model.preprocess import InputSpec
 from ..model.reading import check_external_data, read_proto
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
+from .variant import FILL, check_request, pick
 
 Array = NDArray[Any]
 
 FILTERS: Final = "filters"
 RESULTS: Final = ("filter_ids", "filter_peaks", "area_rank", "retention")
 """The explainer's own outputs, in the order of the contract."""
-
-FILL: Final = -1
-"""A slot of `filters` that asks for the strongest filter not asked for by id; in `filter_ids`: nothing was left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,20 +131,23 @@ class FileEngine:
     def _check_ports(self) -> None:
         inputs = {port.name: port for port in self._session.inputs}
         outputs = {port.name: port for port in self._session.outputs}
-        wanted = {self.metadata.input.name, FILTERS}
+        variant = self.metadata.variant
+        wanted = {self.metadata.input.name} | ({FILTERS} if variant.slots is None else set())
         if set(inputs) != wanted:
             raise self._broken(f"inputs must be {_names(wanted)}, but are {_names(inputs)}")
         if missing := [name for name in RESULTS if name not in outputs]:
             raise self._broken(f"outputs must include {_names(RESULTS)}, but {_names(missing)} is missing")
         image = inputs[self.metadata.input.name]
-        _check(self, image, len(self._sample_shape) + 1, floating=True)
+        _check(self, image, len(self._sample_shape) + 1, "uint8" if variant.preprocessing else "floating point")
         for port, rank in (
-            (inputs[FILTERS], 2),
+            *((inputs[name], 2) for name in wanted & {FILTERS}),
             *zip((outputs[name] for name in RESULTS), (2, 2, 4, 3), strict=True),
         ):
-            _check(self, port, rank, floating=port.name in RESULTS[1:])
+            _check(self, port, rank, "floating point" if port.name in RESULTS[1:] else "int64")
         declared = image.shape[1:]
-        if any(a is not None and a != b for a, b in zip(declared, self._sample_shape, strict=True)):
+        if not variant.preprocessing and any(
+            a is not None and a != b for a, b in zip(declared, self._sample_shape, strict=True)
+        ):
             raise self._broken(f"input '{image.name}' is {declared} per image, its metadata says {self._sample_shape}")
         grid_areas = outputs["retention"].shape[2]
         if grid_areas is not None and grid_areas != len(self.metadata.areas):
@@ -170,15 +171,35 @@ class FileEngine:
                 digest.update(block)
         return digest.hexdigest()
 
-    def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
-        """Explain filters (N, K) of a preprocessed batch (N, ...).
+    def check_request(self, slots: tuple[int, ...]) -> None:
+        """Refuse what a file with a fixed request cannot answer.
+
+        Raises:
+            UsageError: naming what the file answers.
+        """
+        check_request(slots, self.metadata.variant, str(self.path))
+
+    def run(self, batch: Array, filters: NDArray[np.int64]) -> Pass:
+        """Explain filters (N, K) of a preprocessed batch (N, ...), or of pixels where the file preprocesses.
 
         Raises:
             FsagnError: onnxruntime failed, for example for want of memory.
+            UsageError: filters that a file with a fixed request does not answer.
         """
-        feeds: dict[str, Array] = {self.metadata.input.name: batch, FILTERS: filters}
+        fixed = self.metadata.variant.slots is not None
+        feeds: dict[str, Array] = {self.metadata.input.name: batch}
+        if fixed:
+            for row in np.unique(filters, axis=0):
+                self.check_request(tuple(row.tolist()))
+        else:
+            feeds[FILTERS] = filters
         computed = self._session.run((*self._model_outputs, *RESULTS), feeds)
         ids, peaks, rank, retention = (computed.pop(name) for name in RESULTS)
+        if fixed:
+            places = pick(ids, peaks, filters)
+            rows, safe = np.arange(len(ids))[:, None], np.maximum(places, 0)
+            ids = np.where(places < 0, FILL, ids[rows, safe])
+            peaks, rank, retention = peaks[rows, safe], rank[rows, safe], retention[rows, safe]
         return Pass(
             outputs=computed,
             filter_ids=ids,
@@ -215,11 +236,10 @@ def _names(names: Sequence[str] | set[str] | Mapping[str, Any]) -> str:
     return ", ".join(f"'{name}'" for name in (sorted(names) if isinstance(names, set) else names))
 
 
-def _check(engine: FileEngine, port: Port, rank: int, *, floating: bool) -> None:
+def _check(engine: FileEngine, port: Port, rank: int, expected: str) -> None:
     dtype = DTYPES.get(port.dtype)
-    fits = dtype is not None and (np.issubdtype(dtype, np.floating) if floating else dtype is np.int64)
-    if not fits or len(port.shape) != rank:
-        expected = "floating point" if floating else "int64"
+    kind = {"floating point": np.floating, "int64": np.int64, "uint8": np.uint8}[expected]
+    if dtype is None or not np.issubdtype(dtype, kind) or len(port.shape) != rank:
         raise engine._broken(
             f"'{port.name}' must be {expected} of rank {rank}, but is {port.dtype} of rank {len(port.shape)}"
         )

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ExplainerError, ImageError, UsageError
 from ..model.graph import Model
 from .answers import Answering, merge, not_finite
-from .engine import Engine, EngineMetadata, FileEngine
+from .engine import Engine, EngineMetadata, FileEngine, Pass
 from .explanation import Explanation
 from .request import filter_slots, fixed_area, passes
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
@@ -119,6 +120,8 @@ class Explainer:
             An iterator of an explanation or a failure per image, in order.
         """
         slots = filter_slots(filters, self.metadata)
+        if isinstance(self.engine, FileEngine):
+            self.engine.check_request(slots)
         asked_area = fixed_area(area)
         if batch_size < 1:
             raise UsageError(f"batch size must be at least 1, but got {batch_size}")
@@ -130,8 +133,10 @@ class Explainer:
         return self._results(images, answering, images_per_pass)
 
     def _results(self, images: Images, answering: Answering, images_per_pass: int) -> Iterator[Explanation | Failure]:
-        spec = self.metadata.input
-        prepared = ordered_map(lambda named: prepare(named, spec), named_images(images), DECODERS, images_per_pass)
+        spec, raw = self.metadata.input, self._takes_pixels
+        prepared = ordered_map(
+            lambda named: prepare(named, spec, raw=raw), named_images(images), DECODERS, images_per_pass
+        )
         try:
             while batch := list(islice(prepared, images_per_pass)):
                 yield from self._explain_batch(batch, answering)
@@ -142,26 +147,29 @@ class Explainer:
 
     def _explain_batch(self, batch: Iterable[Prepared | Failure], answering: Answering) -> list[Explanation | Failure]:
         results = list(batch)
-        ready = [item for item in results if isinstance(item, Prepared)]
-        if not ready:
-            return [item for item in results if isinstance(item, Failure)]
-        values = np.stack([item.values for item in ready])
-        computed = merge(
-            [
-                self.engine.run(values, np.tile(np.asarray(part, dtype=np.int64), (len(ready), 1)))
-                for part in passes(answering.slots)
-            ]
-        )
-        place = {id(item): n for n, item in enumerate(ready)}
-        answers: list[Explanation | Failure] = []
-        for item in results:
-            if isinstance(item, Failure):
-                answers.append(item)
-            elif broken := not_finite(computed, place[id(item)]):
-                answers.append(Failure(item.name, _not_finite_message(item.name, broken)))
-            else:
-                answers.append(answering.explanation(item, computed, place[id(item)]))
-        return answers
+        alike: dict[tuple[int, ...], list[int]] = {}  # images of one size go together
+        for place, item in enumerate(results):
+            if isinstance(item, Prepared):
+                alike.setdefault(item.values.shape, []).append(place)
+        answers: list[Explanation | Failure | None] = [None if isinstance(i, Prepared) else i for i in results]
+        for places in alike.values():
+            ready = [item for place in places if isinstance(item := results[place], Prepared)]
+            computed = self._compute(np.stack([item.values for item in ready]), answering)
+            for n, (place, item) in enumerate(zip(places, ready, strict=True)):
+                if broken := not_finite(computed, n):
+                    answers[place] = Failure(item.name, _not_finite_message(item.name, broken))
+                else:
+                    answers[place] = answering.explanation(item, computed, n)
+        return [answer for answer in answers if answer is not None]
+
+    def _compute(self, values: NDArray[Any], answering: Answering) -> Pass:
+        """All slots of a batch."""
+        parts = [np.tile(np.asarray(part, dtype=np.int64), (len(values), 1)) for part in passes(answering.slots)]
+        return merge([self.engine.run(values, part) for part in parts])
+
+    @property
+    def _takes_pixels(self) -> bool:
+        return isinstance(self.engine, FileEngine) and self.engine.metadata.variant.preprocessing
 
     def _check_model(self, model: Model) -> None:
         if model.sha256 != self.metadata.model_sha256:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from ..errors import ExplainerError, FsagnError
 from ..model.preprocess import InputSpec
+from .variant import Variant
 
 FORMAT: Final = 1
 """The newest format of explainer files that this version reads, and the one that it writes."""
@@ -40,6 +41,7 @@ class ExplainerMetadata:
         infills: the infills of the training.
         training: summary of the training.
         quality: measured quality.
+        variant: in what the file differs from the plain one; files without the member are plain.
     """
 
     format: int
@@ -55,11 +57,12 @@ class ExplainerMetadata:
     infills: tuple[str, ...]
     training: Mapping[str, Any]
     quality: Mapping[str, Any]
+    variant: Variant = field(default_factory=Variant)
 
     def to_json(self) -> str:
         """The text of the metadata key `fsagn`: one JSON object without NaN."""
-        members = {field.name: getattr(self, field.name) for field in fields(self)}
-        members["input"] = self.input.to_dict()
+        members = {member.name: getattr(self, member.name) for member in fields(self)}
+        members["input"], members["variant"] = self.input.to_dict(), self.variant.to_dict()
         for name in ("training", "quality"):
             members[name] = dict(members[name])
         return json.dumps(members, ensure_ascii=False, allow_nan=False)
@@ -78,8 +81,8 @@ class ExplainerMetadata:
         """
         members = _json_object(text, source)
         _check_format(members, source)
-        known = {field.name for field in fields(cls)}
-        if missing := sorted(known - members.keys()):
+        known = {member.name for member in fields(cls)}
+        if missing := sorted(known - {"variant"} - members.keys()):
             raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' lacks {', '.join(missing)}")
         if unknown := sorted(members.keys() - known):
             raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' has the unknown {', '.join(unknown)}")
@@ -105,7 +108,15 @@ class ExplainerMetadata:
             infills=member.texts("infills"),
             training=member("training", dict, "an object"),
             quality=member("quality", dict, "an object"),
+            variant=_variant(members, source),
         )
+
+
+def _variant(members: dict[str, Any], source: str) -> Variant:
+    value = members.get("variant", {})
+    if not isinstance(value, dict):
+        raise ExplainerError(f"{source}: metadata '{KEY}': variant must be an object, but is {value!r:.60}")
+    return Variant.from_dict(value, source)
 
 
 def _json_object(text: str, source: str) -> dict[str, Any]:

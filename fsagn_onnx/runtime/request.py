@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..errors import UsageError
-from .engine import FILL, EngineMetadata
+from .engine import EngineMetadata
+from .metadata import ExplainerMetadata
+from .variant import FILL
 
 FILTERS_PER_PASS: Final = 64
 """So many filters asked for by id go through the graph at a time."""
@@ -27,21 +29,23 @@ def filter_slots(filters: str | int | Sequence[int], metadata: EngineMetadata) -
         metadata: names the layer and its number of filters.
 
     Returns:
-        Slots without repeated ids; ``top:K`` gives at most as many as the layer has filters.
+        Slots without repeated ids; ``top:K`` gives at most as many as the layer has (or the file answers) filters.
+        Of a file with a fixed set, ``all`` is that set.
 
     Raises:
         UsageError: a text of another form, an id out of range, or nothing asked for.
     """
     count = metadata.filters
+    fixed = metadata.variant.slots if isinstance(metadata, ExplainerMetadata) else None
     if isinstance(filters, str):
         text = filters.strip()
         if text == "all":
-            return tuple(range(count))
+            return tuple(range(count)) if fixed is None else fixed
         if text.startswith("top:"):
             asked = _whole(text.removeprefix("top:"), filters)
             if asked < 1:
                 raise UsageError(f"filters must ask for at least one, but got '{filters}'")
-            return (FILL,) * min(asked, count)
+            return (FILL,) * min(asked, count if fixed is None else len(fixed))
         slots = [_whole(part, filters) for part in text.split(",")]
     else:
         slots = [filters] if isinstance(filters, int) else [int(slot) for slot in filters]

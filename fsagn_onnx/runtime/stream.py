@@ -53,7 +53,7 @@ class Prepared:
         path: the file, or None for an array.
         preview: uint8 (h', w', 3) RGB, the image reduced to at most `PREVIEW_EDGE`.
         pixels: uint8 (H, W, c), fitted to the model's input.
-        values: float32, the normalised pixels in the model's layout.
+        values: what the engine takes: float32, the normalised pixels in the model's layout; or (``raw``) the image.
         geometry: from the model's input to the original.
     """
 
@@ -61,7 +61,7 @@ class Prepared:
     path: Path | None
     preview: Pixels
     pixels: Pixels
-    values: NDArray[np.float32]
+    values: NDArray[Any]
     geometry: Geometry
 
 
@@ -87,13 +87,13 @@ def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
             raise UsageError(f"images must be paths or uint8 arrays (H, W, 3), but got {type(single).__name__}")
 
 
-def prepare(named: tuple[str, Path | Pixels], spec: InputSpec) -> Prepared | Failure:
-    """Decode one image and fit it to the model's input."""
+def prepare(named: tuple[str, Path | Pixels], spec: InputSpec, *, raw: bool = False) -> Prepared | Failure:
+    """Decode one image and fit it to the model's input; ``raw``: the engine takes the image as it is."""
     name, source = named
     try:
         image = read_image(source) if isinstance(source, Path) else _checked_array(name, source)
         pixels, geometry = spec.fit(image)
-        values = np.asarray(spec.normalise(pixels), dtype=np.float32)
+        values = image if raw else np.asarray(spec.normalise(pixels), dtype=np.float32)
     except FsagnError as error:
         return Failure(name, str(error))
     path = source if isinstance(source, Path) else None

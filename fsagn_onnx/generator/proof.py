@@ -1,0 +1,144 @@
+"""Proves an explainer file: onnxruntime against the torch generator and the plain model, before it gets its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from ..convert import convert
+from ..errors import ExplainerError
+from ..model import InputSpec, Model
+from .graph import FILTERS, OUTPUTS
+from .network import Generated, Generator
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """How far the written file is from the torch generator.
+
+    Attributes:
+        retention: largest absolute difference of predicted retention.
+        saliency: largest drop of the torch saliency along onnxruntime's order; 0 when the ranks agree but for ties.
+        outputs: largest relative difference of the model's own outputs from the plain model's; 0 without any.
+        loss: what a variant of lower precision loses against the float32 file, see `measure_loss`; empty for float32.
+    """
+
+    retention: float
+    saliency: float
+    outputs: float
+    loss: Mapping[str, float] = field(default_factory=dict)
+
+
+def picture_like(count: int, spec: InputSpec, seed: int) -> NDArray[np.float32]:
+    """Smooth random fields of about unit size, in the model's layout: nearer to a picture than white noise."""
+    shape = (count, spec.channels, *spec.size)
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+    smooth = torch.nn.functional.avg_pool2d(noise.reshape(-1, 1, *shape[-2:]), 9, stride=1, padding=4)
+    fields: NDArray[np.float32] = (smooth * 5).reshape(shape).numpy()
+    return fields if spec.layout == "NCHW" else np.ascontiguousarray(fields.transpose(0, 2, 3, 1))
+
+
+def _torch_outputs(model: Model, generator: Generator, batch: Any, filters: Any) -> Generated:
+    config = generator.config
+    inputs = {"image": torch.from_numpy(batch)}
+    with torch.no_grad():
+        if config.encoder == "shared":
+            inputs |= convert(model, [tap.value for tap in config.taps], check=False)(inputs["image"])
+        result: Generated = generator(inputs, torch.from_numpy(filters))
+    return result
+
+
+def run_graph(content: bytes, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    """All outputs of a graph on the CPU; feeds that it has no input for are left out."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    wanted = {port.name: feeds[port.name] for port in session.get_inputs()}
+    return dict(zip([port.name for port in session.get_outputs()], session.run(None, wanted), strict=True))
+
+
+def compare(content: bytes, model: Model, generator: Generator) -> ExportReport:
+    """Compare an explainer in onnxruntime with the torch generator and the plain model.
+
+    Raises:
+        ExplainerError: naming the output that differs, and by how much.
+    """
+    config, spec = generator.config, model.input_spec
+    images = picture_like(3, spec, seed=0)
+    filters = np.array([[-1, 0, -1], [config.filters - 1, -1, -1], [-1, -1, -1]], dtype=np.int64)
+    results = run_graph(content, {spec.name: images, FILTERS: filters})
+    expected = _torch_outputs(model, generator, images, filters)
+    if not np.array_equal(results[OUTPUTS[0]], expected.filter_ids.numpy()):
+        near_tie = np.abs(results[OUTPUTS[1]] - expected.filter_peaks.numpy()).max()
+        if near_tie > 1e-3 * max(1.0, float(expected.filter_peaks.abs().max())):
+            raise ExplainerError(f"export: {OUTPUTS[0]} of the file differs from the torch generator's; report this")
+        expected = _torch_outputs(model, generator, images, results[OUTPUTS[0]])
+    report = ExportReport(
+        retention=float(np.abs(results[OUTPUTS[3]] - expected.retention.numpy()).max()),
+        saliency=order_gap(results[OUTPUTS[2]], expected.saliency),
+        outputs=_model_difference(model, images, results) if config.encoder == "shared" else 0.0,
+    )
+    for name, figure, limit in (
+        (OUTPUTS[3], report.retention, 1e-4),
+        (OUTPUTS[2], report.saliency, 1e-3),
+        ("the model's outputs", report.outputs, 1e-4),
+    ):
+        if not figure <= limit:
+            raise ExplainerError(
+                f"export: {name} in onnxruntime differ by {figure:.2g} from torch (allowed {limit:g}); no file written"
+            )
+    return report
+
+
+def order_gap(rank: Any, saliency: torch.Tensor) -> float:
+    """Largest rise of the torch saliency along onnxruntime's order, in standard deviations; 0 = same but for ties."""
+    flat = saliency.flatten(-2)
+    order = torch.from_numpy(np.ascontiguousarray(rank)).flatten(-2).argsort(dim=-1)
+    along = flat.gather(-1, order)
+    spread = flat.std(dim=-1, keepdim=True).clamp_min(1e-6)
+    return float(((along[..., 1:] - along[..., :-1]).clamp_min(0) / spread).max())
+
+
+def _model_difference(model: Model, images: Any, results: dict[str, Any]) -> float:
+    worst = 0.0
+    for name, value in run_graph(model.proto.SerializeToString(), {model.input_spec.name: images}).items():
+        if value.dtype.kind == "f":
+            scale = max(float(np.abs(value).max()), 1e-12)
+            worst = max(worst, float(np.abs(value - results[name]).max()) / scale)
+    return worst
+
+
+def prove_same(free: bytes, final: bytes, spec: InputSpec, slots: tuple[int, ...] | None, *, pixels: bool) -> None:
+    """Compare a file with a fixed request, or with preprocessing inside, with the file that it was made from.
+
+    Args:
+        free: the explainer with the input ``filters`` and a preprocessed image.
+        final: the file to prove.
+        spec: the model's input.
+        slots: the request inside ``final``, counted as ``free`` counts filters; None: it has the input ``filters``.
+        pixels: ``final`` takes uint8 images.
+
+    Raises:
+        ExplainerError: other filters, or areas that overlap by less than .9.
+    """
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (spec.size[0] // 8 + 1, spec.size[1] // 8 + 1, 3), dtype=np.uint8)
+    picture = np.ascontiguousarray(coarse.repeat(8, axis=0).repeat(8, axis=1))
+    batch = spec.preprocess(picture)[0][None]
+    asked = np.array([slots or (-1,) * 3], dtype=np.int64)
+    expected = run_graph(free, {spec.name: batch, FILTERS: asked})
+    got = run_graph(final, {spec.name: picture[None] if pixels else batch, FILTERS: asked})
+    a, b = expected[OUTPUTS[2]] <= 0.2, got[OUTPUTS[2]] <= 0.2
+    overlap = float((a & b).sum() / max((a | b).sum(), 1)) if a.shape == b.shape else 0.0
+    peaks = np.allclose(expected[OUTPUTS[1]], got[OUTPUTS[1]], rtol=0.05, atol=0.05)
+    if overlap < 0.9 or not peaks:
+        raise ExplainerError(
+            f"export: the variant answers otherwise than the file it is made from (areas overlap by {overlap:.2f}, "
+            f"peaks {'agree' if peaks else 'differ'}); no file written; report this"
+        )

@@ -1,0 +1,134 @@
+"""A request fixed inside the file: some filters only (smaller tables), or the K strongest; no second input."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from ...errors import UsageError
+from ...runtime.variant import Variant
+from ..config import GeneratorConfig
+from ..encoder import Encoded, OwnEncoder, SharedEncoder
+from ..graph import FILTERS, OUTPUTS, PREFIX, GeneratorGraph
+from ..network import Generator
+
+LOCAL_IDS = f"{PREFIX}local_ids"
+"""Filter ids counted within the subset."""
+
+
+class SubsetEncoder(SharedEncoder):
+    """The CNN's taps, of the explained layer some filters only as feature map."""
+
+    def __init__(self, config: GeneratorConfig, filters: tuple[int, ...]) -> None:
+        super().__init__(config)
+        self._filters = list(filters)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Encoded:
+        """As for all filters; the trunk still sees every channel."""
+        encoded = super().forward(inputs)
+        return encoded._replace(feature_map=encoded.feature_map[:, self._filters])
+
+
+def subset(generator: Generator, filters: tuple[int, ...]) -> Generator:
+    """A generator of some filters only, numbered 0.. in the order given; its tables hold nothing else.
+
+    Args:
+        generator: of all C filters, in eval mode; not changed.
+        filters: their ids, each in 0..C-1.
+
+    Raises:
+        UsageError: an id that the layer does not have.
+    """
+    count = generator.config.filters
+    if wrong := [k for k in filters if not 0 <= k < count]:
+        raise UsageError(f"no filter {wrong[0]}: layer '{generator.config.layer}' has {count} filters, 0..{count - 1}")
+    chosen = torch.tensor(filters)
+    small = copy.deepcopy(generator)
+    small.config = replace(small.config, filters=len(filters))
+    small.embedding = _rows(small.embedding, chosen)
+    small.alpha = _rows(small.alpha, chosen)
+    if isinstance(small.encoder, SharedEncoder):
+        encoder = SubsetEncoder(small.config, filters)
+        encoder.load_state_dict(small.encoder.state_dict())
+        small.encoder = encoder
+    if isinstance(small.encoder, OwnEncoder):
+        head = small.encoder.to_feature_map
+        head.weight = nn.Parameter(head.weight.detach()[chosen])
+        if head.bias is not None:
+            head.bias = nn.Parameter(head.bias.detach()[chosen])
+        small.encoder.register_buffer("unit", small.encoder.get_buffer("unit")[:, chosen])
+    return small.eval()
+
+
+def _rows(table: nn.Embedding, chosen: Tensor) -> nn.Embedding:
+    return nn.Embedding(len(chosen), table.embedding_dim, _weight=table.weight.detach()[chosen])
+
+
+class SubsetGraph(GeneratorGraph):
+    """The generator's nodes, which read some channels of the explained layer only; remembers the feature map's name.
+
+    Args:
+        generator: what `subset` gave, or one of all filters.
+        taps: see `GeneratorGraph`.
+        image: see `GeneratorGraph`.
+        filters: ids of the filters that ``generator`` knows; empty: all.
+    """
+
+    feature_map = ""
+
+    def __init__(
+        self, generator: Generator, taps: dict[str, tuple[int, int]], image: str, filters: tuple[int, ...]
+    ) -> None:
+        super().__init__(generator, taps, image)
+        self._filters = filters
+
+    def _encode(self) -> tuple[str, tuple[int, int]]:
+        self.feature_map, size = super()._encode()
+        if self._filters and self.config.encoder == "shared":
+            ids = self.writer.constant(list(self._filters))
+            return self.writer.op("Gather", self.feature_map, ids, axis=1), size
+        return self.feature_map, size
+
+
+def fix_request(proto: onnx.ModelProto, variant: Variant, image: str) -> None:
+    """Replace the input ``filters`` by the variant's request, and let ``filter_ids`` count over the whole layer.
+
+    Args:
+        proto: the explainer of a subset (where the variant names filters), or of all filters; changed in place.
+        variant: with ``filters`` or ``top``.
+        image: name of the image input, which gives the batch size N.
+    """
+    graph = proto.graph
+    inputs = [value for value in graph.input if value.name != FILTERS]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    asked = np.full((1, variant.top), -1) if variant.top is not None else np.arange(len(variant.filters))[None]
+    for name, array in (("asked", asked), ("one", np.ones(1)), ("ids", np.array(variant.filters))):
+        graph.initializer.append(numpy_helper.from_array(array.astype(np.int64), PREFIX + name))
+    nodes = [
+        helper.make_node("Shape", [image], [f"{PREFIX}batch"], start=0, end=1),
+        helper.make_node("Concat", [f"{PREFIX}batch", f"{PREFIX}one"], [f"{PREFIX}batch_one"], axis=0),
+        helper.make_node("Expand", [f"{PREFIX}asked", f"{PREFIX}batch_one"], [FILTERS]),
+    ]
+    rest = list(graph.node)
+    if variant.filters:
+        for node in rest:
+            for names in (node.input, node.output):
+                names[:] = [LOCAL_IDS if name == OUTPUTS[0] else name for name in names]
+        rest.append(helper.make_node("Gather", [f"{PREFIX}ids", LOCAL_IDS], [OUTPUTS[0]]))
+    else:
+        graph.initializer.pop()
+    for number, node in enumerate(nodes):
+        node.name = f"{PREFIX}request_{number}"
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+    slots = len(variant.slots or ())
+    for value in graph.output:
+        if value.name in OUTPUTS:
+            value.type.tensor_type.shape.dim[1].dim_value = slots

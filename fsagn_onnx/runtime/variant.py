@@ -1,0 +1,128 @@
+"""Variants of an explainer file: its precision, whether it preprocesses, and a request fixed inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ExplainerError, UsageError
+
+PRECISIONS: Final = ("fp32", "fp16", "int8")
+
+FILL: Final = -1
+"""A slot of `filters` that asks for the strongest filter not asked for by id; in `filter_ids`: nothing was left."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """In what an explainer file differs from the plain one; the object `variant` of its metadata.
+
+    Attributes:
+        precision: ``fp32``, ``fp16`` or ``int8``: what the convolutions compute in. Inputs and outputs stay float32.
+        preprocessing: the image input is uint8 RGB (N, H0, W0, 3) of any size; the graph resizes and normalises.
+        filters: the file answers these filters only, in this order; empty: any. It has no input ``filters`` then.
+        top: the file answers the ``top`` strongest filters (of `filters`, where given) and has no input ``filters``.
+        loss: how far the answers are from the float32 file's, as measured at export; empty for float32.
+
+    Raises:
+        ExplainerError: a precision that is not known, or a number of filters that cannot be.
+    """
+
+    precision: str = "fp32"
+    preprocessing: bool = False
+    filters: tuple[int, ...] = ()
+    top: int | None = None
+    loss: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ExplainerError(f"precision must be one of {', '.join(PRECISIONS)}, but is {self.precision!r}")
+        if len(set(self.filters)) != len(self.filters) or any(k < 0 for k in self.filters):
+            raise ExplainerError(f"filters must be different ids from 0 on, but are {list(self.filters)}")
+        if self.top is not None and (self.top < 1 or (self.filters and self.top > len(self.filters))):
+            among = f" of {len(self.filters)} filters" if self.filters else ""
+            raise ExplainerError(f"top must be at least 1 and no more than there are, but is {self.top}{among}")
+
+    @property
+    def slots(self) -> tuple[int, ...] | None:
+        """The request inside the file, or None where the file has the input ``filters``."""
+        if self.top is not None:
+            return (FILL,) * self.top
+        return self.filters or None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; null stands for "any" and "not measured"."""
+        return {
+            "precision": self.precision,
+            "preprocessing": self.preprocessing,
+            "filters": list(self.filters) or None,
+            "top": self.top,
+            "loss": dict(self.loss) or None,
+        }
+
+    @classmethod
+    def from_dict(cls, members: Mapping[str, Any], source: str) -> Variant:
+        """Read back what `to_dict` wrote; members that are missing have their defaults.
+
+        Raises:
+            ExplainerError: a member is unknown or of the wrong type.
+        """
+        known = cls().to_dict()
+        if unknown := sorted(set(members) - set(known)):
+            raise ExplainerError(
+                f"{source}: metadata: variant has the unknown {', '.join(unknown)}; upgrade fsagn-onnx"
+            )
+        values = {**known, **members}
+        filters, top, loss = values["filters"] or [], values["top"], values["loss"] or {}
+        whole = isinstance(filters, list) and all(type(k) is int for k in filters)
+        if not whole or not (top is None or type(top) is int) or not isinstance(loss, dict):
+            raise ExplainerError(f"{source}: metadata: variant: filters, top or loss is of the wrong type")
+        if not isinstance(values["precision"], str) or not isinstance(values["preprocessing"], bool):
+            raise ExplainerError(f"{source}: metadata: variant: precision or preprocessing is of the wrong type")
+        return cls(values["precision"], values["preprocessing"], tuple(filters), top, loss)
+
+
+def check_request(slots: tuple[int, ...], variant: Variant, source: str) -> None:
+    """Refuse a request that a file with a fixed request cannot answer.
+
+    Raises:
+        UsageError: an id outside the fixed set, an id of a file that answers the strongest only, or too many.
+    """
+    fixed = variant.slots
+    if fixed is None:
+        return
+    if variant.top is not None:
+        if any(slot != FILL for slot in slots):
+            raise UsageError(f"{source} answers its {variant.top} strongest filters only: ask for 'top:{variant.top}'")
+        if len(slots) > variant.top:
+            raise UsageError(f"{source} answers {variant.top} filters, but {len(slots)} were asked for")
+        return
+    if missing := [slot for slot in slots if slot != FILL and slot not in fixed]:
+        listed = ", ".join(map(str, fixed))
+        raise UsageError(f"{source} answers the filters {listed} only, but {missing[0]} was asked for")
+
+
+def pick(ids: NDArray[np.int64], peaks: NDArray[np.float32], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of the file's fixed slots answer a request.
+
+    Args:
+        ids: (N, F) the filters that the file answered.
+        peaks: (N, F) their peaks.
+        slots: (N, K) the request, ids or -1.
+
+    Returns:
+        (N, K) positions along F; -1 where nothing was left.
+    """
+    chosen = np.full(slots.shape, FILL, dtype=np.int64)
+    for n, row in enumerate(slots):
+        strongest = [int(place) for place in np.argsort(-peaks[n], kind="stable") if ids[n, place] not in row]
+        for k, slot in enumerate(row):
+            if slot == FILL:
+                chosen[n, k] = strongest.pop(0) if strongest else FILL
+            else:
+                chosen[n, k] = int(np.flatnonzero(ids[n] == slot)[0])
+    return chosen
