@@ -1,4 +1,4 @@
-"""`fsagn-onnx evaluate`: retention AUC of explainers beside the feature map and random masks."""
+"""`fsagn-onnx evaluate`: explainers and training-free methods side by side on held-out images."""
 
 from __future__ import annotations
 
@@ -12,51 +12,58 @@ PATH = click.Path(path_type=Path)
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
 @click.argument("model", type=PATH)
-@click.argument("explainer", type=PATH)
-@click.argument("images", nargs=-1, required=True)
-@click.option("--methods", default="random,activation", show_default=True, help="Methods to compare with.")
+@click.argument("explainers_and_images", nargs=-1, required=True, metavar="[EXPLAINER]... IMAGES...")
+@click.option("--methods", default="generator,activation,random", show_default=True, help="Names, in this order.")
 @click.option("--infills", default="inpaint,blur,mean", show_default=True, help="inpaint is never trained on.")
+@click.option("--metrics", help="Names of families; default: all. See the table in README.md.")
 @click.option("--filters", type=click.IntRange(1), default=5, show_default=True, help="Filters drawn per image.")
+@click.option("--layer", help="Value to explain, where no explainer says it.")
+@click.option("--parts", type=PATH, help="names.json of part masks, for the part metrics.")
+@click.option("--refine", type=click.IntRange(0), default=0, help="Measure the explainers refined by N steps too.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
-@click.option("--out", type=PATH, help="Write the table as JSON to this file too.")
+@click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
+@click.option("--out", type=PATH, help="Folder for tables, plots and a line per image.")
+@click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
+@click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(
-    context: click.Context,
-    model: Path,
-    explainer: Path,
-    images: tuple[str, ...],
-    methods: str,
-    infills: str,
-    filters: int,
-    seed: int,
-    out: Path | None,
+    context: click.Context, /, model: Path, explainers_and_images: tuple[str, ...], methods: str, infills: str,
+    metrics: str | None, filters: int, layer: str | None, parts: Path | None, refine: int, seed: int,
+    preprocess: Path | None, out: Path | None, resume: bool, overwrite: bool, threads: int | None, providers: str,
     as_json: bool,
-) -> None:
-    """Measure EXPLAINER on held-out IMAGES at the common granularity, with 95 % bootstrap intervals over images."""
-    from fsagn_onnx.evaluate.run import evaluate, write_table
+) -> None:  # fmt: skip
+    """Measure masks on held-out IMAGES: EXPLAINER files (.onnx) beside other methods, all at one granularity.
 
-    table = evaluate(
-        model,
-        explainer,
-        images,
+    Every figure comes with its 95 % bootstrap interval over images.
+    """
+    from fsagn_onnx.evaluate import METRICS, Options, evaluate
+    from fsagn_onnx.evaluate.plots import write_plots
+    from fsagn_onnx.evaluate.terminal import EvaluationBar, failures, show
+    from fsagn_onnx.model import load_model
+
+    options = Options(
         methods=methods.split(","),
         infills=infills.split(","),
-        filters=filters,
-        seed=seed,
-    )
-    document = json.dumps(table.to_dict())
-    if out is not None:
-        write_table(out, document)
+        metrics=metrics.split(",") if metrics else METRICS,
+        filters=filters, layer=layer, parts=parts, refine=refine, seed=seed, threads=threads, providers=providers,
+    )  # fmt: skip
+    explainers = [name for name in explainers_and_images if name.endswith(".onnx")]
+    images = [name for name in explainers_and_images if not name.endswith(".onnx")]
+    if not images:
+        raise click.UsageError("name images after the explainers: files, folders, globs, or -", context)
+    with EvaluationBar() as bar:
+        found = evaluate(
+            load_model(model, preprocess=preprocess), explainers, images, options,
+            out=out, resume=resume, overwrite=overwrite, on_image=bar.image,
+        )  # fmt: skip
+    plots = write_plots(found, out / "plots") if out is not None else None
     if as_json:
-        click.echo(document)
+        click.echo(json.dumps(found.to_dict()))
     else:
-        click.echo(f"retention AUC, layer {table.layer}, {table.images} images x {table.filters} filters")
-        for infill, row in table.auc.items():
-            for name, interval in row.items():
-                beside = table.against_activation[infill].get(name)
-                click.echo(f"  {infill:8} {name:12} {interval}" + (f"  - activation: {beside}" if beside else ""))
-    for failure in table.failures:
-        click.echo(f"failed: {failure.message}", err=True)
-    if table.failures:
+        show(found, out, plots)
+    failures(found)
+    if found.failures:
         context.exit(3)

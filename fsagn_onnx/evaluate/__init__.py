@@ -7,10 +7,13 @@ from types import ModuleType
 from typing import Any
 
 from .bootstrap import Interval, bootstrap_mean
-from .retention import AREAS, RetentionAUC
-from .run import Evaluation, evaluate
+from .result import Evaluation
+from .retention import RetentionAUC
+from .rows import Row
+from .run import METRICS, Options, evaluate
+from .view import AREAS
 
-__all__ = ["AREAS", "Evaluation", "Interval", "RetentionAUC", "bootstrap_mean", "evaluate"]
+__all__ = ["AREAS", "METRICS", "Evaluation", "Interval", "Options", "RetentionAUC", "Row", "bootstrap_mean", "evaluate"]
 
 
 class _CallablePackage(ModuleType):

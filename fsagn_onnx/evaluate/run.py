@@ -1,8 +1,11 @@
-"""`evaluate`: several methods over the same images, filters, areas and infills in one run."""
+"""`evaluate`: any number of methods over the same images, filters, layer, areas and infills in one run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,78 +14,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
-from ..errors import ExplainerError, ImageError, OutputError
-from ..methods import METHODS
-from ..methods.interface import Method
-from ..model import Model, cut, load_model
-from ..runtime.engine import Engine, FileEngine
-from ..runtime.infill import HELD_OUT
-from ..runtime.session import Session
+from ..errors import ImageError, UsageError
+from ..model import Model, load_model
+from ..runtime.infill import HELD_OUT, MASK_FREE
 from ..runtime.stream import Failure
-from ..runtime.verify import Verifier
-from .bootstrap import Interval, bootstrap_mean
-from .retention import AREAS, RetentionAUC
+from .annotations import PartMasks
+from .calibration import Calibration
+from .contenders import GENERATOR, Contenders
+from .control import MaskOnly
+from .curves import InsertionDeletion
+from .folder import Folder
+from .intervention import Intervention
+from .parts import Parts
+from .probe import Pixels, Probe
+from .result import Cost, Evaluation
+from .retention import RetentionAUC
+from .rows import Metric
+from .specificity import Specificity
+from .view import AREAS, View
 
 STRONGEST = 60
 """Filters are drawn among so many strongest by peak."""
 
+METRICS = ("retention", "curves", "specificity", "control", "calibration", "parts", "intervention")
+"""Names of the families, in the order of the tables."""
+
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Retention AUC of every method.
+class Options:
+    """What is measured, and how.
 
     Attributes:
-        layer: the explained layer.
-        images: number of images measured.
-        filters: filters per image.
-        auc: by infill, by method: mean over images with its bootstrap interval.
-        lift: likewise, AUC minus that of ``random``.
-        against_activation: likewise, the paired difference to the upsampled feature map.
-        dead: (image, filter) pairs left out because the filter is dead there.
-        failures: images that could not be read.
+        methods: names of `fsagn_onnx.methods.METHODS`; ``generator`` stands for the explainers. ``activation`` and
+            ``random`` are always among them.
+        infills: what shows through outside the mask; the first is the one of the costly metrics. At least one of
+            them must be one that no compared method trained on or optimises for.
+        filters: filters drawn per image among its 60 strongest.
+        areas: at which masks are cut.
+        metrics: names of `METRICS`.
+        layer: value name; None: the explainers', or the model's default.
+        parts: JSON file of part masks, see `PartMasks`; the part metrics need it.
+        refine: steps of refinement of the explainers' maps, measured beside them; 0: none.
+        seed: of the drawn filters.
+        providers: see `Session`.
+        threads: see `Session`.
     """
 
-    layer: str
-    images: int
-    filters: int
-    auc: Mapping[str, Mapping[str, Interval]]
-    lift: Mapping[str, Mapping[str, Interval]]
-    against_activation: Mapping[str, Mapping[str, Interval]]
-    dead: int
-    failures: tuple[Failure, ...]
+    methods: Sequence[str] = (GENERATOR, "activation", "random")
+    infills: Sequence[str] = (HELD_OUT, "blur", "mean")
+    filters: int = 5
+    areas: Sequence[float] = AREAS
+    metrics: Sequence[str] = METRICS
+    layer: str | None = None
+    parts: Path | None = None
+    refine: int = 0
+    seed: int = 0
+    providers: str | Sequence[str] = "auto"
+    threads: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        tables = {
-            name: {
-                infill: {method: vars(interval) for method, interval in row.items()}
-                for infill, row in getattr(self, name).items()
-            }
-            for name in ("auc", "lift", "against_activation")
-        }
-        counts = {"layer": self.layer, "images": self.images, "filters": self.filters, "dead": self.dead}
-        return {**counts, **tables, "failures": [vars(failure) for failure in self.failures]}
-
-
-class _Maps:
-    """Saliency of every method for one image."""
-
-    def __init__(self, model: Model, layer: str, methods: Sequence[str], engines: Mapping[str, Engine]) -> None:
-        self.session = Session(cut(model.proto, [layer]))
-        self.layer, self.name = layer, model.input_spec.name
-        self.engines = engines
-        self.methods: dict[str, Method] = {name: METHODS[name](model, layer) for name in methods}
-
-    def feature_map(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.session.run(None, {self.name: batch})[self.layer].astype(np.float32)
-
-    def all(
-        self, batch: NDArray[np.float32], feature_map: NDArray[np.float32], ids: NDArray[np.int64]
-    ) -> dict[str, NDArray[np.float32]]:
-        maps = {name: method.saliency(batch, feature_map, ids)[0] for name, method in self.methods.items()}
-        for name, engine in self.engines.items():
-            maps[name] = -engine.run(batch, ids).area_rank[0]
-        return maps
+    def __post_init__(self) -> None:
+        for name in self.infills:
+            if name != HELD_OUT and name not in MASK_FREE:
+                raise UsageError(f"no infill {name!r}; there are {', '.join((*MASK_FREE, HELD_OUT))}")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise UsageError(f"no metric {name!r}; there are {', '.join(METRICS)}")
+        if not self.infills or not self.metrics or self.filters < 1:
+            raise UsageError("at least one infill, one metric and one filter per image must be asked for")
+        if (
+            not self.areas
+            or not all(0 < area < 1 for area in self.areas)
+            or list(self.areas) != sorted(set(self.areas))
+        ):
+            raise UsageError(f"areas must be rising and between 0 and 1, but got {list(self.areas)}")
 
 
 def draw_filters(feature_map: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -93,115 +97,231 @@ def draw_filters(feature_map: NDArray[np.float32], count: int, rng: np.random.Ge
     return drawn
 
 
+class Run:
+    """One evaluation: measures image after image, and keeps what every metric needs of them.
+
+    Args:
+        model: the CNN.
+        explainers: explainer files by name.
+        options: what is measured.
+    """
+
+    def __init__(self, model: Model, explainers: Mapping[str, str | Path], options: Options) -> None:
+        self.model, self.options, self.spec = model, options, model.input_spec
+        self.contenders = Contenders(model, explainers, options.methods, options.layer, options.refine)
+        trained = self.contenders.trained_infills()
+        if not set(options.infills) - trained:
+            raise UsageError(
+                f"every infill of {', '.join(options.infills)} is one that a compared method trained on or optimises "
+                f"for; add {HELD_OUT!r}, which none ever sees"
+            )
+        self.probe = Probe(model, self.contenders.layer, providers=options.providers, threads=options.threads)
+        self.parts = PartMasks(options.parts) if options.parts is not None else None
+        families: tuple[Metric, ...] = (
+            RetentionAUC(self.contenders.names[0]),
+            InsertionDeletion(options.areas),
+            Specificity(),
+            MaskOnly(),
+            Calibration(),
+            Parts(),
+            Intervention(),
+        )
+        self.metrics = [family for family in families if family.name in options.metrics]
+        self.living = np.zeros(0, dtype=np.bool_)
+        self.seconds: dict[str, float] = {}
+        self.images = self.pairs = self.missing = 0
+        self.failures: list[Failure] = []
+
+    def arguments(self, paths: Sequence[Path]) -> dict[str, Any]:
+        """What a resumed run must repeat."""
+        options = self.options
+        files = {name: engine.sha256 for name, engine in self.contenders.engines.items()}
+        return {
+            "model": self.model.sha256,
+            "layer": self.contenders.layer,
+            "explainers": files,
+            "methods": self.contenders.names,
+            "infills": list(options.infills),
+            "filters": options.filters,
+            "areas": list(options.areas),
+            "metrics": [metric.name for metric in self.metrics],
+            "parts": None if options.parts is None else str(options.parts),
+            "seed": options.seed,
+            "images": hashlib.sha256("\n".join(map(str, paths)).encode("utf-8", "surrogateescape")).hexdigest(),
+        }
+
+    def record(self, paths: Sequence[Path], index: int) -> dict[str, Any]:
+        """Measure one image; JSON values."""
+        path = paths[index]
+        try:
+            image = read_image(path)
+            pixels = self.spec.fit(image)[0]
+            annotation = self.parts.of(path, image, self.spec) if self.parts is not None else None
+        except ImageError as error:
+            return {"path": str(path), "failed": str(error)}
+        feature_map = self.probe.features(pixels[None])
+        ids = draw_filters(feature_map[0], self.options.filters, np.random.default_rng([self.options.seed, index]))
+        living = np.packbits(feature_map[0].max(axis=(1, 2)) > 0)
+        record = {
+            "path": str(path),
+            "ids": ids.tolist(),
+            "filters": feature_map.shape[1],
+            "living": base64.b64encode(living.tobytes()).decode("ascii"),
+        }
+        if not len(ids):
+            return {**record, "seconds": {}, "metrics": {}}
+        maps = self.contenders.maps(self.spec.normalise(pixels)[None], feature_map, ids[None])
+        view = View(
+            self.probe,
+            path,
+            pixels,
+            ids,
+            feature_map[0, ids],
+            maps.saliency,
+            self.options.infills,
+            self.options.areas,
+            self._other(paths, index),
+            annotation,
+            maps.predicted,
+        )
+        measured = {metric.name: metric.measure(view) for metric in self.metrics}
+        return {**record, "seconds": maps.seconds, "metrics": measured}
+
+    def _other(self, paths: Sequence[Path], index: int) -> Pixels | None:
+        """The next image of the run, or None where there is none or it cannot be read."""
+        if len(paths) < 2:
+            return None
+        try:
+            return self.spec.fit(read_image(paths[(index + 1) % len(paths)]))[0]
+        except ImageError:
+            return None
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take one image's record in."""
+        if "failed" in record:
+            self.failures.append(Failure(record["path"], record["failed"]))
+            return
+        bits = np.frombuffer(base64.b64decode(record["living"]), dtype=np.uint8)
+        living = np.unpackbits(bits, count=record["filters"]).astype(np.bool_)
+        self.living = living if not self.living.size else self.living | living
+        self.images += 1
+        self.pairs += len(record["ids"])
+        self.missing += self.options.filters - len(record["ids"])
+        for name, seconds in record["seconds"].items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        if record["metrics"]:
+            for metric in self.metrics:
+                metric.update(record["metrics"][metric.name])
+
+    def result(self) -> Evaluation:
+        """The tables over all images added so far."""
+        names = self.contenders.names
+        costs = {
+            name: Cost(
+                self.seconds.get(name, 0.0) / max(1, self.pairs), self.contenders.passes(name, self.options.filters)
+            )
+            for name in names
+        }
+        return Evaluation(
+            layer=self.contenders.layer,
+            methods=tuple(names),
+            images=self.images,
+            pairs=self.pairs,
+            filters=self.options.filters,
+            rows=tuple(row for metric in self.metrics for row in metric.compute()),
+            curves=self._curves(),
+            areas=tuple(self.options.areas),
+            costs=costs,
+            dead=tuple(np.flatnonzero(~self.living).tolist()),
+            missing=self.missing,
+            failures=tuple(self.failures),
+        )
+
+    def _curves(self) -> dict[str, dict[str, tuple[float, ...]]]:
+        metric = next((metric for metric in self.metrics if isinstance(metric, RetentionAUC)), None)
+        if metric is None or not self.pairs:
+            return {}
+        return {
+            infill: {name: tuple(metric.curve(name, infill).tolist()) for name in self.contenders.names}
+            for infill in self.options.infills
+        }
+
+
 def evaluate(
     model: Model | str | Path,
-    explainers: Mapping[str, str | Path] | str | Path,
+    explainers: Mapping[str, str | Path] | Sequence[str | Path] | str | Path,
     images: Sequence[str | Path],
+    options: Options | None = None,
     *,
-    methods: Sequence[str] = ("random", "activation"),
-    infills: Sequence[str] = (HELD_OUT, "blur"),
-    filters: int = 5,
-    areas: Sequence[float] = AREAS,
-    seed: int = 0,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
     on_image: Callable[[int, int], None] = lambda done, count: None,
 ) -> Evaluation:
     """Measure explainers and methods side by side.
 
     Args:
         model: the CNN.
-        explainers: explainer files by name, or one, which is then called ``generator``.
+        explainers: explainer files: by name; several, called by their file names; or one, called ``generator``.
         images: held-out images: files, folders or globs.
-        methods: names of `fsagn_onnx.methods.METHODS`; ``random`` and ``activation`` are always among them.
-        infills: at least one that no compared method trained on.
-        filters: filters drawn per image among its 60 strongest.
-        areas: at which masks are cut.
-        seed: of the drawn filters and random masks.
+        options: what is measured.
+        out: folder for the results; None: none are written.
+        resume: go on with the images that the folder lacks.
+        overwrite: replace what the folder holds.
         on_image: is told how many of how many images are done.
 
     Returns:
-        The table.
+        The figures.
 
     Raises:
-        ExplainerError: if an explainer belongs to another model.
-        ImageError: if no image can be read.
+        ExplainerError: an explainer belongs to another model or layer.
+        ImageError: no image can be read.
+        OutputError: the folder cannot be written or holds another run.
+        UsageError: options that do not exist or do not fit.
     """
     model = model if isinstance(model, Model) else load_model(model)
-    named = explainers if isinstance(explainers, Mapping) else {"generator": explainers}
-    engines = {name: _engine(path, model) for name, path in named.items()}
-    layer = next(iter(engines.values())).metadata.layer if engines else model.default_layer.value
-    all_methods = list(dict.fromkeys(("random", "activation", *methods)))
-    maps = _Maps(model, layer, all_methods, engines)
-    spec = model.input_spec
-    meters = {
-        infill: {
-            name: RetentionAUC(Verifier(model.proto, layer, spec, infill_kind=infill), spec.size, areas)
-            for name in (*all_methods, *engines)
-        }
-        for infill in infills
-    }
+    run = Run(model, named(explainers), options or Options())
     paths = list(list_images(images))
-    failures: list[Failure] = []
-    dead = 0
+    if not paths:
+        raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
+    arguments = run.arguments(paths)
+    folder = None if out is None else Folder(Path(out), arguments, resume=resume, overwrite=overwrite)
+    with closing(run.probe), closing(folder) if folder is not None else nullcontext():
+        for done, record in enumerate(_records(run, folder, paths), start=1):
+            run.add(record)
+            on_image(done, len(paths))
+        if len(run.failures) == len(paths):
+            raise ImageError(f"none of the {len(paths)} images can be read; the first: {run.failures[0].message}")
+        evaluation = run.result()
+        if folder is not None:
+            folder.finish(evaluation)
+    return evaluation
+
+
+def _records(run: Run, folder: Folder | None, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """The record of every image, in order: from the folder where it is there, else measured and appended."""
+    done = {record["path"]: record for record in folder.lines()} if folder is not None else {}
     for index, path in enumerate(paths):
-        try:
-            pixels, _ = spec.fit(read_image(path))
-        except ImageError as error:
-            failures.append(Failure(str(path), str(error)))
-            continue
-        batch = np.asarray(spec.normalise(pixels), dtype=np.float32)[None]
-        feature_map = maps.feature_map(batch)
-        ids = draw_filters(feature_map[0], filters, np.random.default_rng([seed, index]))
-        dead += filters - len(ids)
-        if len(ids):
-            for name, saliency in maps.all(batch, feature_map, ids[None]).items():
-                for infill in infills:
-                    meters[infill][name].update(pixels, saliency, ids.tolist())
-        on_image(index + 1, len(paths))
-    if len(failures) == len(paths):
-        raise ImageError(f"none of the {len(paths)} images can be read")
-    return _table(layer, filters, len(paths) - len(failures), meters, dead, tuple(failures))
+        record = done.get(str(path))
+        if record is None:
+            record = run.record(paths, index)
+            if folder is not None:
+                folder.append(record)
+        yield record
 
 
-def _engine(path: str | Path, model: Model) -> FileEngine:
-    engine = FileEngine(path)
-    if engine.metadata.model_sha256 != model.sha256:
-        raise ExplainerError(
-            f"{path} was made for another model ({engine.metadata.model_sha256[:12]}) than {model.path} "
-            f"({model.sha256[:12]}); give the model that it was made for"
-        )
-    return engine
-
-
-def write_table(path: Path, document: str) -> None:
-    """Write a table's JSON document.
+def named(explainers: Mapping[str, str | Path] | Sequence[str | Path] | str | Path) -> dict[str, str | Path]:
+    """Names for explainer files: ``generator`` for one alone, else their file names without the ending.
 
     Raises:
-        OutputError: if it cannot be written.
+        UsageError: two files have the same name.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(document + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}; choose another --out") from error
-
-
-def _table(
-    layer: str,
-    filters: int,
-    images: int,
-    meters: Mapping[str, Mapping[str, RetentionAUC]],
-    dead: int,
-    failures: tuple[Failure, ...],
-) -> Evaluation:
-    values = {infill: {name: meter.compute() for name, meter in row.items()} for infill, row in meters.items()}
-
-    def against(base: str) -> dict[str, dict[str, Interval]]:
-        return {
-            infill: {name: bootstrap_mean(value - row[base]) for name, value in row.items() if name != base}
-            for infill, row in values.items()
-        }
-
-    auc = {infill: {name: bootstrap_mean(value) for name, value in row.items()} for infill, row in values.items()}
-    return Evaluation(layer, images, filters, auc, against("random"), against("activation"), dead, failures)
+    if isinstance(explainers, Mapping):
+        return dict(explainers)
+    files = [explainers] if isinstance(explainers, (str, Path)) else list(explainers)
+    if len(files) == 1:
+        return {GENERATOR: files[0]}
+    found = {Path(file).stem: file for file in files}
+    if len(found) < len(files):
+        raise UsageError(f"explainers need different file names, but got {', '.join(map(str, files))}")
+    return found

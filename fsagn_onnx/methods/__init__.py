@@ -1,6 +1,7 @@
-"""Training-free methods behind the interface that the generator's masks use too: `activation`, `optimise`."""
+"""Training-free methods behind one interface, and the refinement of a trained generator's maps."""
 
-from .engine import METHODS, MethodEngine, engine_for
-from .interface import Method
+from .engine import MethodEngine, engine_for
+from .interface import Method, Passes
+from .registry import METHODS, make_method
 
-__all__ = ["METHODS", "Method", "MethodEngine", "engine_for"]
+__all__ = ["METHODS", "Method", "MethodEngine", "Passes", "engine_for", "make_method"]

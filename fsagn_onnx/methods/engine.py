@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
 from ..model import InputSpec, Model, cut
 from ..runtime.engine import Pass
-from ..runtime.masks import area_rank, common_grid, grid_of, grid_stride, to_grid
+from ..runtime.masks import area_rank, grid_of, grid_stride, to_grid
 from ..runtime.session import Session
-from .activation import Activation
 from .interface import Method
-from .random import Random
+from .registry import make_method
 
 
 @dataclass(frozen=True)
@@ -102,22 +100,6 @@ class MethodEngine:
         self._session.close()
 
 
-def _optimise(model: Model, layer: str) -> Method:
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("method 'optimise' needs torch: pip install 'fsagn-onnx[train]', or use --method activation")
-    from .optimise import Optimise
-
-    return Optimise(model, layer)
-
-
-METHODS: dict[str, Callable[[Model, str], Method]] = {
-    "activation": lambda model, layer: Activation(),
-    "optimise": _optimise,
-    "random": lambda model, layer: Random(common_grid(model.input_spec.size)),
-}
-"""Methods by name."""
-
-
 def engine_for(model: Model, layer: str | None = None, method: str | None = None, **session: Any) -> MethodEngine:
     """An engine that explains a plain model.
 
@@ -134,6 +116,4 @@ def engine_for(model: Model, layer: str | None = None, method: str | None = None
     if method is None:
         trainable = importlib.util.find_spec("torch") and importlib.util.find_spec("onnx2torch")
         method = "optimise" if trainable else "activation"
-    if method not in METHODS:
-        raise UsageError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    return MethodEngine(model, layer, METHODS[method](model, model.layer(layer).value), **session)
+    return MethodEngine(model, layer, make_method(method, model, model.layer(layer).value), **session)

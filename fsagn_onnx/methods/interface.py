@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Method(Protocol):
-    """A way to find where a filter looks, without training.
+class Passes(NamedTuple):
+    """What a method costs beyond the one pass that gives the feature map.
 
     Attributes:
-        name: as on the command line.
+        forward: images that go through the model.
+        backward: images whose gradient is taken.
     """
 
-    name: str
+    forward: int
+    backward: int
+
+
+class Method(Protocol):
+    """A way to find where a filter looks, without training."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
 
     def saliency(
         self, batch: NDArray[np.float32], feature_map: NDArray[np.float32], filters: NDArray[np.int64]
@@ -30,6 +40,9 @@ class Method(Protocol):
         Returns:
             ``(N, K, h, w)`` at any resolution; higher is kept first.
         """
+
+    def passes(self, filters: int) -> Passes:
+        """The cost of K filters in one image."""
 
 
 def own_maps(feature_map: NDArray[np.float32], filters: NDArray[np.int64]) -> NDArray[np.float32]:

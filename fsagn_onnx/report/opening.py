@@ -39,6 +39,7 @@ def open_explainer(
     model: Path | None = None,
     layer: str | None = None,
     method: str | None = None,
+    refine: int = 0,
     preprocess: Path | None = None,
     providers: str | Sequence[str] = "auto",
     threads: int | None = None,
@@ -50,6 +51,7 @@ def open_explainer(
         model: the model that an explainer file must belong to.
         layer: for a plain model: the layer; None: its default.
         method: for a plain model: the method; None: the best that is installed.
+        refine: for an explainer: steps of optimisation from its map; needs ``model``.
         preprocess: for a plain model: a JSON file with its input spec.
         providers: see `Session`.
         threads: see `Session`.
@@ -63,7 +65,13 @@ def open_explainer(
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
         explainer = Explainer(path, providers=providers, threads=threads)
         known = load_model(model) if model is not None else None
-        return Opened(explainer, known, "generator", _subject(explainer, path, "generator"), None)
+        name = "generator"
+        if refine:
+            name = f"generator+refine{refine}"
+            explainer = _refined(explainer, known, path, refine, providers, threads)
+        return Opened(explainer, known, name, _subject(explainer, path, name), None)
+    if refine:
+        raise UsageError(f"--refine: for explainers only, but {path} is a plain model")
     if model is not None:
         raise UsageError(f"--model: for explainers only, but {path} is a plain model")
     plain = load_model(path, preprocess=preprocess)
@@ -75,6 +83,22 @@ def open_explainer(
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
     )
     return Opened(explainer, plain, name, _subject(explainer, path, name), hint)
+
+
+def _refined(
+    explainer: Explainer,
+    model: Model | None,
+    path: Path,
+    steps: int,
+    providers: str | Sequence[str],
+    threads: int | None,
+) -> Explainer:
+    if model is None:
+        raise UsageError(f"--refine: give the model that {path} was made for (--model MODEL)")
+    from ..methods.refine import RefinedEngine
+
+    engine = RefinedEngine(explainer.engine, model, steps, providers, threads)
+    return Explainer(engine, providers=providers, threads=threads)
 
 
 def _engine_for() -> Callable[..., Any]:

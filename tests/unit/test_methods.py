@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.errors import LayerError, UsageError
-from fsagn_onnx.methods import METHODS, engine_for
+from fsagn_onnx.methods import engine_for, make_method
 from fsagn_onnx.methods.activation import Activation
 from fsagn_onnx.methods.engine import strongest
-from fsagn_onnx.methods.random import Random
+from fsagn_onnx.methods.controls import Random
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.masks import to_grid
 
@@ -38,10 +38,12 @@ def test_activation_is_the_feature_map() -> None:
 
 def test_random_repeats_with_its_seed() -> None:
     ids = np.zeros((2, 3), np.int64)
-    first, second = (Random((4, 5), 7).saliency(np.empty(0), np.empty(0), ids) for _ in range(2))
+    first, second = (Random((4, 5), 7).saliency(np.zeros((2, 3, 8, 8), np.float32), np.empty(0), ids) for _ in range(2))
     assert first.shape == (2, 3, 4, 5)
     assert np.array_equal(first, second)
-    assert not np.array_equal(first[0, 0], first[0, 1])
+    assert np.array_equal(first[0, 0], first[1, 0]), "one image, one filter: one map"
+    other = Random((4, 5), 8).saliency(np.zeros((2, 3, 8, 8), np.float32), np.empty(0), ids)
+    assert not np.array_equal(first, other)
 
 
 def test_the_engine_ranks_the_method_s_maps_and_keeps_the_model_s_outputs() -> None:
@@ -64,11 +66,11 @@ def test_the_engine_ranks_the_method_s_maps_and_keeps_the_model_s_outputs() -> N
 
 def test_wrong_methods_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(MODEL)
-    with pytest.raises(UsageError, match=r"no method 'magic'; there are activation, optimise, random"):
+    with pytest.raises(UsageError, match=r"no method 'magic'; there are activation, gradient"):
         engine_for(model, method="magic")
     with pytest.raises(LayerError, match="nearest"):
         engine_for(model, layer="block5x", method="activation")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs torch"):
-        METHODS["optimise"](model, model.default_layer.value)
+        make_method("optimise", model, model.default_layer.value)
     assert engine_for(model, providers="cpu").method.name == "activation"
