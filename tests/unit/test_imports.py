@@ -25,11 +25,12 @@ RANK = {
     "dissect": 4,
     "report": 4,
     "scale": 4,
+    "serve": 4,
     "models": 5,
     "cli": 6,
 }
 ALSO = {("data", "model"), ("methods", "generator")}  # `optimise` minimises the generator's objective
-NO_TORCH = ("errors", "model", "data", "runtime", "report", "cli", "models")
+NO_TORCH = ("errors", "model", "data", "runtime", "report", "serve", "cli", "models")
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.data\.synthetic\b|fsagn_onnx\.models\.train_")
 HEAVY = ("torch", "onnx2torch", "torchvision", "safetensors")
 

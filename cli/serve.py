@@ -1,0 +1,45 @@
+"""`fsagn-onnx serve`: an explainer behind HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("explainer", type=click.Path(path_type=Path))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option("--name", help="What clients call the model; the file's name unless told.")
+@click.option("--max-batch", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
+@click.option("--max-delay", type=float, default=2.0, show_default=True, help="Milliseconds that a batch waits.")
+@click.option("--queue", type=click.IntRange(1), default=64, show_default=True, help="Requests in hand at a time.")
+@click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
+@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for headers and for the body.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def command(explainer: Path, as_json: bool, **options: Any) -> None:
+    """Serve EXPLAINER over HTTP by the KServe v2 inference protocol, until it is interrupted."""
+    from fsagn_onnx.serve import Settings, serve
+
+    timeout = options.pop("timeout")
+    settings = Settings(
+        max_batch=options.pop("max_batch"),
+        max_delay=options.pop("max_delay") / 1000,
+        queue=options.pop("queue"),
+        max_body=options.pop("max_body") * 2**20,
+        body_timeout=timeout,
+        header_timeout=timeout,
+    )
+
+    def ready(url: str) -> None:
+        if as_json:
+            click.echo(json.dumps({"url": url}))
+        else:
+            click.echo(f"serving {explainer}\nnext: curl {url}    (POST {url}/infer, stop with Ctrl-C)")
+
+    serve(explainer, settings=settings, on_ready=ready, **options)

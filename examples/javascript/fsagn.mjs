@@ -1,0 +1,257 @@
+// Explainer files in JavaScript: metadata, preprocessing, masks. Works with onnxruntime-node and onnxruntime-web alike.
+
+// The JSON object under the metadata key of an ONNX file; onnxruntime's JavaScript API does not give it out.
+// ModelProto: field 14 = metadata_props, a message of key (field 1) and value (field 2).
+export function readMetadata(bytes, key = "fsagn") {
+  const text = new TextDecoder();
+  function* fields(from, to) {
+    let at = from;
+    const varint = () => {
+      let value = 0;
+      for (let scale = 1; ; scale *= 128) {
+        if (at >= to) throw new Error("not an ONNX file, or cut short");
+        const byte = bytes[at++];
+        value += (byte & 127) * scale;
+        if (byte < 128) return value;
+      }
+    };
+    while (at < to) {
+      const tag = varint();
+      const [field, wire] = [Math.floor(tag / 8), tag % 8];
+      if (wire === 0) varint();
+      else if (wire === 1) at += 8;
+      else if (wire === 5) at += 4;
+      else if (wire === 2) {
+        const length = varint();
+        if (at + length > to) throw new Error("not an ONNX file, or cut short");
+        yield [field, at, at + length];
+        at += length;
+      } else throw new Error("not an ONNX file");
+    }
+  }
+  for (const [field, from, to] of fields(0, bytes.length)) {
+    if (field !== 14) continue;
+    const entry = {};
+    for (const [part, start, end] of fields(from, to)) entry[part] = text.decode(bytes.subarray(start, end));
+    if (entry[1] === key) return JSON.parse(entry[2]);
+  }
+  throw new Error(`not an explainer: no metadata '${key}'`);
+}
+
+// Weights of one axis, per target pixel [first source pixel, weights]: area average where it shrinks, else bilinear.
+function axisWeights(source, target) {
+  const scale = source / target;
+  return Array.from({ length: target }, (_, i) => {
+    if (source >= target) {
+      const [start, end] = [i * scale, (i + 1) * scale];
+      const first = Math.floor(start);
+      const last = Math.min(source, Math.ceil(end - 1e-9));
+      const weights = [];
+      for (let j = first; j < last; j++) weights.push((Math.min(j + 1, end) - Math.max(j, start)) / scale);
+      return [first, weights];
+    }
+    const centre = Math.min(Math.max((i + 0.5) * scale - 0.5, 0), source - 1);
+    const first = Math.floor(centre);
+    return first + 1 < source ? [first, [1 - (centre - first), centre - first]] : [first, [1]];
+  });
+}
+
+// Resizes a window of RGB or RGBA pixels to `height` x `width`, RGB, rounded to whole levels.
+function resize({ data, width: stride, channels }, window, height, width) {
+  const rows = axisWeights(window.height, height);
+  const columns = axisWeights(window.width, width);
+  const half = new Float32Array(height * window.width * 3);
+  rows.forEach(([first, weights], y) => {
+    weights.forEach((weight, n) => {
+      let from = ((window.top + first + n) * stride + window.left) * channels;
+      for (let x = 0, to = y * window.width * 3; x < window.width; x++, from += channels, to += 3) {
+        half[to] += weight * data[from];
+        half[to + 1] += weight * data[from + 1];
+        half[to + 2] += weight * data[from + 2];
+      }
+    });
+  });
+  const pixels = new Uint8ClampedArray(height * width * 3); // rounds halves to even, as OpenCV does
+  for (let y = 0, to = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const [first, weights] = columns[x];
+      for (let c = 0; c < 3; c++, to++) {
+        let sum = 0;
+        for (let n = 0; n < weights.length; n++) sum += weights[n] * half[(y * window.width + first + n) * 3 + c];
+        pixels[to] = sum;
+      }
+    }
+  }
+  return pixels;
+}
+
+const roundEven = (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
+const between = (low, x, high) => Math.min(high, Math.max(low, x));
+
+// The picture at the model's input size by the resize policy: RGB, H W 3. `picture`: {data, width, height, channels}.
+export function fit(picture, spec) {
+  const [height, width] = spec.size;
+  const [policy, number] = spec.resize.split(":");
+  const whole = { top: 0, left: 0, height: picture.height, width: picture.width };
+  if (policy === "crop") {
+    const unit = Number(number) * Math.min(picture.height / height, picture.width / width);
+    const h = between(1, roundEven(unit * height), picture.height);
+    const w = between(1, roundEven(unit * width), picture.width);
+    const [top, left] = [(picture.height - h) >> 1, (picture.width - w) >> 1];
+    return resize(picture, { top, left, height: h, width: w }, height, width);
+  }
+  if (policy !== "letterbox") return resize(picture, whole, height, width);
+  const factor = Math.min(height / picture.height, width / picture.width);
+  const h = between(1, roundEven(picture.height * factor), height);
+  const w = between(1, roundEven(picture.width * factor), width);
+  const [top, left] = [(height - h) >> 1, (width - w) >> 1];
+  const small = resize(picture, whole, h, w);
+  const pixels = new Uint8ClampedArray(height * width * 3).fill(roundEven(Number(number)));
+  for (let y = 0; y < h; y++) pixels.set(small.subarray(y * w * 3, (y + 1) * w * 3), ((top + y) * width + left) * 3);
+  return pixels;
+}
+
+// RGB pixels -> Float32Array and dims of the model's input.
+export function normalise(pixels, spec) {
+  const [height, width] = spec.size;
+  const channels = spec.mean.length;
+  const values = new Float32Array(height * width * channels);
+  const planes = spec.layout === "NCHW";
+  for (let place = 0; place < height * width; place++) {
+    const rgb = pixels.subarray(place * 3, place * 3 + 3);
+    for (let c = 0; c < channels; c++) {
+      let pixel = rgb[spec.color === "BGR" ? 2 - c : c];
+      if (spec.color === "GRAY") pixel = Math.floor((rgb[0] * 4899 + rgb[1] * 9617 + rgb[2] * 1868) / 16384 + 0.5);
+      values[planes ? c * height * width + place : place * channels + c] = (pixel * spec.scale - spec.mean[c]) / spec.std[c];
+    }
+  }
+  return { values, dims: planes ? [1, channels, height, width] : [1, height, width, channels] };
+}
+
+// The round(a H W) pixels with the smallest bilinearly upsampled rank, ties by position: Uint8Array of 0 and 1.
+export function areaMask(rank, [rows, columns], area, [height, width]) {
+  const line = (cells, pixels) =>
+    Array.from({ length: pixels }, (_, i) => {
+      const centre = between(0, ((i + 0.5) * cells) / pixels - 0.5, cells - 1);
+      const first = Math.floor(centre);
+      return [first, Math.min(first + 1, cells - 1), centre - first];
+    });
+  const down = line(rows, height);
+  const across = line(columns, width);
+  const values = new Float32Array(height * width);
+  for (let y = 0; y < height; y++) {
+    const [above, below, v] = down[y];
+    for (let x = 0; x < width; x++) {
+      const [left, right, u] = across[x];
+      const top = rank[above * columns + left] * (1 - u) + rank[above * columns + right] * u;
+      const bottom = rank[below * columns + left] * (1 - u) + rank[below * columns + right] * u;
+      values[y * width + x] = top * (1 - v) + bottom * v;
+    }
+  }
+  const count = roundEven(area * values.length);
+  const mask = new Uint8Array(values.length);
+  if (count === 0) return mask;
+  const threshold = values.slice().sort()[count - 1];
+  let left = count;
+  values.forEach((value, place) => {
+    if (value < threshold) left -= (mask[place] = 1);
+  });
+  for (let place = 0; left > 0; place++) if (values[place] === threshold) left -= (mask[place] = 1);
+  return mask;
+}
+
+// COCO's uncompressed run lengths: column by column, zeros first.
+export function runLengths(mask, [height, width]) {
+  const counts = [];
+  let [current, length] = [0, 0];
+  for (let x = 0; x < width; x++) {
+    for (let y = 0; y < height; y++, length++) {
+      if (mask[y * width + x] === current) continue;
+      counts.push(length);
+      [current, length] = [1 - current, 0];
+    }
+  }
+  return [...counts, length];
+}
+
+function along(x, xs, ys) {
+  const at = Math.max(1, xs.findIndex((value) => value >= x));
+  return ys[at - 1] + ((ys[at] - ys[at - 1]) * (x - xs[at - 1])) / (xs[at] - xs[at - 1]);
+}
+
+// The smallest area whose predicted retention reaches .8, or .8 of the most that any area has.
+export function sufficientArea(areas, retention) {
+  const most = Math.max(...retention);
+  const target = most < 0.8 ? 0.8 * most : 0.8;
+  return retention[0] >= target ? areas[0] : along(target, retention, areas);
+}
+
+function predictions(outputs, labels) {
+  for (const output of outputs) {
+    if (output.type !== "float32" || output.dims.length < 2 || output.size !== output.dims[1]) continue;
+    let scores = Array.from(output.data);
+    if (Math.min(...scores) < 0 || Math.max(...scores) > 1 + 1e-6) {
+      const most = Math.max(...scores);
+      scores = scores.map((score) => Math.exp(score - most));
+      const sum = scores.reduce((a, b) => a + b);
+      scores = scores.map((score) => score / sum);
+    }
+    const order = scores.map((_, index) => index).sort((a, b) => scores[b] - scores[a] || a - b);
+    return order.slice(0, 5).map((index) => ({ index, label: labels?.[index] ?? null, score: scores[index] }));
+  }
+  return [];
+}
+
+const RESULTS = ["filter_ids", "filter_peaks", "area_rank", "retention"];
+
+// An explainer file, ready to explain pictures.
+export class Explainer {
+  // `ort`: onnxruntime-node or onnxruntime-web; `bytes`: the file; `options`: of InferenceSession.
+  static async open(ort, bytes, options = {}) {
+    const explainer = new Explainer();
+    explainer.about = readMetadata(bytes);
+    explainer.ort = ort;
+    explainer.session = await ort.InferenceSession.create(bytes, options);
+    return explainer;
+  }
+
+  // `filters`: ids, or -1 for the strongest. Returns predictions and, per filter, id, peak, rank map and retention curve.
+  async explain(picture, filters = [-1, -1, -1, -1, -1]) {
+    const { ort, session, about } = this;
+    const spec = about.input;
+    const feeds = {};
+    if (about.variant?.preprocessing) {
+      const { width, height, channels, data } = picture;
+      const rgb = channels === 3 ? data : data.filter((_, index) => index % channels < 3);
+      feeds[spec.name] = new ort.Tensor("uint8", Uint8Array.from(rgb), [1, height, width, 3]);
+    } else {
+      const { values, dims } = normalise(fit(picture, spec), spec);
+      feeds[spec.name] = new ort.Tensor("float32", values, dims);
+    }
+    if (session.inputNames.includes("filters")) {
+      feeds.filters = new ort.Tensor("int64", BigInt64Array.from(filters, BigInt), [1, filters.length]);
+    }
+    const results = await session.run(feeds);
+    const own = session.outputNames.filter((name) => !RESULTS.includes(name)).map((name) => results[name]);
+    const [ids, peaks, ranks, retention] = RESULTS.map((name) => results[name]);
+    const grid = ranks.dims.slice(2);
+    const found = [];
+    for (let k = 0; k < ids.size; k++) {
+      if (ids.data[k] < 0n) continue;
+      const curve = Array.from(retention.data.subarray(k * about.areas.length, (k + 1) * about.areas.length));
+      const rank = ranks.data.slice(k * grid[0] * grid[1], (k + 1) * grid[0] * grid[1]);
+      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], rank, curve, area: sufficientArea(about.areas, curve) });
+    }
+    return { layer: about.layer, predictions: predictions(own, about.labels), grid, filters: found };
+  }
+
+  // Predicted retention of a filter at an area.
+  retentionAt(filter, area) {
+    return along(area, [0, ...this.about.areas, 1], [0, ...filter.curve, 1]);
+  }
+
+  // The mask of a filter's area on the model's input.
+  mask(answer, filter, area = filter.area) {
+    return areaMask(filter.rank, answer.grid, area, this.about.input.size);
+  }
+}

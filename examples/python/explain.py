@@ -1,0 +1,213 @@
+"""Explains a picture with an explainer file: onnxruntime, numpy and the standard library, nothing else.
+
+    python explain.py explainer.onnx picture.png [--filters 3,17 | --top 5] [--area 0.1] [--overlay out.png]
+
+Prints one JSON document: the predictions and, per filter, id, peak, area, predicted retention there, and the mask of
+the area on the model's input as COCO's uncompressed run lengths (column by column, zeros first). Everything it needs
+to know is in the file's metadata. Reads PNG (8 bits, not interlaced) and binary PPM; take any decoder you like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A PNG or PPM file as uint8 RGB (H, W, 3)."""
+    content = path.read_bytes()
+    if found := re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", content):
+        width, height = int(found[1]), int(found[2])
+        return np.frombuffer(content, np.uint8, height * width * 3, found.end()).reshape(height, width, 3)
+    if content[:8] != b"\x89PNG\r\n\x1a\n":
+        raise SystemExit(f"error: {path} is neither PNG nor PPM")
+    place, packed = 8, b""
+    while place < len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IHDR":
+            width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, place + 8)
+        elif kind == b"IDAT":
+            packed += content[place + 8 : place + 8 + length]
+        place += 12 + length
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(color)
+    if depth != 8 or interlaced or channels is None:
+        raise SystemExit(f"error: {path}: only PNG of 8 bits per channel, without palette, not interlaced")
+    pixels = unfilter(zlib.decompress(packed), height, width, channels)
+    return pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+
+
+def unfilter(rows: bytes, height: int, width: int, channels: int) -> np.ndarray:
+    """Undo the five filters of PNG (W3C PNG, section 9.2)."""
+    lines = np.frombuffer(rows, np.uint8).reshape(height, 1 + width * channels)
+    pixels = np.zeros((height + 1, width + 1, channels), np.int32)  # a border of zeros above and to the left
+    for y in range(height):
+        kind, line = lines[y, 0], lines[y, 1:].reshape(width, channels).astype(np.int32)
+        above, row = pixels[y], pixels[y + 1]
+        if kind in (0, 2):
+            row[1:] = (line + (above[1:] if kind else 0)) & 255
+            continue
+        if kind == 1:
+            row[1:] = np.cumsum(line, axis=0) & 255
+            continue
+        for x in range(1, width + 1):
+            left, up, corner = row[x - 1], above[x], above[x - 1]
+            if kind == 3:
+                guess = (left + up) >> 1
+            else:
+                near = np.abs(np.stack([up - corner, left - corner, left + up - 2 * corner]))
+                guess = np.choose(near.argmin(axis=0), [left, up, corner])
+            row[x] = (line[x - 1] + guess) & 255
+    return pixels[1:, 1:].astype(np.uint8)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Uint8 RGB (H, W, 3) as PNG."""
+    height, width, _ = pixels.shape
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows.tobytes())))
+    chunks = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in (*parts, (b"IEND", b""))
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def axis_matrix(source: int, target: int) -> np.ndarray:
+    """(target, source) weights of one axis: area average where it shrinks, bilinear where it grows."""
+    scale, i, j = source / target, np.arange(target)[:, None], np.arange(source)[None, :]
+    if source >= target:
+        return np.clip(np.minimum(j + 1, (i + 1) * scale) - np.maximum(j, i * scale), 0, None) / scale
+    centre = np.clip((i + 0.5) * scale - 0.5, 0, source - 1)
+    return np.clip(1 - np.abs(centre - j), 0, None)
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H0, W0, c) -> (height, width, c), rounded."""
+    rows = np.tensordot(axis_matrix(pixels.shape[0], height), pixels.astype(np.float64), axes=(1, 0))
+    return np.round(np.einsum("xs,ysc->yxc", axis_matrix(pixels.shape[1], width), rows))
+
+
+def fit(picture: np.ndarray, spec: dict) -> np.ndarray:
+    """The picture at the size of the model's input, by the metadata's resize policy: (H, W, 3) in 0..255."""
+    (height, width), (policy, _, number) = spec["size"], spec["resize"].partition(":")
+    rows, columns = picture.shape[:2]
+    if policy == "crop":
+        unit = float(number) * min(rows / height, columns / width)
+        h, w = min(rows, max(1, round(unit * height))), min(columns, max(1, round(unit * width)))
+        top, left = (rows - h) // 2, (columns - w) // 2
+        picture = picture[top : top + h, left : left + w]
+    if policy == "letterbox":
+        factor = min(height / rows, width / columns)
+        h, w = min(height, max(1, round(rows * factor))), min(width, max(1, round(columns * factor)))
+        pixels = np.full((height, width, 3), round(float(number)), np.float64)
+        top, left = (height - h) // 2, (width - w) // 2
+        pixels[top : top + h, left : left + w] = resize(picture, h, w)
+        return pixels
+    return resize(picture, height, width)
+
+
+def normalise(pixels: np.ndarray, spec: dict) -> np.ndarray:
+    """(H, W, 3) in 0..255 -> (1, c, H, W) or (1, H, W, c) float32."""
+    if spec["color"] == "BGR":
+        pixels = pixels[..., ::-1]
+    elif spec["color"] == "GRAY":
+        pixels = np.round(pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
+    x = (pixels * spec["scale"] - np.array(spec["mean"])) / np.array(spec["std"])
+    return (x.transpose(2, 0, 1) if spec["layout"] == "NCHW" else x)[None].astype(np.float32)
+
+
+def area_mask(rank: np.ndarray, area: float, size: tuple[int, int]) -> np.ndarray:
+    """The round(a H W) pixels with the smallest bilinearly upsampled rank, ties by position: bool (H, W)."""
+
+    def along(cells: int, pixels: int) -> np.ndarray:
+        centre = np.clip((np.arange(pixels)[:, None] + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+        return np.clip(1 - np.abs(centre - np.arange(cells)), 0, None)
+
+    pixels = along(rank.shape[0], size[0]) @ rank.astype(np.float64) @ along(rank.shape[1], size[1]).T
+    mask = np.zeros(size, bool)
+    mask.ravel()[np.argsort(pixels.ravel(), kind="stable")[: round(area * pixels.size)]] = True
+    return mask
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: column by column, zeros first."""
+    flat = np.concatenate([[False], mask.ravel(order="F"), [not mask[-1, -1]]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return np.diff(np.concatenate([[0], changes])).tolist()
+
+
+def sufficient_area(areas: list[float], retention: np.ndarray) -> float:
+    """The smallest area whose predicted retention reaches .8, or .8 of the most that any area has."""
+    target = 0.8 * min(1.0, float(retention.max())) if retention.max() < 0.8 else 0.8
+    reached = int(np.argmax(retention >= target))
+    if reached == 0:
+        return areas[0]
+    return float(np.interp(target, retention[reached - 1 : reached + 1], areas[reached - 1 : reached + 1]))
+
+
+def explain(explainer: str, picture: np.ndarray, filters: list[int], area: float | None) -> tuple[dict, list]:
+    """The JSON document, and the masks."""
+    session = onnxruntime.InferenceSession(explainer, providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["fsagn"])
+    spec, variant = about["input"], about.get("variant", {})
+    x = picture[None] if variant.get("preprocessing") else normalise(fit(picture, spec), spec)
+    feeds = {spec["name"]: x, "filters": np.array([filters], np.int64)}
+    ports = {port.name for port in session.get_inputs()}
+    names = [port.name for port in session.get_outputs()]
+    results = dict(zip(names, session.run(None, {k: v for k, v in feeds.items() if k in ports}), strict=True))
+    ids, peaks, ranks, retention = (results.pop(n)[0] for n in ("filter_ids", "filter_peaks", "area_rank", "retention"))
+    found, masks = [], []
+    for k, peak, rank, curve in zip(ids.tolist(), peaks.tolist(), ranks, retention, strict=True):
+        if k < 0:
+            continue
+        chosen = sufficient_area(about["areas"], curve) if area is None else area
+        masks.append(area_mask(rank, chosen, tuple(spec["size"])))
+        kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0]))
+        mask = {"size": spec["size"], "counts": run_lengths(masks[-1])}
+        found.append({"id": k, "peak": peak, "area": chosen, "retention": kept, "mask": mask})
+    answers = predictions(results, about["labels"])
+    return {"layer": about["layer"], "input": spec, "predictions": answers, "filters": found}, masks
+
+
+def predictions(outputs: dict, labels: list[str] | None) -> list[dict]:
+    """The five best answers of a classifier's first output; softmax where they are no probabilities."""
+    for values in outputs.values():
+        scores = values[0].astype(np.float64).ravel()
+        if values.dtype.kind != "f" or scores.size != values.shape[1]:
+            continue
+        if scores.min() < 0 or scores.max() > 1 + 1e-6:
+            scores = np.exp(scores - scores.max())
+            scores /= scores.sum()
+        best = np.argsort(-scores, kind="stable")[:5].tolist()
+        return [{"index": i, "label": labels[i] if labels else None, "score": float(scores[i])} for i in best]
+    return []
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("explainer")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--filters", help="ids, for example 3,17")
+    parser.add_argument("--top", type=int, default=5, help="how many of the strongest filters")
+    parser.add_argument("--area", type=float, help="share of the picture to keep; the sufficient area unless told")
+    parser.add_argument("--overlay", type=Path, help="write a picture of the strongest filter's area")
+    options = parser.parse_args()
+    filters = [int(k) for k in options.filters.split(",")] if options.filters else [-1] * options.top
+    picture = read_picture(options.picture)
+    document, masks = explain(options.explainer, picture, filters, options.area)
+    if options.overlay and masks:
+        small = fit(picture, document["input"]).astype(np.uint8)
+        small[~masks[0]] //= 4
+        write_png(options.overlay, small)
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The application: routes of the KServe v2 protocol, limits and errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .. import __version__
+from ..errors import FsagnError
+from ..runtime.engine import FILTERS, FileEngine
+from .batching import Batcher
+from .jobs import AREAS, MASKS, Job, make_job, outputs_of
+from .metrics import Metrics
+from .settings import Settings
+from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request
+
+LONGEST_WAIT: Final = 60
+KSERVE: Final = {
+    "tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(double)": "FP64", "tensor(int64)": "INT64",
+    "tensor(int32)": "INT32", "tensor(uint8)": "UINT8", "tensor(int8)": "INT8", "tensor(bool)": "BOOL",
+}  # fmt: skip
+
+
+class _Server:
+    """The routes of one explainer."""
+
+    def __init__(self, engine: FileEngine, name: str, settings: Settings) -> None:
+        self.engine, self.name, self.settings = engine, name, settings
+        self.metrics = Metrics()
+        self.batcher: Batcher | None = None
+        self.in_hand = 0
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.batcher = Batcher(self.engine, self.settings, self.metrics)
+        self.batcher.start()
+        yield
+        batcher, self.batcher = self.batcher, None
+        await batcher.stop()
+
+    async def live(self, request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        if "name" in request.path_params:
+            self._check_name(request)
+        ready = self.batcher is not None
+        return JSONResponse({"name": self.name, "ready": ready}, 200 if ready else 503)
+
+    async def about_server(self, request: Request) -> Response:
+        return JSONResponse({"name": "fsagn-onnx", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    async def about_model(self, request: Request) -> Response:
+        self._check_name(request)
+        ports = [
+            [
+                {"name": p.name, "datatype": KSERVE.get(p.dtype, p.dtype), "shape": [s or -1 for s in p.shape]}
+                for p in side
+            ]
+            for side in (self.engine.inputs, self.engine.outputs)
+        ]
+        about = json.loads(self.engine.metadata.to_json())
+        return JSONResponse(
+            {"name": self.name, "versions": ["1"], "platform": "onnxruntime_onnx", "inputs": ports[0],
+             "outputs": ports[1], "parameters": {"fsagn": about, "provider": self.engine.provider}}
+        )  # fmt: skip
+
+    async def show_metrics(self, request: Request) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def infer(self, request: Request) -> Response:
+        started = time.monotonic()
+        try:
+            self._check_name(request)
+            response = await self._admitted(request)
+        except RequestError as error:
+            response = JSONResponse({"error": str(error)}, error.status)
+        except FsagnError as error:
+            response = JSONResponse({"error": str(error)}, 500)
+        if response.status_code in (429, 503):
+            ahead = self.batcher.seconds_ahead if self.batcher else 1.0
+            response.headers["retry-after"] = str(min(LONGEST_WAIT, max(1, math.ceil(ahead))))
+        if response.status_code >= 400:
+            response.headers["connection"] = "close"  # what is left of the body is not read
+        self.metrics.request(response.status_code, time.monotonic() - started)
+        return response
+
+    async def _admitted(self, request: Request) -> Response:
+        if self.batcher is None:
+            raise RequestError("the server is stopping", 503)
+        if self.in_hand >= self.settings.queue:
+            raise RequestError(f"{self.in_hand} requests are in hand already, come again later", 429)
+        self.in_hand += 1
+        self.metrics.in_hand(self.in_hand)
+        try:
+            return await self._answered(request, self.batcher)
+        finally:
+            self.in_hand -= 1
+            self.metrics.in_hand(self.in_hand)
+
+    async def _answered(self, request: Request, batcher: Batcher) -> Response:
+        body = await self._body(request)
+        asked, job = await run_in_threadpool(self._parse, body, request.headers.get(HEADER_LENGTH))
+        del body
+        computed = await batcher.run(job)
+        outputs = await run_in_threadpool(outputs_of, job, computed, self.engine)
+        names, binary = _wanted_outputs(asked, list(outputs))
+        head = {"model_name": self.name, "model_version": "1", "id": str(asked.get("id", ""))}
+        chosen = {name: outputs[name] for name in names}
+        content, length = await run_in_threadpool(format_answer, head, chosen, binary)
+        if length is None:
+            return Response(content, media_type="application/json")
+        return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
+
+    def _parse(self, body: bytes, header_length: str | None) -> tuple[dict[str, Any], Job]:
+        asked, tensors = parse_request(body, header_length)
+        return asked, make_job(asked, tensors, self.engine, self.settings)
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self.settings.max_body
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > limit:
+            raise RequestError(f"the body has {declared} bytes, more than the limit of {limit}", 413)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.settings.body_timeout):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > limit:
+                        raise RequestError(f"the body has more than {limit} bytes", 413)
+        except TimeoutError:
+            raise RequestError(f"the body did not arrive within {self.settings.body_timeout:g} s", 408) from None
+        except ClientDisconnect:
+            raise RequestError("the client went away within the body", 400) from None
+        return bytes(body)
+
+    def _check_name(self, request: Request) -> None:
+        if request.path_params["name"] != self.name or request.path_params.get("version", "1") != "1":
+            raise HTTPException(404, f"no such model or version; there is '{self.name}', version 1")
+
+
+def _wanted_outputs(asked: dict[str, Any], known: list[str]) -> tuple[list[str], set[str]]:
+    """Names of the outputs that a request wants, and which of them as raw bytes."""
+    parameters = asked.get("parameters") or {}
+    all_binary = parameters.get("binary_data_output") is True
+    entries = asked.get("outputs")
+    if entries is None:
+        entries = [{"name": name} for name in known]
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and isinstance(e.get("name"), str) for e in entries
+    ):
+        raise RequestError("outputs must be a list of objects with a text 'name'")
+    names, binary = [], set()
+    for entry in entries:
+        name, given = entry["name"], entry.get("parameters") or {}
+        if name not in known:
+            raise RequestError(f"unknown output '{name[:80]}'; there are {', '.join(known)}")
+        names.append(name)
+        if isinstance(given, dict) and given.get("binary_data", all_binary) is True:
+            binary.add(name)
+    names += [name for name in (MASKS, AREAS) if name in known and name not in names]
+    return names, binary - {MASKS}
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
+    return JSONResponse({"error": detail}, status)
+
+
+def make_app(engine: FileEngine, name: str, settings: Settings | None = None) -> Starlette:
+    """The ASGI application that serves one explainer.
+
+    Args:
+        engine: the explainer; the caller closes it after the application has stopped.
+        name: what clients call it.
+        settings: limits and batching.
+    """
+    server = _Server(engine, name, settings or Settings())
+    model = "/v2/models/{name}"
+    routes = [
+        Route("/v2", server.about_server),
+        Route("/v2/health/live", server.live),
+        Route("/v2/health/ready", server.ready),
+        Route("/metrics", server.show_metrics),
+    ]
+    for path in (model, model + "/versions/{version}"):
+        routes += [
+            Route(path, server.about_model),
+            Route(path + "/ready", server.ready),
+            Route(path + "/infer", server.infer, methods=["POST"]),
+        ]
+    handlers: dict[Any, Any] = {HTTPException: _http_error, 500: _http_error}
+    return Starlette(routes=routes, lifespan=server.lifespan, exception_handlers=handlers)
+
+
+__all__ = ["FILTERS", "make_app"]

@@ -1,0 +1,194 @@
+"""Tensors of the KServe v2 protocol: JSON numbers, or raw bytes behind the JSON (the binary tensor extension).
+
+Source: the Open Inference Protocol, REST, https://kserve.github.io/website, and Triton's binary tensor extension.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER_LENGTH: Final = "inference-header-content-length"
+MAX_RANK: Final = 8
+
+DTYPES: Final = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
+    "INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64,
+    "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+NAMES: Final = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+
+
+class RequestError(Exception):
+    """What is wrong with a request, for the client.
+
+    Attributes:
+        status: HTTP status.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input: numbers, or (datatype BYTES) pieces of bytes in a flat list."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: NDArray[Any] | list[bytes]
+
+
+def parse_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON object of a request, and its inputs by name.
+
+    Args:
+        body: the whole body.
+        header_length: value of the header `HEADER_LENGTH`, where there is one.
+
+    Raises:
+        RequestError: no such request.
+    """
+    text, binary = body, memoryview(b"")
+    if header_length is not None:
+        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+            raise RequestError(
+                f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, but is {header_length!r:.40}"
+            )
+        text, binary = body[: int(header_length)], memoryview(body)[int(header_length) :]
+    try:
+        request = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is no JSON: {error}") from error
+    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
+        raise RequestError("the body must be an object with a list 'inputs'")
+    tensors: dict[str, Tensor] = {}
+    for entry in request["inputs"]:
+        tensor, binary = _tensor(entry, binary)
+        if tensor.name in tensors:
+            raise RequestError(f"input '{tensor.name}' is given twice")
+        tensors[tensor.name] = tensor
+    if len(binary):
+        raise RequestError(f"{len(binary)} bytes are left over behind the last input")
+    return request, tensors
+
+
+def _tensor(entry: Any, binary: memoryview) -> tuple[Tensor, memoryview]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise RequestError("an input must be an object with a text 'name'")
+    name, datatype, shape = entry["name"], entry.get("datatype"), entry.get("shape")
+    if datatype != "BYTES" and datatype not in DTYPES:
+        known = ", ".join([*DTYPES, "BYTES"])
+        raise RequestError(f"input '{name[:80]}': datatype must be one of {known}, but is {datatype!r:.40}")
+    if (
+        not isinstance(shape, list)
+        or not 1 <= len(shape) <= MAX_RANK
+        or not all(type(side) is int and side >= 0 for side in shape)
+    ):
+        raise RequestError(f"input '{name[:80]}': shape must be a list of 1 to {MAX_RANK} whole numbers")
+    count = math.prod(shape)
+    parameters = entry.get("parameters") or {}
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size is None:
+        return Tensor(name, datatype, tuple(shape), _from_json(name, datatype, count, entry.get("data"))), binary
+    if type(size) is not int or not 0 <= size <= len(binary):
+        raise RequestError(f"input '{name[:80]}': binary_data_size must be 0..{len(binary)}, but is {size!r:.40}")
+    values = _from_bytes(name, datatype, count, binary[:size])
+    return Tensor(name, datatype, tuple(shape), values), binary[size:]
+
+
+def _from_json(name: str, datatype: str, count: int, listed: Any) -> NDArray[Any] | list[bytes]:
+    if not isinstance(listed, list):
+        raise RequestError(f"input '{name[:80]}': data must be a list")
+    if datatype == "BYTES":
+        try:
+            pieces = [base64.b64decode(piece, validate=True) for piece in listed]
+        except (TypeError, ValueError, binascii.Error):
+            raise RequestError(f"input '{name[:80]}': BYTES in JSON must be base64 texts") from None
+        if len(pieces) != count:
+            raise RequestError(f"input '{name[:80]}': shape asks for {count} elements, data has {len(pieces)}")
+        return pieces
+    try:
+        values = np.asarray(listed)
+        fits = values.dtype.kind in ("bf" if datatype.startswith("FP") else "b") + "iu"
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused later
+            array = values.astype(DTYPES[datatype]) if fits else values
+    except (ValueError, OverflowError, TypeError):
+        fits = False
+    if not fits:
+        raise RequestError(f"input '{name[:80]}': data must be numbers that fit {datatype}, nested or flat")
+    if array.size != count:
+        raise RequestError(f"input '{name[:80]}': shape asks for {count} elements, data has {array.size}")
+    if array.dtype.kind in "iu" and not np.array_equal(array, values):
+        raise RequestError(f"input '{name[:80]}': data does not fit {datatype}")
+    return array.ravel()
+
+
+def _from_bytes(name: str, datatype: str, count: int, binary: memoryview) -> NDArray[Any] | list[bytes]:
+    if datatype != "BYTES":
+        dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+        if len(binary) != count * dtype.itemsize:
+            raise RequestError(
+                f"input '{name[:80]}': shape asks for {count * dtype.itemsize} bytes, {len(binary)} came"
+            )
+        return np.frombuffer(binary, dtype=dtype).astype(DTYPES[datatype], copy=False)
+    pieces: list[bytes] = []
+    while len(binary) >= 4 and len(pieces) < count:
+        (length,) = struct.unpack_from("<I", binary)
+        if length > len(binary) - 4:
+            break
+        pieces.append(bytes(binary[4 : 4 + length]))
+        binary = binary[4 + length :]
+    if len(pieces) != count or len(binary):
+        raise RequestError(
+            f"input '{name[:80]}': BYTES must be {count} pieces, each behind its length (4 bytes, little endian)"
+        )
+    return pieces
+
+
+def format_answer(
+    head: Mapping[str, Any], outputs: Mapping[str, NDArray[Any] | list[list[str]]], binary: set[str]
+) -> tuple[bytes, int | None]:
+    """The body of an answer.
+
+    Args:
+        head: members of the JSON object besides ``outputs``.
+        outputs: arrays, or texts (N, K) which become BYTES.
+        binary: names of outputs that go as raw bytes.
+
+    Returns:
+        The body, and the length of its JSON where bytes follow.
+
+    Raises:
+        RequestError: an output is not finite, which JSON cannot say.
+    """
+    described, raw = [], []
+    for name, values in outputs.items():
+        if isinstance(values, list):
+            shape = [len(values), len(values[0]) if values else 0]
+            texts = [text for row in values for text in row]
+            described.append({"name": name, "datatype": "BYTES", "shape": shape, "data": texts})
+            continue
+        entry: dict[str, Any] = {"name": name, "datatype": NAMES[values.dtype], "shape": list(values.shape)}
+        if name in binary:
+            raw.append(np.ascontiguousarray(values).tobytes())
+            entry["parameters"] = {"binary_data_size": len(raw[-1])}
+        else:
+            entry["data"] = values.ravel().tolist()
+        described.append(entry)
+    try:
+        text = json.dumps({**head, "outputs": described}, allow_nan=False).encode()
+    except ValueError as error:
+        raise RequestError("an output is not finite (NaN or infinite): ask for it as binary data", 500) from error
+    return b"".join([text, *raw]), len(text) if raw else None

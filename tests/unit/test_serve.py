@@ -1,0 +1,269 @@
+"""The server as clients meet it: protocol, masks, limits, malformed and slow requests, stopping."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+
+from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.errors import UsageError
+from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.serve import Settings
+from fsagn_onnx.serve.jobs import encode_mask
+
+EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
+PICTURE = SyntheticParts("test", 1)[0].image
+MODEL = "/v2/models/demo_explainer"
+PNG = cv2.imencode(".png", cv2.resize(PICTURE, (200, 90))[..., ::-1])[1].tobytes()
+
+
+class Server:
+    def __init__(self, *options: str) -> None:
+        code = "from fsagn_onnx.cli.main import main; main()"
+        words = ["serve", str(EXPLAINER), "--port", "0", "--json", "--providers", "cpu", "--threads", "1", *options]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        address = urlsplit(json.loads(line)["url"])
+        self.host, self.port = str(address.hostname), int(address.port or 0)
+
+    def ask(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any, Any]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        try:
+            content = json.dumps(body).encode() if isinstance(body, dict | list) else body
+            connection.request(method, path, content, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def infer(self, body: Any, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        status, _, content = self.ask("POST", f"{MODEL}/infer", body, headers)
+        return status, json.loads(content)
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, err
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    running = Server("--timeout", "1", "--max-body", "1")
+    yield running
+    status, err = running.stop()
+    assert status == 0
+    assert set(err.splitlines()) <= {"WARNING:  Invalid HTTP request received."}
+
+
+def outputs(answer: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {entry["name"]: np.array(entry["data"]).reshape(entry["shape"]) for entry in answer["outputs"]}
+
+
+def png(count: int = 1) -> dict[str, Any]:
+    data = [base64.b64encode(PNG).decode()] * count
+    return {"name": "image", "shape": [count], "datatype": "BYTES", "data": data}
+
+
+def test_health_metadata_and_metrics(server: Server) -> None:
+    assert server.ask("GET", "/v2/health/live")[0] == server.ask("GET", f"{MODEL}/ready")[0] == 200
+    about = json.loads(server.ask("GET", MODEL)[2])
+    assert {port["name"] for port in about["inputs"]} == {"image", "filters"}
+    assert about["parameters"]["fsagn"]["layer"]
+    assert about["parameters"]["provider"] == "CPUExecutionProvider"
+    assert server.ask("GET", "/v2/models/other")[0] == server.ask("POST", "/v2/models/other/infer", {})[0] == 404
+    assert server.ask("GET", f"{MODEL}/infer")[0] == 405
+    server.infer({"inputs": [png()]})
+    assert b'fsagn_requests_total{code="200"}' in server.ask("GET", "/metrics")[2]
+
+
+def test_answers_are_those_of_python(server: Server) -> None:
+    picture = cv2.imdecode(np.frombuffer(PNG, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
+        (expected,) = explainer.explain(np.ascontiguousarray(picture), "top:3", 0.1)
+        values = explainer.metadata.input.preprocess(np.ascontiguousarray(picture))[0]
+    ids = {"name": "filters", "shape": [1, 3], "datatype": "INT64", "data": [-1, -1, -1]}
+    raw = {"name": "image", "shape": [1, *picture.shape], "datatype": "UINT8", "data": picture.ravel().tolist()}
+    tensor = {"name": "image", "shape": [1, *values.shape], "datatype": "FP32", "data": values.tolist()}
+    for image in (png(), raw, tensor):
+        status, answer = server.infer({"id": "7", "inputs": [image, ids], "parameters": {"masks": "rle", "area": 0.1}})
+        assert status == 200, answer
+        assert answer["id"] == "7"
+        got = outputs(answer)
+        assert got["filter_ids"][0].tolist() == [f.id for f in expected.filters]
+        np.testing.assert_allclose(got["area_rank"][0], [f.area_rank for f in expected.filters], atol=1e-6)
+        for text, f in zip(got["masks"][0], expected.filters, strict=True):
+            mask = json.loads(text)
+            whole = expected.input_mask(f) if image is tensor else expected.mask(f)
+            assert mask["size"] == list(whole.shape)
+            flat = np.repeat(np.arange(len(mask["counts"])) % 2, mask["counts"])
+            assert np.array_equal(flat.reshape(mask["size"][::-1]).T, whole)
+
+
+def test_png_masks_and_binary_tensors(server: Server) -> None:
+    packed = struct.pack("<I", len(PNG)) + PNG
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(packed)}}
+    head = json.dumps(
+        {
+            "inputs": [image],
+            "parameters": {"masks": "png"},
+            "outputs": [{"name": "area_rank", "parameters": {"binary_data": True}}],
+        }
+    ).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    status, given, content = server.ask("POST", f"{MODEL}/infer", head + packed, headers)
+    assert status == 200
+    length = int(given["Inference-Header-Content-Length"])
+    entries = {entry["name"]: entry for entry in json.loads(content[:length])["outputs"]}
+    ranks = np.frombuffer(content[length:], "<f4").reshape(entries["area_rank"]["shape"])
+    assert sorted((ranks[0, 0] * ranks[0, 0].size).round().astype(int).ravel()) == list(range(1, ranks[0, 0].size + 1))
+    mask = cv2.imdecode(np.frombuffer(base64.b64decode(entries["masks"]["data"][0]), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (90, 200)
+    assert set(np.unique(mask)) == {0, 255}
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["AAAA"], **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b'{"inputs": 3}', "list 'inputs'"),
+        ({"inputs": []}, "'image' is missing"),
+        ({"inputs": [3]}, "text 'name'"),
+        (tensor(), "no image of a known format"),
+        (tensor(data=["?"]), "base64"),
+        (tensor(data=[]), "1 elements, data has 0"),
+        (tensor(name="x"), "unknown input 'x'"),
+        (tensor(datatype="FP31"), "datatype must be"),
+        (tensor(shape=[-1]), "whole numbers"),
+        (tensor(shape=[2**62]), "elements"),
+        (tensor(shape=[2**31] * 8, datatype="FP32", data=[]), "elements"),
+        (tensor(datatype="FP32", shape=[2], data=[[1], [1, 2]]), "numbers that fit"),
+        (tensor(datatype="FP32", shape=[1, 1], data=[1e300]), "must be FP32"),
+        (tensor(parameters={"binary_data_size": 10**12}), "binary_data_size must be"),
+        ({"inputs": [png(), png()]}, "given twice"),
+        ({"inputs": [png()], "parameters": {"masks": "gif"}}, "'masks' must be"),
+        ({"inputs": [png()], "parameters": {"masks": "rle", "area": 2}}, "'area' must be"),
+        ({"inputs": [png()], "outputs": [{"name": "x"}]}, "unknown output"),
+        ({"inputs": [png(), {"name": "filters", "shape": [1, 1], "datatype": "INT64", "data": [96]}]}, "0..95"),
+        ({"inputs": [png(), {"name": "filters", "shape": [1, 2], "datatype": "INT64", "data": [4, 4]}]}, "twice"),
+        ({"inputs": [png(), {"name": "filters", "shape": [2, 1], "datatype": "INT64", "data": [4, 4]}]}, "shape"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_malformed_requests_are_told_what_is_wrong(server: Server, body: Any, message: str) -> None:
+    status, answer = server.infer(body)
+    assert status == 400
+    assert message in answer["error"]
+    assert server.infer({"inputs": [png()]})[0] == 200
+
+
+def test_header_length_beyond_the_body_and_bytes_left_over(server: Server) -> None:
+    for length in ("99999", "-1", "x"):
+        assert server.infer({"inputs": []}, {"Inference-Header-Content-Length": length})[0] == 400
+    head = json.dumps({"inputs": [png()]}).encode()
+    assert server.infer(head + b"12", {"Inference-Header-Content-Length": str(len(head))})[0] == 400
+
+
+def test_huge_bodies_are_refused(server: Server) -> None:
+    with socket.create_connection((server.host, server.port), timeout=10) as declared:
+        declared.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n".encode())
+        assert b" 413 " in declared.recv(100)
+    with socket.create_connection((server.host, server.port), timeout=10) as chunked:
+        chunked.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        try:
+            for _ in range(40):
+                chunked.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the server has answered and closed already
+        else:
+            assert b" 413 " in chunked.recv(100)
+    assert server.infer({"inputs": [png()]})[0] == 200
+
+
+def test_slow_and_broken_connections_are_dropped(server: Server) -> None:
+    started = time.monotonic()
+    with socket.create_connection((server.host, server.port), timeout=10) as headers:
+        headers.sendall(b"POST / HTTP/1.1\r\nHos")
+        assert headers.recv(100) == b""
+    with socket.create_connection((server.host, server.port), timeout=10) as body:
+        body.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+        assert b" 408 " in body.recv(100)
+    assert 1.5 < time.monotonic() - started < 9
+    with socket.create_connection((server.host, server.port), timeout=10) as noise:
+        noise.sendall(b"\x16\x03\x01\x02\x00" * 20 + b"\r\n\r\n")
+        assert b" 400 " in noise.recv(100)
+    with socket.create_connection((server.host, server.port), timeout=10) as gone:
+        gone.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
+    assert server.infer({"inputs": [png()]})[0] == 200
+
+
+def test_a_full_queue_says_come_again_and_a_stop_lets_requests_finish() -> None:
+    server = Server("--queue", "2", "--max-batch", "4")
+    answers: list[tuple[int, Any]] = []
+    lock = threading.Lock()
+
+    def client() -> None:
+        for _ in range(4):
+            status, headers, content = server.ask("POST", f"{MODEL}/infer", {"inputs": [png(8)]})
+            with lock:
+                answers.append((status, headers.get("Retry-After")))
+            assert json.loads(content)
+
+    clients = [threading.Thread(target=client) for _ in range(8)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    assert {status for status, _ in answers} == {200, 429}
+    assert all(int(again) >= 1 for status, again in answers if status == 429)
+    last: list[int] = []
+    thread = threading.Thread(target=lambda: last.append(server.infer({"inputs": [png(16)]})[0]))
+    thread.start()
+    time.sleep(0.1)
+    status, err = server.stop()
+    thread.join()
+    assert (status, err, last) == (0, "", [200])
+
+
+def test_wrong_settings_and_taken_ports_are_one_line(server: Server) -> None:
+    with pytest.raises(UsageError, match="max_batch must be greater than 0"):
+        Settings(max_batch=0)
+    code = "from fsagn_onnx.cli.main import main; main()"
+    words = ["serve", str(EXPLAINER), "--port", str(server.port)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot listen on 127.0.0.1")
+    assert done.stderr.count("\n") == 1
+
+
+def test_run_lengths_start_with_zeros_and_go_down_the_columns() -> None:
+    mask = np.array([[True, False], [True, True]])
+    assert json.loads(encode_mask(mask, "rle"))["counts"] == [0, 2, 1, 1]
+    assert json.loads(encode_mask(~mask, "rle"))["counts"] == [2, 1, 1]
