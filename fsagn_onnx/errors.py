@@ -7,6 +7,7 @@ what to do. The command line prints that line and exits with 1; no traceback.
 from __future__ import annotations
 
 __all__ = [
+    "AnnotationError",
     "CheckpointError",
     "ConversionError",
     "ExplainerError",
@@ -42,6 +43,10 @@ class ParityError(ConversionError):
 
 class ImageError(FsagnError):
     """An image, or a list of images, cannot be read."""
+
+
+class AnnotationError(FsagnError):
+    """Part annotations or labels cannot be read, or do not fit to the images."""
 
 
 class ExplainerError(FsagnError):

@@ -29,8 +29,9 @@ RANK = {
     "models": 5,
     "cli": 6,
 }
-ALSO = {("data", "model"), ("methods", "generator")}  # `optimise` minimises the generator's objective
 NO_TORCH = ("errors", "model", "data", "runtime", "report", "serve", "cli", "models")
+# `optimise` minimises the generator's objective; `dissect` writes reports and gives intervals.
+ALSO = {("data", "model"), ("methods", "generator"), ("dissect", "evaluate"), ("dissect", "report")}
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.data\.synthetic\b|fsagn_onnx\.models\.train_")
 HEAVY = ("torch", "onnx2torch", "torchvision", "safetensors")
 

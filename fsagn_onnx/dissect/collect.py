@@ -1,0 +1,223 @@
+"""The pass over the images: a row of masks, peaks and parts per image, in order, whatever the number of workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.annotations import Annotations, ImageParts, Labels
+from ..data.annotations.parts import coverage
+from ..data.files import read_lines
+from ..errors import AnnotationError, OutputError
+from ..model.geometry import Geometry
+from ..runtime.answers import predictions
+from ..runtime.stream import DECODERS, Failure, Prepared, named_images, ordered_map, prepare
+from .folder import INDEX, RunFolder
+from .looking import Look, Looker
+
+MAX_PARTS: Final = 24
+"""Parts kept per image; the largest ones."""
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """What is collected.
+
+    Attributes:
+        looker: gives masks and feature maps.
+        filters: ids of the filters.
+        area: share of the grid's cells in every mask.
+        annotations: of parts, or None.
+        labels: of classes, or None.
+        batch_size: images per pass.
+        workers: passes at the same time.
+    """
+
+    looker: Looker
+    filters: tuple[int, ...]
+    area: float
+    annotations: Annotations | None = None
+    labels: Labels | None = None
+    batch_size: int = 8
+    workers: int = 1
+    part_numbers: dict[str, int] = field(default_factory=dict)
+
+
+def mask_bits(area_rank: NDArray[np.floating], area: float) -> NDArray[np.uint8]:
+    """Masks of exactly round(a h w) cells, at least one: ``(..., h, w)`` ranks -> packed ``(..., ceil(h w / 8))``.
+
+    On the generator's grid ranks are i / (h w), so that a comparison cuts exactly.
+    """
+    cells = area_rank.shape[-1] * area_rank.shape[-2]
+    kept = max(1, round(area * cells))
+    flat = area_rank.reshape(*area_rank.shape[:-2], cells)
+    return np.packbits(flat <= (kept + 0.5) / cells, axis=-1)
+
+
+def unpack(bits: NDArray[np.uint8], cells: int) -> NDArray[np.bool_]:
+    """The inverse of `mask_bits`: uint8 ``(..., bytes)`` -> bool ``(..., h w)``."""
+    return np.unpackbits(bits, axis=-1, count=cells).astype(np.bool_)
+
+
+def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, parts: bool) -> None:
+    """Open the columns of a `dissect` run for K filters and a grid of h x w cells, and cut them to whole images."""
+    cells = grid[0] * grid[1]
+    folder.column("masks", "u1", (filters, (cells + 7) // 8))
+    folder.column("peaks", "f4", (filters,))
+    folder.column("means", "f4", (filters,))
+    folder.column("places", "u2", (filters,))
+    folder.column("geometry", "f8", (2, 4))
+    if parts:
+        folder.column("part_ids", "i4", (MAX_PARTS,))
+        folder.column("part_centres", "f4", (MAX_PARTS, 2))
+        folder.column("part_cells", "u1", (MAX_PARTS, cells))
+    folder.take_up()
+
+
+def collect(
+    folder: RunFolder, collecting: Collecting, images: Iterable[str | Path], grid: tuple[int, int]
+) -> Iterator[str | Failure]:
+    """Look at the images that the folder does not hold yet, and write a row for each.
+
+    Batches are cut by the position in the list, also when a run goes on, so that every image is computed in the same
+    batch as in a run that was never interrupted.
+
+    Yields:
+        The path of every image, or its failure, in order; those that were there already too.
+    """
+    spec, size = collecting.looker.spec, collecting.batch_size
+    named = named_images(images)
+    start = folder.lines - folder.lines % size
+    _check_same_images(folder, islice(named, start))
+    prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, size)
+
+    def batches() -> Iterator[list[Prepared | Failure]]:
+        while batch := list(islice(prepared, size)):
+            yield batch
+
+    def looked(batch: Sequence[Prepared | Failure]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+        return _rows(collecting, batch, grid)
+
+    done, skip = start, folder.lines
+    try:
+        for rows in ordered_map(looked, batches(), collecting.workers, collecting.workers):
+            for line, row in rows:
+                done += 1
+                if done > skip:
+                    folder.append(line, row)
+                error = line.get("error")
+                yield line["path"] if error is None else Failure(line["path"], error)
+    finally:
+        prepared.close()
+
+
+def _check_same_images(folder: RunFolder, named: Iterable[tuple[str, object]]) -> None:
+    """Compare the first images with the folder's index.
+
+    Raises:
+        OutputError: they are others.
+    """
+    lines = (json.loads(line)["path"] for line in read_lines(folder.path / INDEX))
+    for (name, _), written in zip(named, lines, strict=False):
+        if name != written:
+            raise OutputError(
+                f"{folder.path} was written for other images ('{written}' then, '{name}' now): give the same images in "
+                "the same order, or replace the results with --overwrite"
+            )
+
+
+def _rows(
+    collecting: Collecting, batch: Sequence[Prepared | Failure], grid: tuple[int, int]
+) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Line and row of every image of a batch."""
+    ready = [item for item in batch if isinstance(item, Prepared)]
+    look = None
+    if ready:
+        look = collecting.looker.look(np.stack([item.values for item in ready]), collecting.filters)
+    rows: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
+    place = 0
+    for item in batch:
+        if isinstance(item, Failure) or look is None:
+            failed = item if isinstance(item, Failure) else Failure(item.name, "not computed")
+            rows.append(({"path": failed.path, "error": failed.message}, None))
+            continue
+        rows.append(_row(collecting, item, look, place, grid))
+        place += 1
+    return rows
+
+
+def _row(
+    collecting: Collecting, item: Prepared, look: Look, n: int, grid: tuple[int, int]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    chosen = look.feature_map[n, list(collecting.filters)]  # (K, fh, fw)
+    if not np.isfinite(chosen).all():
+        return {
+            "path": item.name,
+            "error": f"{item.name}: the layer's feature map is not finite (NaN or infinite)",
+        }, None
+    try:
+        found = None if collecting.annotations is None else collecting.annotations.find(item.name)
+        label = _label(collecting, item.name, found)
+        row: dict[str, Any] = {
+            "masks": mask_bits(look.area_rank[n], collecting.area),
+            "peaks": chosen.max(axis=(1, 2)),
+            "means": chosen.mean(axis=(1, 2)),
+            "places": chosen.reshape(len(chosen), -1).argmax(axis=1),
+            "geometry": _geometry_row(item.geometry),
+        }
+        if collecting.annotations is not None:
+            row |= _part_rows(collecting.part_numbers, found, item.geometry, grid)
+    except AnnotationError as error:
+        return {"path": item.name, "error": str(error)}, None
+    answers = predictions(look.outputs, n, None)
+    line = {
+        "path": item.name,
+        "height": item.geometry.original[0],
+        "width": item.geometry.original[1],
+        "map": list(chosen.shape[1:]),
+        "label": label,
+        "predicted": answers[0].index if answers else None,
+        "annotated": found is not None,
+    }
+    if found is not None and found.seed is not None:
+        line["seed"] = found.seed
+    return line, row
+
+
+def _label(collecting: Collecting, name: str, found: ImageParts | None) -> str | None:
+    given = None if collecting.labels is None else collecting.labels.find(name)
+    return given if given is not None else None if found is None else found.label
+
+
+def _geometry_row(geometry: Geometry) -> NDArray[np.float64]:
+    """(2, 4): scale and shift to the original along x and y, and the sizes (H0, W0), (H, W)."""
+    (scale_x, _, shift_x), (_, scale_y, shift_y) = geometry.matrix
+    return np.array([[scale_x, shift_x, scale_y, shift_y], [*geometry.original, *geometry.size]])
+
+
+def _part_rows(
+    numbers: dict[str, int], found: ImageParts | None, geometry: Geometry, grid: tuple[int, int]
+) -> dict[str, NDArray[Any]]:
+    """The parts of an image on the grid; parts of one name are joined."""
+    ids = np.full(MAX_PARTS, -1, dtype=np.int32)
+    centres = np.full((MAX_PARTS, 2), np.nan, dtype=np.float32)
+    cells = np.zeros((MAX_PARTS, grid[0] * grid[1]), dtype=np.uint8)
+    joined: dict[str, NDArray[np.bool_]] = {}
+    for part in () if found is None else found.parts:
+        pixels = part.pixels(geometry.original)
+        joined[part.name] = joined[part.name] | pixels if part.name in joined else pixels
+    largest = sorted(joined, key=lambda name: (-int(joined[name].sum()), name))[:MAX_PARTS]
+    for place, name in enumerate(sorted(largest)):
+        rows, columns = np.nonzero(joined[name])
+        if rows.size:
+            ids[place] = numbers[name]
+            centres[place] = columns.mean() + 0.5, rows.mean() + 0.5
+            cells[place] = np.rint(255 * coverage(joined[name], geometry, grid)).astype(np.uint8).ravel()
+    return {"part_ids": ids, "part_centres": centres, "part_cells": cells}

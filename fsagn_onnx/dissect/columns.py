@@ -1,0 +1,83 @@
+"""What a pass over the images leaves on disk: a row per image and kind of number, read in slices at flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..data.files import cannot_write
+from ..errors import OutputError
+
+SLICE_BYTES: Final = 32 * 2**20
+"""Bytes that are held in memory at a time while a column is read."""
+
+
+class Column:
+    """A file of equal rows, one per image.
+
+    Args:
+        path: the file; made if it is not there.
+        dtype: of the numbers.
+        shape: of one row.
+    """
+
+    def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
+        self.path, self.dtype, self.shape = path, np.dtype(dtype), shape
+        self.row_bytes = int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        try:
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def __len__(self) -> int:
+        self._file.flush()
+        return self.path.stat().st_size // self.row_bytes
+
+    def append(self, row: NDArray[Any]) -> None:
+        """Append one row."""
+        try:
+            self._file.write(np.ascontiguousarray(row, dtype=self.dtype).reshape(self.shape).tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def cut(self, rows: int) -> None:
+        """Keep the first rows only."""
+        self._file.truncate(rows * self.row_bytes)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``, shape (stop - start, *shape)."""
+        content = np.fromfile(
+            self.path, self.dtype, (stop - start) * self.row_bytes // self.dtype.itemsize, offset=start * self.row_bytes
+        )
+        if content.size * self.dtype.itemsize != (stop - start) * self.row_bytes:
+            raise OutputError(f"{self.path} is shorter than its index says: start again with --overwrite")
+        return content.reshape(stop - start, *self.shape)
+
+    def row(self, index: int) -> NDArray[Any]:
+        """One row."""
+        row: NDArray[Any] = self.read(index, index + 1)[0]
+        return row
+
+    def slices(self, rows: int, limit: int = SLICE_BYTES) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(first row, rows) in order, at most ``limit`` bytes at a time."""
+        step = max(1, limit // max(self.row_bytes, 1))
+        for start in range(0, rows, step):
+            yield start, self.read(start, min(start + step, rows))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Column:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,189 @@
+"""The folder of a `dissect` or `perturb` run: manifest, index of images, and columns that survive being killed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from .. import __version__
+from ..data.files import PART, LineFile, make_folder, read_lines, write_file
+from ..errors import OutputError, UsageError
+from ..runtime.stream import Failure
+from .columns import Column
+
+MANIFEST: Final = "manifest.json"
+INDEX: Final = "images.jsonl"
+COLUMNS: Final = "columns"
+KEPT: Final = "names.json"
+"""The user's own names of filters: no run removes them."""
+RESULTS: Final = frozenset({
+    MANIFEST, INDEX, "filters.jsonl", "filters.csv", "filters.parquet", "masks.json", "report.html", "report.md",
+    "effects.jsonl", "effects.csv", "effects.parquet", "ablation.csv",
+})  # fmt: skip
+"""Files that a run writes and --overwrite removes."""
+
+
+class RunFolder:
+    """A folder that grows by one row and one line per image; what is done is never done again.
+
+    Attributes:
+        path: the folder.
+        lines: the lines of the index so far, one per image, failed ones too.
+        rows: images that have a row in the columns.
+
+    Args:
+        path: where to write; made if it is not there.
+        kind: ``dissect`` or ``perturb``.
+        subject: what was measured with what; a run goes on only with the same.
+        resume: go on with what the folder holds.
+        overwrite: remove what a run left there first.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds something else.
+        UsageError: both ``resume`` and ``overwrite``.
+    """
+
+    def __init__(
+        self, path: Path, kind: str, subject: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        if resume and overwrite:
+            raise UsageError("--resume and --overwrite exclude each other: go on with the results, or replace them")
+        self.path, self._kind, self._subject = path, kind, json.loads(json.dumps(subject))
+        make_folder(path)
+        self._prepare(resume, overwrite)
+        make_folder(path / COLUMNS)
+        self.columns: dict[str, Column] = {}
+        self._index = LineFile(path / INDEX)
+        self.lines = 0
+        self.rows = 0
+        self.write_manifest("running", {})
+
+    def _prepare(self, resume: bool, overwrite: bool) -> None:
+        entries = [entry for entry in self.path.iterdir() if not entry.name.endswith(PART) and entry.name != KEPT]
+        if not entries:
+            return
+        if not (resume or overwrite):
+            raise OutputError(
+                f"{self.path} is not empty: go on with --resume, replace its results with --overwrite, "
+                "or choose another --out"
+            )
+        manifest = read_manifest(self.path, self._kind)
+        if overwrite:
+            for entry in entries:
+                if entry.name == COLUMNS:
+                    shutil.rmtree(entry)
+                elif entry.name in RESULTS:
+                    entry.unlink()
+            return
+        for name, value in self._subject.items():
+            if manifest.get(name) != value:
+                raise OutputError(
+                    f"{self.path} was written with another {name} ({_brief(manifest.get(name))} then, "
+                    f"{_brief(value)} now): repeat the same arguments, use --overwrite, or choose another --out"
+                )
+
+    def column(self, name: str, dtype: str, shape: tuple[int, ...]) -> Column:
+        """Open a column of the run."""
+        self.columns[name] = Column(self.path / COLUMNS / name, dtype, shape)
+        return self.columns[name]
+
+    def take_up(self) -> None:
+        """Bring index and columns to the same length: the images that are whole. Call it once columns are open."""
+        complete = min((len(column) for column in self.columns.values()), default=0)
+        kept: list[bytes] = []
+        for line in read_lines(self.path / INDEX):
+            good = json.loads(line).get("error") is None
+            if good and self.rows >= complete:
+                break
+            kept.append(line)
+            self.rows += good
+        self.lines = len(kept)
+        self._index.close()
+        write_file(self.path / INDEX, kept)
+        self._index = LineFile(self.path / INDEX)
+        for column in self.columns.values():
+            column.cut(self.rows)
+
+    def append(self, line: Mapping[str, Any], row: Mapping[str, Any] | None) -> None:
+        """Write the row of one image (None: it failed), then its line."""
+        if row is not None:
+            for name, column in self.columns.items():
+                column.append(row[name])
+            self.rows += 1
+        self._index.append(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
+        self.lines += 1
+
+    def index(self) -> Iterator[dict[str, Any]]:
+        """The lines of the images that did not fail, in the order of the columns' rows."""
+        for line in read_lines(self.path / INDEX):
+            members: dict[str, Any] = json.loads(line)
+            if members.get("error") is None:
+                yield members
+
+    def failures(self) -> list[Failure]:
+        """The images that failed."""
+        found = (json.loads(line) for line in read_lines(self.path / INDEX))
+        return [Failure(item["path"], item["error"]) for item in found if item.get("error") is not None]
+
+    def write_manifest(self, state: str, results: Mapping[str, Any]) -> None:
+        """Write the manifest."""
+        versions = {
+            "fsagn-onnx": __version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        }
+        manifest = {"kind": self._kind, "state": state, "versions": versions, **self._subject, **results}
+        self.write("manifest.json", json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the folder, whole or not at all."""
+        write_file(self.path / name, [text.encode("utf-8")])
+
+    def close(self) -> None:
+        """Close all files."""
+        self._index.close()
+        for column in self.columns.values():
+            column.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Args:
+        folder: the run's folder.
+        kind: the kind that is expected; None takes any, also ``explain``, whose manifests have none.
+
+    Raises:
+        OutputError: no manifest, or of another kind.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        manifest = None
+    if not isinstance(manifest, dict) or (kind is not None and manifest.get("kind") != kind):
+        raise OutputError(
+            f"{folder} holds no results of '{kind or 'explain, dissect or perturb'}': choose another folder"
+        )
+    return {"kind": "explain", **manifest}
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

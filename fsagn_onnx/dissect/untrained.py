@@ -1,0 +1,171 @@
+"""The other null hypothesis: a filter follows a part no more closely than filters of the same network untrained.
+
+Random convolutions answer to edges, contrast and colours too, and so do lie on some parts more often than on others:
+a permutation test alone names parts for many of them. Here the network's weights are drawn anew as before any
+training (Adebayo et al. 2018 ask the same of saliency maps), and a filter must beat the filters of these networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from ..model import Model, cut
+from ..runtime.masks import area_rank, to_grid
+from ..runtime.session import Session
+from .collect import mask_bits, unpack
+from .sampling import Sample
+from .scores import ACTIVE_SHARE, STRONG, Floats
+
+WANTED: Final = 512
+"""Untrained filters that make up the null distribution, about."""
+MAX_NETWORKS: Final = 48
+
+_WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"})
+
+
+def reinitialised(proto: onnx.ModelProto, seed: int) -> onnx.ModelProto | None:
+    """A copy with the weights of an untrained network.
+
+    Weights of convolutions and matrix products: normal with variance 2 / fan-in (He et al. 2015); biases 0; batch norms
+    the identity. None where the graph keeps its weights in another form (a quantised model).
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
+    rng = np.random.default_rng(seed)
+    drawn = 0
+    for node in copy.graph.node:
+        if node.op_type in _WEIGHTED:
+            weight = tensors.get(node.input[1])
+            if weight is None:
+                continue
+            shape = tuple(weight.dims)
+            scale = np.sqrt(2 / max(_fan_in(node, shape), 1))
+            _replace(weight, rng.standard_normal(shape) * scale)
+            drawn += node.op_type != "Gemm" or len(shape) == 4
+            if len(node.input) > 2 and node.input[2] in tensors:
+                _replace(tensors[node.input[2]], np.zeros(tuple(tensors[node.input[2]].dims)))
+        elif node.op_type == "BatchNormalization":
+            for name, value in zip(node.input[1:5], (1.0, 0.0, 0.0, 1.0), strict=True):
+                if name in tensors:
+                    _replace(tensors[name], np.full(tuple(tensors[name].dims), value))
+    return copy if drawn else None
+
+
+def _fan_in(node: onnx.NodeProto, shape: tuple[int, ...]) -> int:
+    if node.op_type == "MatMul":
+        return shape[-2] if len(shape) > 1 else shape[0]
+    if node.op_type == "Gemm":
+        transposed = any(item.name == "transB" and item.i for item in node.attribute)
+        return shape[1] if transposed else shape[0]
+    return int(np.prod(shape[1:], dtype=np.int64))
+
+
+def _replace(tensor: onnx.TensorProto, values: NDArray[np.floating]) -> None:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    tensor.CopyFrom(numpy_helper.from_array(values.astype(dtype), tensor.name))
+
+
+class _Follower:
+    """Mean IoU of filters' feature-map masks with the parts of a sample, over the images where each is active."""
+
+    def __init__(self, grid: tuple[int, int], area: float, cells: NDArray[np.float32]) -> None:
+        self._grid, self._area, self._cells = grid, area, cells  # cells (n, P, h w)
+
+    def measure(self, maps: Iterable[NDArray[np.float32]]) -> Floats:
+        """(K, P) of feature maps (K, fh, fw), one per image of the sample."""
+        peaks, ious = [], []
+        for feature_map, cells in zip(maps, self._cells, strict=True):
+            peaks.append(feature_map.max(axis=(1, 2)))
+            bits = mask_bits(area_rank(to_grid(feature_map, self._grid)), self._area)
+            masks = unpack(bits, cells.shape[1]).astype(np.float32)
+            inter = masks @ cells.T
+            union = masks.sum(axis=1)[:, None] + cells.sum(axis=1)[None] - inter
+            ious.append(inter / np.maximum(union, 1e-9))
+        strength, iou = np.stack(peaks), np.stack(ious)  # (n, K), (n, K, P)
+        strong = np.quantile(strength, STRONG, axis=0)
+        active = (strength >= ACTIVE_SHARE * strong) & (strong > 0)
+        there = np.asarray(self._cells.any(axis=2))
+        weight = active[:, :, None] * there[:, None]
+        total = weight.sum(axis=0)
+        return np.asarray(np.where(total > 0, (iou * weight).sum(axis=0) / np.maximum(total, 1), np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class UntrainedTest:
+    """Result for K filters and P parts.
+
+    Attributes:
+        observed: (K, P) mean IoU of the filters' feature-map masks.
+        typical: (P,) mean over untrained filters.
+        p: (K, P) share of untrained filters whose largest standardised IoU over all parts reaches the part's own.
+        filters: untrained filters compared with; 0 where the network could not be drawn anew.
+    """
+
+    observed: Floats
+    typical: Floats
+    p: Floats
+    filters: int
+
+
+def untrained_test(
+    model: Model,
+    layer: str,
+    filters: tuple[int, ...],
+    sample: Sample,
+    cells: NDArray[np.float32],
+    grid: tuple[int, int],
+    area: float,
+    seed: int,
+    **session: Any,
+) -> UntrainedTest | None:
+    """Compare filters with those of untrained networks on the same images.
+
+    Both sides use the masks of the upsampled feature map (a generator belongs to one network).
+
+    Args:
+        model: the trained network.
+        layer: the explained layer.
+        filters: ids of the K filters.
+        sample: annotated images.
+        cells: (n, P, h w), their parts.
+        grid: (h, w) of the masks.
+        area: of the masks.
+        seed: of the weights.
+        **session: ``providers`` and ``threads``.
+
+    Returns:
+        None where the graph has no weights that can be drawn anew.
+    """
+    piece = cut(model.proto, [layer])
+    name, follower = model.input_spec.name, _Follower(grid, area, cells)
+    chosen = list(filters)
+    with Session(piece, **session) as trained:
+        observed = follower.measure(maps[chosen] for maps in sample.feature_maps(trained, layer, name))
+    null: list[Floats] = []
+    living = 0
+    for number in range(MAX_NETWORKS):
+        drawn = reinitialised(piece, seed + number)
+        if drawn is None:
+            return None
+        with Session(drawn, **session) as untrained:
+            found = follower.measure(sample.feature_maps(untrained, layer, name))
+        null.append(found[np.isfinite(found).any(axis=1)])
+        living += len(null[-1])
+        if living >= WANTED:
+            break
+    distribution = np.concatenate(null)
+    if not len(distribution):
+        return UntrainedTest(observed, np.full(cells.shape[1], np.nan), np.ones_like(observed), 0)
+    typical, deviation = np.nanmean(distribution, axis=0), np.maximum(np.nanstd(distribution, axis=0), 1e-9)
+    largest = np.nanmax((distribution - typical) / deviation, axis=1)
+    z = (observed - typical) / deviation
+    p = (1 + (largest[:, None, None] >= z[None]).sum(axis=0)) / (len(largest) + 1)
+    return UntrainedTest(observed, typical, np.where(np.isfinite(z), p, 1.0), len(largest))
