@@ -1,11 +1,12 @@
 # make demo    explain real photographs with a trained explainer
 # make test    everything that .ci/run runs: lint, types, all tests
+# make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test test-deploy lint format bench clean help
 
 PYTHON ?= python3
 VENV := .venv
@@ -49,11 +50,22 @@ format: $(VENV)/.dev
 test: lint
 	CI=1 $(BIN)/python -m pytest
 
+## apt-get asks for root; without it, or elsewhere than on Debian, install node, npm and chromium yourself first.
+examples/%/node_modules: examples/%/package.json
+	cd $(@D) && npm install --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-deploy: $(VENV)/.dev
+	@missing=(); for tool in node npm chromium; do command -v $$tool >/dev/null || missing+=($${tool/node/nodejs}); done; \
+	[ $${#missing[@]} -eq 0 ] || { apt-get update -qq && apt-get install -y --no-install-recommends "$${missing[@]}"; }
+	$(MAKE) examples/node/node_modules examples/web/node_modules
+	CI=1 $(BIN)/python -m pytest tests/examples
+
 bench: $(VENV)/.dev
 	@shopt -s nullglob; files=(benchmarks/bench_*.py); \
 	[ $${#files[@]} -gt 0 ] || { echo "no benchmarks yet"; exit 0; }; \
 	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 clean:
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build dist examples/*/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -19,11 +19,20 @@ import click
 @click.option("--queue", type=click.IntRange(1), default=64, show_default=True, help="Requests in hand at a time.")
 @click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for headers and for the body.")
+@click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository, and serve nothing.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
 @click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def command(explainer: Path, as_json: bool, **options: Any) -> None:
+def command(explainer: Path, triton: Path | None, as_json: bool, **options: Any) -> None:
     """Serve EXPLAINER over HTTP by the KServe v2 inference protocol, until it is interrupted."""
+    if triton is not None:
+        from fsagn_onnx.serve.triton import write_repository
+
+        model = write_repository(explainer, triton, name=options["name"], max_batch=options["max_batch"])
+        click.echo(
+            json.dumps({"model": str(model)}) if as_json else f"{model}\nnext: tritonserver --model-repository {triton}"
+        )
+        return
     from fsagn_onnx.serve import Settings, serve
 
     timeout = options.pop("timeout")

@@ -1,0 +1,97 @@
+"""Pictures, and what Python answers to them; where a tool is missing, a test says which and how to get it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.runtime.masks import Mask
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPLAINER = ROOT / "models" / "demo_explainer.onnx"
+AREA = 0.2
+
+
+def need(tool: str, *folders: Path) -> str:
+    """The path of a program; skips, and says what is missing, without it or without the folders."""
+    found = shutil.which(tool)
+    if found is None:
+        pytest.skip(f"no {tool} on this machine: 'make test-deploy' installs what the deployment tests need")
+    for folder in folders:
+        if not folder.exists():
+            pytest.skip(f"no {folder.relative_to(ROOT)}: 'make test-deploy' installs what the deployment tests need")
+    return found
+
+
+def run_json(*words: object) -> dict[str, Any]:
+    """Run a program and read the JSON document that it prints."""
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def decode(mask: dict[str, Any]) -> Mask:
+    """COCO's uncompressed run lengths -> bool (H, W)."""
+    flat = np.repeat(np.arange(len(mask["counts"])) % 2, mask["counts"]).astype(np.bool_)
+    decoded: Mask = flat.reshape(mask["size"][1], mask["size"][0]).T
+    return decoded
+
+
+def same_to_one_cell(ours: Mask, theirs: Mask, cell: int) -> bool:
+    """Whether each mask lies within the other, grown by one grid cell to each side."""
+    grow = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
+    wide = [cv2.dilate(mask.astype(np.uint8), grow) > 0 for mask in (ours, theirs)]
+    return not (ours & ~wide[1]).any() and not (theirs & ~wide[0]).any() and ours.sum() == theirs.sum()
+
+
+class Expected:
+    """What Python answers to one picture."""
+
+    def __init__(self, picture: Path, explainer: Path = EXPLAINER) -> None:
+        self.picture = picture
+        with Explainer(explainer, providers="cpu", threads=1) as opened:
+            (self.explanation,) = opened.explain(picture, "top:5", AREA)
+            size, grid = opened.metadata.input.size, self.explanation.filters[0].area_rank.shape
+        self.cell = size[0] // grid[0]
+
+    def check(self, ids: list[int], masks: list[Mask], best: int) -> None:
+        """Compare a client's answer with ours: the same filters, the same masks to one grid cell, the same class."""
+        assert ids == [explained.id for explained in self.explanation.filters]
+        assert best == self.explanation.predictions[0].index
+        for explained, mask in zip(self.explanation.filters, masks, strict=True):
+            assert same_to_one_cell(self.explanation.input_mask(explained), mask, self.cell), explained.id
+
+    def check_document(self, document: dict[str, Any]) -> None:
+        """`check` of the JSON document that the command-line examples print."""
+        filters = document["filters"]
+        best = document["predictions"][0]["index"]
+        self.check([entry["id"] for entry in filters], [decode(entry["mask"]) for entry in filters], best)
+        for entry, explained in zip(filters, self.explanation.filters, strict=True):
+            assert entry["peak"] == pytest.approx(explained.peak, rel=1e-2)
+            assert entry["retention"] == pytest.approx(explained.retention_predicted, abs=2e-2)
+
+
+@pytest.fixture(scope="session", params=["rendered", "photograph"])
+def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    """A rendered picture, and a photograph of another size and shape."""
+    path = tmp_path_factory.mktemp("picture") / f"{request.param}.png"
+    if request.param == "photograph":
+        image = pytest.importorskip("skimage.data").coffee()
+    else:
+        image = SyntheticParts("test", 1)[0].image
+    cv2.imwrite(str(path), image[..., ::-1])
+    return Expected(path)
+
+
+__all__ = ["AREA", "EXPLAINER", "ROOT", "Expected", "decode", "need", "run_json", "sys"]

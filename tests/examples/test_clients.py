@@ -1,0 +1,81 @@
+"""The examples of deployment, run on the shipped explainer: they answer what Python answers, to one grid cell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import AREA, EXPLAINER, ROOT, Expected, decode, need, run_json
+
+EXAMPLES = ROOT / "examples"
+BLOCKER = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("fsagn_onnx", "cv2", "onnx", "torch", "click"):
+            raise ModuleNotFoundError("blocked: " + name, name=name)
+sys.meta_path.insert(0, Blocker())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_python_with_onnxruntime_and_numpy_alone(expected: Expected, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.png"
+    script = EXAMPLES / "python" / "explain.py"
+    document = run_json(
+        sys.executable, "-c", BLOCKER, script, EXPLAINER, expected.picture, "--area", AREA, "--overlay", overlay
+    )
+    expected.check_document(document)
+    again = run_json(sys.executable, script, EXPLAINER, overlay, "--filters", "3,17")
+    assert [entry["id"] for entry in again["filters"]] == [3, 17]
+
+
+def test_node(expected: Expected) -> None:
+    folder = EXAMPLES / "node"
+    node = need("node", folder / "node_modules")
+    expected.check_document(run_json(node, folder / "explain.mjs", EXPLAINER, expected.picture, "--area", AREA))
+
+
+def test_node_says_what_is_wrong(tmp_path: Path) -> None:
+    folder = EXAMPLES / "node"
+    node = need("node", folder / "node_modules")
+    (tmp_path / "x.onnx").write_bytes(EXPLAINER.read_bytes()[:1000])
+    done = subprocess.run(
+        [node, folder / "explain.mjs", tmp_path / "x.onnx", tmp_path / "x.onnx"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+
+
+def test_web_page_in_a_browser(expected: Expected) -> None:
+    folder = EXAMPLES / "web"
+    node = need("node", folder / "node_modules")
+    chromium = shutil.which("chromium") or need("chromium-browser")
+    with subprocess.Popen([node, folder / "serve.mjs", EXPLAINER, "0"], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            document = run_json(node, folder / "check.mjs", chromium, url + "?provider=wasm", expected.picture, AREA)
+        finally:
+            server.terminate()
+    assert document["errors"] == []
+    assert document["isolated"] is True
+    assert document["painted"] > 16
+    assert document["complaint"].startswith("broken.png: ")
+    assert "on wasm" in document["status"]
+    best = expected.explanation.predictions[0]
+    assert document["predictions"][0].startswith(str(best.label))
+    expected.check([entry["id"] for entry in document["filters"]], [decode(m) for m in document["masks"]], best.index)
+
+
+@pytest.mark.parametrize("name", ["node", "web"])
+def test_packages_are_pinned(name: str) -> None:
+    described = json.loads((EXAMPLES / name / "package.json").read_text(encoding="utf-8"))
+    asked = {**described["dependencies"], **described.get("devDependencies", {})}
+    assert all(version[0].isdigit() for version in asked.values())
