@@ -20,6 +20,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--layer", help="Value to explain, where no explainer says it.")
 @click.option("--parts", type=PATH, help="names.json of part masks, for the part metrics.")
 @click.option("--refine", type=click.IntRange(0), default=0, help="Measure the explainers refined by N steps too.")
+@click.option("--beside", type=PATH, help="Folder of an earlier evaluation whose methods join the tables.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
 @click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
 @click.option("--out", type=PATH, help="Folder for tables, plots and a line per image.")
@@ -31,9 +32,9 @@ PATH = click.Path(path_type=Path)
 @click.pass_context
 def command(
     context: click.Context, /, model: Path, explainers_and_images: tuple[str, ...], methods: str, infills: str,
-    metrics: str | None, filters: int, layer: str | None, parts: Path | None, refine: int, seed: int,
-    preprocess: Path | None, out: Path | None, resume: bool, overwrite: bool, threads: int | None, providers: str,
-    as_json: bool,
+    metrics: str | None, filters: int, layer: str | None, parts: Path | None, refine: int, beside: Path | None,
+    seed: int, preprocess: Path | None, out: Path | None, resume: bool, overwrite: bool, threads: int | None,
+    providers: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure masks on held-out IMAGES: EXPLAINER files (.onnx) beside other methods, all at one granularity.
 
@@ -48,7 +49,8 @@ def command(
         methods=methods.split(","),
         infills=infills.split(","),
         metrics=metrics.split(",") if metrics else METRICS,
-        filters=filters, layer=layer, parts=parts, refine=refine, seed=seed, threads=threads, providers=providers,
+        filters=filters, layer=layer, parts=parts, refine=refine, beside=beside, seed=seed,
+        threads=threads, providers=providers,
     )  # fmt: skip
     explainers = [name for name in explainers_and_images if name.endswith(".onnx")]
     images = [name for name in explainers_and_images if not name.endswith(".onnx")]

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
 from ..errors import ImageError, UsageError
+from ..methods import Passes
 from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT, MASK_FREE
 from ..runtime.stream import Failure
 from .annotations import PartMasks
+from .beside import Beside
 from .calibration import Calibration
 from .contenders import GENERATOR, Contenders
 from .control import MaskOnly
@@ -55,6 +57,7 @@ class Options:
         layer: value name; None: the explainers', or the model's default.
         parts: JSON file of part masks, see `PartMasks`; the part metrics need it.
         refine: steps of refinement of the explainers' maps, measured beside them; 0: none.
+        beside: folder of an earlier evaluation whose methods join the tables; same images, filters and infills.
         seed: of the drawn filters.
         providers: see `Session`.
         threads: see `Session`.
@@ -68,6 +71,7 @@ class Options:
     layer: str | None = None
     parts: Path | None = None
     refine: int = 0
+    beside: Path | None = None
     seed: int = 0
     providers: str | Sequence[str] = "auto"
     threads: int | None = None
@@ -129,6 +133,7 @@ class Run:
         self.metrics = [family for family in families if family.name in options.metrics]
         self.living = np.zeros(0, dtype=np.bool_)
         self.seconds: dict[str, float] = {}
+        self.passes: dict[str, Passes] = {}
         self.images = self.pairs = self.missing = 0
         self.failures: list[Failure] = []
 
@@ -169,7 +174,7 @@ class Run:
             "living": base64.b64encode(living.tobytes()).decode("ascii"),
         }
         if not len(ids):
-            return {**record, "seconds": {}, "metrics": {}}
+            return {**record, "seconds": {}, "passes": {}, "metrics": {}}
         maps = self.contenders.maps(self.spec.normalise(pixels)[None], feature_map, ids[None])
         view = View(
             self.probe,
@@ -185,7 +190,8 @@ class Run:
             maps.predicted,
         )
         measured = {metric.name: metric.measure(view) for metric in self.metrics}
-        return {**record, "seconds": maps.seconds, "metrics": measured}
+        passes = {name: self.contenders.passes(name, len(ids)) for name in self.contenders.names}
+        return {**record, "seconds": maps.seconds, "passes": passes, "metrics": measured}
 
     def _other(self, paths: Sequence[Path], index: int) -> Pixels | None:
         """The next image of the run, or None where there is none or it cannot be read."""
@@ -209,19 +215,17 @@ class Run:
         self.missing += self.options.filters - len(record["ids"])
         for name, seconds in record["seconds"].items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        for name, (forward, backward) in record.get("passes", {}).items():
+            self.passes[name] = max(self.passes.get(name, Passes(0, 0)), Passes(forward, backward))
         if record["metrics"]:
             for metric in self.metrics:
                 metric.update(record["metrics"][metric.name])
 
     def result(self) -> Evaluation:
         """The tables over all images added so far."""
-        names = self.contenders.names
-        costs = {
-            name: Cost(
-                self.seconds.get(name, 0.0) / max(1, self.pairs), self.contenders.passes(name, self.options.filters)
-            )
-            for name in names
-        }
+        names = list(self.seconds) or self.contenders.names
+        pairs = max(1, self.pairs)
+        costs = {name: Cost(self.seconds.get(name, 0.0) / pairs, self.passes.get(name, Passes(0, 0))) for name in names}
         return Evaluation(
             layer=self.contenders.layer,
             methods=tuple(names),
@@ -242,7 +246,7 @@ class Run:
         if metric is None or not self.pairs:
             return {}
         return {
-            infill: {name: tuple(metric.curve(name, infill).tolist()) for name in self.contenders.names}
+            infill: {name: tuple(metric.curve(name, infill).tolist()) for name in self.seconds}
             for infill in self.options.infills
         }
 
@@ -285,10 +289,11 @@ def evaluate(
     if not paths:
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
     arguments = run.arguments(paths)
+    beside = None if run.options.beside is None else Beside(run.options.beside, arguments)
     folder = None if out is None else Folder(Path(out), arguments, resume=resume, overwrite=overwrite)
     with closing(run.probe), closing(folder) if folder is not None else nullcontext():
         for done, record in enumerate(_records(run, folder, paths), start=1):
-            run.add(record)
+            run.add(record if beside is None else beside.join(record))
             on_image(done, len(paths))
         if len(run.failures) == len(paths):
             raise ImageError(f"none of the {len(paths)} images can be read; the first: {run.failures[0].message}")

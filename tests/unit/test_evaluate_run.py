@@ -130,6 +130,23 @@ def test_a_resumed_run_ends_with_the_same_tables(folder: Path, tmp_path: Path, f
     ]  # fmt: skip
 
 
+def test_an_earlier_evaluation_joins_the_tables(folder: Path, tmp_path: Path, found: Evaluation) -> None:
+    planted, images = folder / "planted.onnx", [folder / "images"]
+    early, late = tmp_path / "early", tmp_path / "late"
+    evaluate(planted, {}, images, options(folder, methods=("activation", "random", "centre"), layer=TAP), out=early)
+    both = options(folder, methods=("generator",), beside=early)
+    again = evaluate(planted, folder / "explainer.onnx", images, both, out=late)
+    for row in found.rows:
+        assert again.value(row.metric, row.method, row.infill) == row.value, (row.metric, row.method)
+    assert set(again.costs) == set(found.costs)
+    with pytest.raises(UsageError, match="made with other filters"):
+        evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=early, filters=1))
+    with pytest.raises(UsageError, match="has not measured"):
+        evaluate(planted, folder / "explainer.onnx", [folder / "images" / "1.png"], options(folder, beside=early))
+    with pytest.raises(OutputError, match="holds no evaluation"):
+        evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=tmp_path))
+
+
 def test_plots(found: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = write_plots(found, tmp_path / "plots")
     assert written is not None
