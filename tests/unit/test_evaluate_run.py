@@ -141,8 +141,9 @@ def test_an_earlier_evaluation_joins_the_tables(folder: Path, tmp_path: Path, fo
     assert set(again.costs) == set(found.costs)
     with pytest.raises(UsageError, match="made with other filters"):
         evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=early, filters=1))
+    backwards = sorted((folder / "images").iterdir(), reverse=True)
     with pytest.raises(UsageError, match="has not measured"):
-        evaluate(planted, folder / "explainer.onnx", [folder / "images" / "1.png"], options(folder, beside=early))
+        evaluate(planted, folder / "explainer.onnx", backwards, options(folder, beside=early))
     with pytest.raises(OutputError, match="holds no evaluation"):
         evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=tmp_path))
 
