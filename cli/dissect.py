@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .reading import read_model, reading_options
+
 PATH = click.Path(path_type=Path)
 
 
@@ -24,6 +26,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--permutations", type=click.IntRange(99), default=999, show_default=True, help="Of each test.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Passes at the same time.")
+@reading_options
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
 @click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
@@ -40,6 +43,7 @@ def command(
     out: Path,
     parts: Path | None,
     labels: str | None,
+    reading: dict[str, Any],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -50,7 +54,6 @@ def command(
     from fsagn_onnx.data.annotations import open_annotations, read_labels
     from fsagn_onnx.dissect import DissectRun, Request
     from fsagn_onnx.dissect.speaking import dissection_json, dissection_lines
-    from fsagn_onnx.model import load_model
     from fsagn_onnx.report.following import follow, stage
 
     session = {name: options.pop(name) for name in ("threads", "providers")}
@@ -58,7 +61,9 @@ def command(
     annotations = None if parts is None else open_annotations(parts)
     classes = None if labels is None else read_labels(labels)
     request = Request(images, session=session, **options)
-    run = DissectRun(load_model(model), explainer, out, request, annotations=annotations, labels=classes, **kept)
+    run = DissectRun(
+        read_model(model, reading), explainer, out, request, annotations=annotations, labels=classes, **kept
+    )
     with run:
         follow(run.images(), "dissecting")
         dissection = run.finish(stage)

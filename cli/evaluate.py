@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from .reading import read_model, reading_options
 
 PATH = click.Path(path_type=Path)
 
@@ -22,7 +25,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--refine", type=click.IntRange(0), default=0, help="Measure the explainers refined by N steps too.")
 @click.option("--beside", type=PATH, help="Folder of an earlier evaluation whose methods join the tables.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
-@click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
+@reading_options
 @click.option("--out", type=PATH, help="Folder for tables, plots and a line per image.")
 @click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
 @click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
@@ -33,7 +36,7 @@ PATH = click.Path(path_type=Path)
 def command(
     context: click.Context, /, model: Path, explainers_and_images: tuple[str, ...], methods: str, infills: str,
     metrics: str | None, filters: int, layer: str | None, parts: Path | None, refine: int, beside: Path | None,
-    seed: int, preprocess: Path | None, out: Path | None, resume: bool, overwrite: bool, threads: int | None,
+    seed: int, reading: dict[str, Any], out: Path | None, resume: bool, overwrite: bool, threads: int | None,
     providers: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure masks on held-out IMAGES: EXPLAINER files (.onnx) beside other methods, all at one granularity.
@@ -43,7 +46,6 @@ def command(
     from fsagn_onnx.evaluate import METRICS, Options, evaluate
     from fsagn_onnx.evaluate.plots import write_plots
     from fsagn_onnx.evaluate.terminal import EvaluationBar, failures, show
-    from fsagn_onnx.model import load_model
 
     options = Options(
         methods=methods.split(","),
@@ -58,7 +60,7 @@ def command(
         raise click.UsageError("name images after the explainers: files, folders, globs, or -", context)
     with EvaluationBar() as bar:
         found = evaluate(
-            load_model(model, preprocess=preprocess), explainers, images, options,
+            read_model(model, reading), explainers, images, options,
             out=out, resume=resume, overwrite=overwrite, on_image=bar.image,
         )  # fmt: skip
     plots = write_plots(found, out / "plots") if out is not None else None

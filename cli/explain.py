@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .reading import reading_options
+
 PATH = click.Path(path_type=Path)
 
 
@@ -21,7 +23,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--refine", type=click.IntRange(0), default=0, help="Optimise an explainer's masks for N steps more.")
 @click.option("--method", help="For a plain model: activation, optimise, ...")
 @click.option("--layer", help="For a plain model: the value to explain; see 'fsagn-onnx inspect'.")
-@click.option("--preprocess", type=PATH, help="For a plain model: JSON file with its input spec.")
+@reading_options
 @click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
 @click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
 @click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
@@ -36,6 +38,7 @@ def command(
     model_or_explainer: Path,
     images: tuple[str, ...],
     out: Path,
+    reading: dict[str, Any],
     resume: bool,
     overwrite: bool,
     as_json: bool,
@@ -54,11 +57,11 @@ def command(
     asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size")}
     request = Request(images=images, **asked)
     paths = found_images(request, out)
-    opened = open_explainer(model_or_explainer, **options)
+    opened = open_explainer(model_or_explainer, **reading, **options)
     terminal = Terminal(quiet=as_json)
     with opened.explainer:
-        if opened.hint:
-            terminal.hint(opened.hint)
+        for hint in opened.hints:
+            terminal.hint(hint)
         folder = open_folder(opened, model_or_explainer, out, request, resume=resume, overwrite=overwrite)
         with folder:
             for _ in terminal.follow(explain_into(folder, opened, paths, request)):

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .reading import read_model, reading_options
+
 PATH = click.Path(path_type=Path)
 
 
@@ -22,22 +24,21 @@ PATH = click.Path(path_type=Path)
 @click.option("--top", type=click.IntRange(1), help="Answer the K strongest filters; no second input.")
 @click.option("--own", is_flag=True, help="Insist on a file without the model inside.")
 @click.option("--opset", type=click.IntRange(1), help="Opset of the file, 18 or later.")
-@click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
+@reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def command(
-    checkpoint: Path, model: Path, out: Path, preprocess: Path | None, own: bool, as_json: bool, **options: Any
+    checkpoint: Path, model: Path, out: Path, reading: dict[str, Any], own: bool, as_json: bool, **options: Any
 ) -> None:
     """Write the explainer file of CHECKPOINT, compared with the torch generator before it gets its name."""
     from fsagn_onnx.generator import export_explainer, load_checkpoint
     from fsagn_onnx.generator.variants import asked_variant, insist_on_own
-    from fsagn_onnx.model import load_model
 
     known = load_checkpoint(checkpoint)
     if own:
         insist_on_own(known, checkpoint)
     variant = asked_variant(**{name: options[name] for name in ("precision", "with_preprocessing", "filters", "top")})
     report = export_explainer(
-        load_model(model, preprocess=preprocess),
+        read_model(model, reading),
         known,
         out,
         variant=variant,

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+from .reading import reading_options
 
 PATH = click.Path(path_type=Path)
 
 
-@click.command(epilog="Exit status: 0 done, 1 an error.")
+@click.command(epilog="Exit status: 0 done, 1 an error, 3 done but some images could not be read.")
 @click.argument("model", type=PATH)
-@click.option("--preprocess", type=PATH, help="JSON file with fields of the model's input spec.")
+@click.option("--images", multiple=True, metavar="IMAGES", help="Find filters that are dead on these; may be repeated.")
+@reading_options
 @click.option("--no-convert", is_flag=True, help="Do not try the conversion to torch that training needs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def command(model: Path, preprocess: Path | None, no_convert: bool, as_json: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    model: Path,
+    images: tuple[str, ...],
+    reading: dict[str, Any],
+    no_convert: bool,
+    as_json: bool,
+) -> None:
     """Show what is in an ONNX file: the inputs, the layers that can be explained, what the conversion lacks.
 
     MODEL is a trained CNN or an explainer made by 'fsagn-onnx train'.
     """
     from fsagn_onnx.report.inspection import inspect_file
-    from fsagn_onnx.report.inspection_text import print_inspection, print_json
+    from fsagn_onnx.report.inspection_text import counting, print_inspection, print_json
 
-    document = inspect_file(model, preprocess=preprocess, conversion=not no_convert)
+    with counting() as count:
+        document = inspect_file(model, conversion=not no_convert, images=images, on_image=count, **reading)
     if as_json:
         print_json(document)
     else:
         print_inspection(document)
+    for failure in document.get("failures", ()):
+        click.echo(f"failed: {failure['message']}", err=True)
+    if document.get("failures"):
+        context.exit(3)

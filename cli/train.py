@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from .reading import read_model, reading_options
 
 PATH = click.Path(path_type=Path)
 
@@ -24,7 +27,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
-@click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
+@reading_options
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, bit for bit.")
 @click.option("--overwrite", is_flag=True, help="Start anew though there is a checkpoint.")
@@ -43,7 +46,7 @@ def command(
     no_flip: bool,
     seed: int,
     device: str,
-    preprocess: Path | None,
+    reading: dict[str, Any],
     checkpoint_every: int,
     resume: bool,
     overwrite: bool,
@@ -51,7 +54,6 @@ def command(
 ) -> None:
     """Train a mask generator on IMAGES (files, folders, globs, or -) and write it as an explainer file."""
     from fsagn_onnx.generator import Objective, TrainingOptions, train
-    from fsagn_onnx.model import load_model
     from fsagn_onnx.report.training import TrainingBar
 
     options = TrainingOptions(
@@ -62,7 +64,7 @@ def command(
         checkpoint_every=checkpoint_every,
         objective=Objective("fsagn" if objective == "fsagn" else "budget"),
     )
-    loaded = load_model(model, preprocess=preprocess)
+    loaded = read_model(model, reading)
     with TrainingBar() as bar:
         report = train(
             loaded, images, out, layer=layer, encoder="own" if own else "shared", options=options,

@@ -58,6 +58,7 @@ def train(
         FsagnError: one of its children, with a line that says what to do.
     """
     model = model if isinstance(model, Model) else load_model(model)
+    model.require_one_input()
     out = Path(out)
     paths = list(list_images(images))
     if not paths:

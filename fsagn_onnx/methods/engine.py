@@ -73,6 +73,7 @@ class MethodEngine:
         providers: str | Sequence[str] = "auto",
         threads: int | None = None,
     ) -> None:
+        model.require_one_input()
         found = model.layer(layer)
         self.method = method
         self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)

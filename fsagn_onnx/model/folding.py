@@ -20,10 +20,10 @@ __all__ = ["fold_shapes"]
 MAX_ELEMENTS = 1024
 """No larger tensor is folded."""
 FOLDED_OPS = frozenset({
-    "Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Div", "Equal", "Floor", "Gather",
-    "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "ReduceMax", "ReduceMin",
-    "ReduceProd", "ReduceSum", "Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose",
-    "Unsqueeze", "Where",
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Floor", "Gather",
+    "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal",
+    "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Reshape", "Round", "Sign", "Slice", "Split", "Sqrt",
+    "Squeeze", "Sub", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 """Ops that are evaluated when all their inputs are known and small. None of them can make a large tensor out
 of small ones, except ConstantOfShape, which is checked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from onnx import inliner
 
 from ..errors import LayerError, ModelError
 from .describing import input_spec, labels_of, read_preprocess
+from .feeding import Feed, bind, parse_feeds
 from .hashing import content_hash
 from .layers import Layer, find_layers
 from .preprocess import InputSpec
@@ -91,6 +92,17 @@ class Model:
         return None
 
     @property
+    def guess_warning(self) -> str | None:
+        """What was guessed of the image input, in one line; None where nothing was."""
+        if not self.input_spec.guessed:
+            return None
+        return (
+            f"{self.path.name} does not say what its input '{self.input_spec.name}' expects; guessed: "
+            f"{', '.join(self.input_spec.guessed)}; correct it with --preprocess FILE "
+            f"('fsagn-onnx inspect {self.path.name}' prints one)"
+        )
+
+    @property
     def default_layer(self) -> Layer:
         """The layer that is explained unless told.
 
@@ -101,6 +113,19 @@ class Model:
             if layer.default:
                 return layer
         raise LayerError(f"no conv layer of {self.path.name} has a spatial map that leads to an output; {self._hint()}")
+
+    def require_one_input(self) -> None:
+        """Check that the image is all that the model needs.
+
+        Raises:
+            ModelError: there are further inputs without a value; the message says how to give them one.
+        """
+        others = [item.name for item in self.inputs if item.name != self.input_spec.name]
+        if others:
+            raise ModelError(
+                f"{self.path.name} needs more than the image '{self.input_spec.name}': give constants for the other "
+                f"inputs with {' '.join(f'--feed {name}=VALUE' for name in others)} (a number, a list or an .npy file)"
+            )
 
     def layer(self, value: str | None = None) -> Layer:
         """The layer whose tapped value has this name; the default layer for None.
@@ -138,22 +163,33 @@ class Model:
         return f"Run 'fsagn-onnx inspect {self.path.name}'."
 
 
-def load_model(path: str | os.PathLike[str], *, preprocess: str | os.PathLike[str] | InputSpec | None = None) -> Model:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    preprocess: str | os.PathLike[str] | InputSpec | None = None,
+    image: str | None = None,
+    feeds: Mapping[str, Feed] | Iterable[str] | None = None,
+) -> Model:
     """Read an ONNX file, check it, and find out what its image input expects.
 
     Args:
         path: The ONNX file; external data must lie in its folder.
         preprocess: A JSON file with fields of the input spec, or a whole spec; it wins over the file's
             metadata and over guesses.
+        image: Name of the image input, where it is not the first that can be one.
+        feeds: Constants for further inputs: {name: number, list or array}, or texts NAME=VALUE. They become part of
+            the model (and of its hash).
 
     Returns:
         The model.
 
     Raises:
-        ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec is
-            wrong.
+        ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec or a
+            constant is wrong.
+        UsageError: a text of `feeds` is not NAME=VALUE.
     """
     path = Path(path)
+    given = feeds if isinstance(feeds, Mapping) else parse_feeds(feeds or ())
     proto = read_proto(path)
     override: Mapping[str, Any] | InputSpec | None
     if preprocess is None or isinstance(preprocess, InputSpec):
@@ -161,16 +197,25 @@ def load_model(path: str | os.PathLike[str], *, preprocess: str | os.PathLike[st
     else:
         override = read_preprocess(Path(preprocess))
     try:
-        return _described(path, proto, override)
+        return _described(path, proto, override, image, given)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _described(path: Path, proto: onnx.ModelProto, override: Mapping[str, Any] | InputSpec | None) -> Model:
+def _described(
+    path: Path,
+    proto: onnx.ModelProto,
+    override: Mapping[str, Any] | InputSpec | None,
+    image: str | None,
+    feeds: Mapping[str, Feed],
+) -> Model:
     sort_nodes(proto.graph)
     _check(proto)
     if not proto.graph.output:
         raise ModelError("the graph has no output")
+    if image is not None and image in feeds:
+        raise ModelError(f"--feed gives '{image}' a constant, but --input names it as the image")
+    proto = bind(proto, feeds)
     sha256 = content_hash(proto)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
@@ -187,7 +232,7 @@ def _described(path: Path, proto: onnx.ModelProto, override: Mapping[str, Any] |
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
         labels=labels_of(metadata),
-        input_spec=input_spec(inputs, metadata, override),
+        input_spec=input_spec(inputs, metadata, override, graph=proto.graph, image=image),
     )
 
 

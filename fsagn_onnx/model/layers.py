@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from .activations import Tail, Values, follow
+from .heads import before_heads, prediction_layers
 from .preprocess import InputSpec
 from .receptive_field import receptive_fields
 from .topology import Topology
@@ -77,7 +78,7 @@ def find_layers(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], s
         if shape is None or len(shape) != 4 or tail.value in foreign or tail.value not in seen:
             continue
         layers.append(_describe(tail, node.output[0], shape, spec.size, fields.get(tail.value), index in useful))
-    return _mark_default(layers)
+    return _mark_default(topology, shapes, layers)
 
 
 def _describe(
@@ -93,17 +94,34 @@ def _describe(
     return Layer(tail.value, tail.op, conv, channels, (channels, height, width), stride, field, reason=reason)
 
 
-def _mark_default(layers: list[Layer]) -> tuple[Layer, ...]:
-    fit = [index for index, layer in enumerate(layers) if not layer.reason]
+def _mark_default(topology: Topology, shapes: Mapping[str, tuple[int, ...]], layers: list[Layer]) -> tuple[Layer, ...]:
+    """Mark the layer to explain unless told: the last one with a map of 3x3 or more that all predictions are made from.
+
+    Where no layer predicts by itself (a classifier pools its last maps), that is the last conv layer; where all maps
+    are smaller, the largest.
+    """
+    fit = [layer.value for layer in layers if not layer.reason]
     if not fit:
         return tuple(layers)
-    large = [index for index in fit if min(layers[index].shape[1:]) >= MIN_SPATIAL]
-    chosen = large[-1] if large else max(fit, key=lambda index: (math.prod(layers[index].shape[1:]), index))
+    predictions = prediction_layers(topology, shapes, {layer.value: layer.op for layer in layers if not layer.reason})
+    features = before_heads(topology, predictions, fit) if predictions else frozenset(fit)
+    large = {layer.value for layer in layers if layer.value in fit and min(layer.shape[1:]) >= MIN_SPATIAL}
+    what = "last conv layer with a spatial map"
+    if predictions and features & large:
+        count = sum(map(len, predictions))
+        what = f"last conv layer that all {count} predicting ones are computed from"
+        what = what if count > 1 else "last conv layer before the one that predicts"
+        large &= features
+    if not large:
+        what = "largest spatial map of any conv layer"
+        most = max(math.prod(layer.shape[1:]) for layer in layers if layer.value in fit)
+        large = {layer.value for layer in layers if layer.value in fit and math.prod(layer.shape[1:]) == most}
+    chosen = max(index for index, layer in enumerate(layers) if layer.value in large)
     layer = layers[chosen]
-    later = len(layers) - chosen - 1
-    what = "last conv layer with a spatial map" if large else "largest spatial map of any conv layer"
     words = [f"{what} ({layer.shape[1]}x{layer.shape[2]})", f"{layer.channels:,} filters"]
+    later = len(layers) - chosen - 1
     if later:
-        words.append(f"{later} later conv layer{'s' * (later > 1)} with a smaller map or no way to an output")
+        because = "behind it" if predictions else "with a smaller map or no way to an output"
+        words.append(f"{later} {'' if predictions else 'later '}conv layer{'s' * (later > 1)} {because}")
     layers[chosen] = replace(layer, default=True, reason="; ".join(words))
     return tuple(layers)

@@ -19,8 +19,9 @@ from .geometry import Geometry, Window, crop_window, letterbox_window, resize_pi
 
 __all__ = ["CHANNELS", "Geometry", "InputSpec"]
 
-CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1}
-"""Channels per color order."""
+CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
+"""Channels per color order. A fourth channel is opaque: images are read as RGB, so alpha is 255 everywhere."""
+OPAQUE = 255
 MAX_SIDE = 16384
 """Largest height or width of a model's input."""
 
@@ -32,7 +33,7 @@ class InputSpec:
     Attributes:
         name: Name of the graph input.
         layout: "NCHW" or "NHWC".
-        color: Order of the channels: "RGB", "BGR" or "GRAY".
+        color: Order of the channels: "RGB", "BGR", "GRAY", "RGBA" or "BGRA".
         size: (H, W) in pixels.
         scale: Factor on the pixel, before the mean is taken off.
         mean: Per channel in the order of `color`, in units of pixel * scale.
@@ -153,8 +154,10 @@ class InputSpec:
         return self._ordered(resized), Geometry.from_windows(original, self.size, source, target)
 
     def _ordered(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self.color == "BGR":
-            return np.ascontiguousarray(rgb[..., ::-1])
+        if self.color in ("BGR", "BGRA"):
+            rgb = rgb[..., ::-1]
+        if self.channels == 4:
+            return np.dstack([rgb, np.full(rgb.shape[:2], OPAQUE, dtype=np.uint8)])
         if self.color == "GRAY":
             gray = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
             return gray.astype(np.uint8, copy=False)[..., None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..model.graph import Model, load_model
 from ..model.layers import Layer
 from ..model.reading import ValueInfo, metadata_of, read_proto, value_info
 from ..runtime.metadata import KEY, ExplainerMetadata
+from .dead_filters import dead_filters
 
 __all__ = ["inspect_file"]
 
@@ -22,33 +24,50 @@ EXTRA = ("torch", "onnx2torch", "safetensors")
 INSTALL = "pip install 'fsagn-onnx[train]'"
 
 
-def inspect_file(path: Path, *, preprocess: Path | None = None, conversion: bool = True) -> dict[str, Any]:
+def inspect_file(
+    path: Path,
+    *,
+    preprocess: Path | None = None,
+    image: str | None = None,
+    feeds: Iterable[str] = (),
+    conversion: bool = True,
+    images: Sequence[str] = (),
+    on_image: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
     """Inspect an ONNX file.
 
     Args:
         path: A plain model or an explainer.
-        preprocess: For a plain model: a JSON file with fields of its input spec.
+        preprocess: For a plain model: a file with fields of its input spec.
+        image: For a plain model: name of its image input.
+        feeds: For a plain model: constants for its other inputs, NAME=VALUE.
         conversion: Try to convert the model to torch, and compare (takes seconds).
+        images: For a plain model: images on which its filters are watched, to find the dead ones.
+        on_image: Is told how many images are done.
 
     Returns:
         One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset,
         producer, layers, convertible, unsupported, parity, next (the command to go on with). Of a model:
-        sha256, input, guessed, labels, default_reason, warnings, conversion (in words). Of an explainer:
-        explainer.
+        sha256, input, guessed, labels, default_reason, warnings, conversion (in words), images (how many were
+        looked at, or None), failures (path and message of those that could not be read). Of an explainer:
+        explainer. With `images`, layers have the ids of their dead filters, else None.
 
     Raises:
         ModelError: The file is neither.
         ExplainerError: An explainer that this version cannot read.
-        UsageError: `preprocess` with an explainer.
+        ImageError: None of the images can be read.
+        UsageError: An option for plain models with an explainer.
     """
     proto = read_proto(path, external_data=False)
     metadata = metadata_of(proto)
     if KEY in metadata:
-        if preprocess is not None:
-            raise UsageError(f"--preprocess: for plain models only, but {path} is an explainer")
+        given = {"--preprocess": preprocess, "--input": image, "--feed": list(feeds), "--images": images}
+        if extra := [option for option, value in given.items() if value]:
+            raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
         return _explainer(path, proto, ExplainerMetadata.from_json(metadata[KEY], path.name))
     del proto
-    return _model(load_model(path, preprocess=preprocess), conversion)
+    model = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
+    return _model(model, conversion, images, on_image)
 
 
 def _value(item: ValueInfo) -> dict[str, Any]:
@@ -75,8 +94,9 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) 
     }
 
 
-def _model(model: Model, conversion: bool) -> dict[str, Any]:
+def _model(model: Model, conversion: bool, images: Sequence[str], on_image: Callable[[int], None]) -> dict[str, Any]:
     layers, default, warnings = _layers(model)
+    watched = dead_filters(model, layers, images, on_image) if images and layers else None
     document: dict[str, Any] = {
         "kind": "model",
         "path": str(model.path),
@@ -88,7 +108,9 @@ def _model(model: Model, conversion: bool) -> dict[str, Any]:
         "input": model.input_spec.to_dict(),
         "guessed": list(model.input_spec.guessed),
         "labels": None if model.labels is None else list(model.labels),
-        "layers": [asdict(layer) for layer in layers],
+        "layers": [asdict(layer) | {"dead": watched.dead[layer.value] if watched else None} for layer in layers],
+        "images": watched.images if watched else None,
+        "failures": [asdict(failure) for failure in watched.failures] if watched else [],
         "default_reason": default.reason if default else None,
         "warnings": warnings,
         "convertible": None,
@@ -100,7 +122,7 @@ def _model(model: Model, conversion: bool) -> dict[str, Any]:
         warnings.append(f"onnx's strict shape inference refuses the graph: {model.shape_warning}")
     if len(model.inputs) > 1:
         others = ", ".join(f"'{item.name}'" for item in model.inputs if item.name != model.input_spec.name)
-        warnings.append(f"further inputs than the image: {others}; layers that need them are left out")
+        warnings.append(f"further inputs than the image: {others}; give them constants with --feed NAME=VALUE")
     if conversion and default:
         document |= _conversion(model, default)
     document["next"] = _next(model, default, document["convertible"])

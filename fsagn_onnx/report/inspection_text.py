@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.console import Console
@@ -14,12 +15,23 @@ from rich.text import Text
 
 from ..runtime.typeface import printable
 
-__all__ = ["print_inspection", "print_json"]
+__all__ = ["counting", "print_inspection", "print_json"]
 
 PIPE_WIDTH: Final = 10_000
 """Columns where standard output is no terminal: nothing is cut or wrapped."""
 MAX_LABELS: Final = 5
 MAX_NODES: Final = 3
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[int], None]]:
+    """A count of images on standard error while it is a terminal; nothing in a pipe."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    with console.status("reading the model") as status:
+        yield lambda done: status.update(f"{done:,} images")
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -54,7 +66,7 @@ def _parts(document: Mapping[str, Any]) -> Iterator[Text | Table]:
     else:
         yield _facts([*facts, *_model_facts(document)])
         yield Text()
-        yield _layer_table(document["layers"])
+        yield _layer_table(document["layers"], watched=document["images"] is not None)
         yield from _verdict(document)
     for warning in document.get("warnings", ()):
         yield Text.assemble(("warning ", "yellow"), printable(warning))
@@ -123,11 +135,11 @@ def _explainer_facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "" if index else part, f"{name} {words}"
 
 
-def _layer_table(layers: Sequence[Mapping[str, Any]]) -> Table:
+def _layer_table(layers: Sequence[Mapping[str, Any]], *, watched: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("layer (value)", overflow="fold")
     table.add_column("ops", overflow="fold")
-    for name in ("filters", "map", "stride", "sees"):
+    for name in ("filters", "map", "stride", "sees", *(["dead"] if watched else [])):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for layer in layers:
@@ -140,16 +152,24 @@ def _layer_table(layers: Sequence[Mapping[str, Any]]) -> Table:
             f"{height}x{width}",
             str(layer["stride"]),
             "-" if field is None else f"{field} px",
+            *([_share(layer)] if watched else []),
             "default" if layer["default"] else "",
             style="bold" if layer["default"] else ("dim" if layer["reason"] else ""),
         )
     return table
 
 
+def _share(layer: Mapping[str, Any]) -> str:
+    """How many filters are dead, and their share."""
+    return f"{len(layer['dead']):,} ({len(layer['dead']) / layer['channels']:.0%})" if layer["dead"] else "0"
+
+
 def _verdict(document: Mapping[str, Any]) -> Iterator[Text]:
     yield Text()
     if document["default_reason"]:
         yield Text(f"default      {printable(document['default_reason'])}; choose another with --layer VALUE")
+    if document["images"] is not None:
+        yield Text(f"dead         filters that never exceed 0 or never change in {document['images']:,} images")
     yield Text(f"convertible  {printable(document['conversion'])}")
     for item in document["unsupported"]:
         name = f"{item['domain']}.{item['op']}" if item["domain"] else item["op"]

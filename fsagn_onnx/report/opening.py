@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,14 @@ class Opened:
         model: the model, where one was given.
         method: ``generator`` for an explainer file, else the training-free method.
         subject: hashes, layer, input and method.
-        hint: what could be done better, or None.
+        hints: what could be done better, and what was guessed.
     """
 
     explainer: Explainer
     model: Model | None
     method: str
     subject: dict[str, Any]
-    hint: str | None
+    hints: tuple[str, ...] = ()
 
 
 def open_explainer(
@@ -41,6 +41,8 @@ def open_explainer(
     method: str | None = None,
     refine: int = 0,
     preprocess: Path | None = None,
+    image: str | None = None,
+    feeds: Iterable[str] = (),
     providers: str | Sequence[str] = "auto",
     threads: int | None = None,
 ) -> Opened:
@@ -53,6 +55,8 @@ def open_explainer(
         method: for a plain model: the method; None: the best that is installed.
         refine: for an explainer: steps of optimisation from its map; needs ``model``.
         preprocess: for a plain model: a JSON file with its input spec.
+        image: for a plain model, or ``model``: name of the image input.
+        feeds: likewise: constants for its other inputs, see `load_model`.
         providers: see `Session`.
         threads: see `Session`.
 
@@ -60,29 +64,32 @@ def open_explainer(
         FsagnError: neither of the two, or options that do not fit to it.
     """
     if read_metadata(path) is not None:
-        given = {"--layer": layer, "--method": method, "--preprocess": preprocess}
+        given: dict[str, object] = {"--layer": layer, "--method": method, "--preprocess": preprocess}
+        if model is None:
+            given |= {"--input": image, "--feed": list(feeds) or None}
         if extra := [option for option, value in given.items() if value is not None]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
         explainer = Explainer(path, providers=providers, threads=threads)
-        known = load_model(model) if model is not None else None
+        known = load_model(model, image=image, feeds=feeds) if model is not None else None
         name = "generator"
         if refine:
             name = f"generator+refine{refine}"
             explainer = _refined(explainer, known, path, refine, providers, threads)
-        return Opened(explainer, known, name, _subject(explainer, path, name), None)
+        return Opened(explainer, known, name, _subject(explainer, path, name))
     if refine:
         raise UsageError(f"--refine: for explainers only, but {path} is a plain model")
     if model is not None:
         raise UsageError(f"--model: for explainers only, but {path} is a plain model")
-    plain = load_model(path, preprocess=preprocess)
+    plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = type(engine.method).__name__.lower()
     explainer = Explainer(engine, providers=providers, threads=threads)
-    hint = (
+    better = (
         f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
     )
-    return Opened(explainer, plain, name, _subject(explainer, path, name), hint)
+    hints = (plain.guess_warning, better) if plain.guess_warning else (better,)
+    return Opened(explainer, plain, name, _subject(explainer, path, name), hints)
 
 
 def _refined(

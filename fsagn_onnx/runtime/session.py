@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ..errors import FsagnError, ModelError, UsageError
+from .batching import fixed_size, in_batches
 from .providers import CPU, CUDA, load_cuda_libraries, wanted_providers
 
 Array = NDArray[Any]
@@ -30,6 +31,8 @@ DTYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
     "tensor(int8)": np.int8,
+    "tensor(uint16)": np.uint16,
+    "tensor(int16)": np.int16,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
@@ -107,7 +110,8 @@ class Session:
 
         Args:
             outputs: names of the wanted outputs; None: all.
-            feeds: an array per input; floating point is cast to the input's own type.
+            feeds: an array per input; floating point is cast to the input's own type. More or fewer images than
+                the graph's fixed batch go through it in groups.
 
         Returns:
             name -> array, in the order asked.
@@ -115,13 +119,20 @@ class Session:
         Raises:
             FsagnError: the session is closed, or onnxruntime failed; the first line of its message.
         """
-        if self._session is None:
-            raise FsagnError(f"{self.source}: the session is closed")
         names = [port.name for port in self.outputs] if outputs is None else list(outputs)
         dtypes = {port.name: DTYPES.get(port.dtype) for port in self.inputs}
         cast = {name: _cast(array, dtypes.get(name)) for name, array in feeds.items()}
+        counts = {len(array) if array.ndim else 0 for array in cast.values()}
+        batch = fixed_size(port.shape for port in self.inputs if port.name in cast)
+        if batch is not None and len(counts) == 1 and counts.isdisjoint((0, batch)):
+            return in_batches(lambda part: self._computed(names, part), cast, batch)
+        return self._computed(names, cast)
+
+    def _computed(self, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if self._session is None:
+            raise FsagnError(f"{self.source}: the session is closed")
         try:
-            computed = self._session.run(names, cast)
+            computed = self._session.run(names, feeds)
         except ORT_ERRORS as error:
             raise FsagnError(f"{self.source}: onnxruntime failed on {self.provider}: {first_line(error)}") from error
         return dict(zip(names, computed, strict=True))
@@ -148,6 +159,9 @@ def first_line(error: BaseException) -> str:
 def _cast(array: Array, dtype: type[np.generic] | None) -> Array:
     if dtype is None or array.dtype == dtype or not np.issubdtype(array.dtype, np.floating):
         return np.ascontiguousarray(array)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)  # type: ignore[type-var]
+        array = np.clip(np.rint(array), limits.min, limits.max)
     return np.ascontiguousarray(array, dtype=dtype)
 
 

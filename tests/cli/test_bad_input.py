@@ -49,10 +49,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         assert run([str(argument) for argument in arguments]) == 1
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert captured.err.startswith("error: ")
-        assert captured.err.count("\n") == 1
+        *before, line = captured.err.splitlines()
+        assert all(other.startswith("warning: ") for other in before)
+        assert line.startswith("error: ")
         assert captured.err.endswith("\n")
-        return captured.err
+        return line
 
     return refuse
 

@@ -98,6 +98,7 @@ def test_json(path: Path) -> None:
         "receptive_field": 3,
         "default": False,
         "reason": "",
+        "dead": None,
     }
     assert (second["value"], second["default"]) == ("top", True)
     assert found["convertible"] is True

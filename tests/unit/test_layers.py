@@ -408,7 +408,7 @@ def test_squeeze_excite_is_listed_but_no_default(load: Callable[..., Model]) -> 
 def test_the_field_behind_a_gate_is_that_of_the_path(load: Callable[..., Model]) -> None:
     graph = Graph()
     last = graph.conv(squeeze_excite(graph, graph.conv(pads=[1] * 4)), inputs=4)
-    assert load(graph, last).default_layer.receptive_field == 5
+    assert load(graph, last).layers[-1].receptive_field == 5
 
 
 def test_conv_without_a_way_to_an_output(load: Callable[..., Model]) -> None:
