@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -77,7 +78,6 @@ def _value(item: ValueInfo) -> dict[str, Any]:
 
 def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) -> dict[str, Any]:
     initializers = {tensor.name for tensor in proto.graph.initializer}
-    described = asdict(metadata) | {"input": metadata.input.to_dict()}
     return {
         "kind": "explainer",
         "path": str(path),
@@ -89,7 +89,7 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) 
         "convertible": None,
         "unsupported": [],
         "parity": None,
-        "explainer": described,
+        "explainer": json.loads(metadata.to_json()),
         "next": f"fsagn-onnx explain {shlex.quote(str(path))} IMAGES... --out results",
     }
 

@@ -152,7 +152,7 @@ def test_wrong_channel_counts(tmp_path: Path, image: Path, refused: Callable[...
 def test_a_checkpoint_of_another_model(tmp_path: Path, refused: Callable[..., str]) -> None:
     checkpoint = MODELS / "lite0_generator.safetensors"
     line = refused("export", checkpoint, "--model", MODEL, "--out", tmp_path / "explainer.onnx")
-    assert "lite0_generator.safetensors was trained for another model than" in line
+    assert "was trained for another model than" in line
     assert "demo_cnn.onnx" in line
     assert list(tmp_path.iterdir()) == []
     damaged = tmp_path / "damaged.safetensors"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsagn_onnx.data.files import LineFile, make_folder, read_lines, write_file
 from fsagn_onnx.errors import OutputError
 from fsagn_onnx.model.geometry import Geometry, Window
-from fsagn_onnx.report.files import LineFile, make_folder, read_lines, write_file
 from fsagn_onnx.report.names import Names, safe_stem
 from fsagn_onnx.report.page import Facts, article, article_name, escaped_name, page
 from fsagn_onnx.runtime import Explanation, Failure, FilterExplanation, Prediction
