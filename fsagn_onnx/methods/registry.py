@@ -36,10 +36,14 @@ METHODS: dict[str, Callable[[Model, str], Method]] = {
     "captum-integrated-gradients": partial(_from, "peers", "CaptumIntegratedGradients"),
     "captum-guided-backprop": partial(_from, "peers", "CaptumGuidedBackprop"),
     "captum-occlusion": partial(_from, "peers", "CaptumOcclusion"),
+    "dianna-rise": partial(_from, "dianna_rise", "DiannaRise"),
 }
 """Methods by name."""
 
-WITHOUT_TORCH = ("activation", "rise", "random", "centre")
+WITHOUT_TORCH = ("activation", "rise", "random", "centre", "dianna-rise")
+
+DIANNA = "pip install --no-deps dianna xarray pandas scikit-learn joblib threadpoolctl"
+"""DIANNA asks for a second onnxruntime, which must not be installed beside onnxruntime-gpu."""
 
 
 def make_method(name: str, model: Model, layer: str) -> Method:
@@ -59,4 +63,6 @@ def make_method(name: str, model: Model, layer: str) -> Method:
         raise UsageError(f"method '{name}' needs torch: pip install 'fsagn-onnx[train]', or use activation or rise")
     if name.startswith("captum-") and importlib.util.find_spec("captum") is None:
         raise UsageError(f"method '{name}' needs captum: pip install 'fsagn-onnx[peers]'")
+    if name == "dianna-rise" and importlib.util.find_spec("dianna") is None:
+        raise UsageError(f"method '{name}' needs DIANNA: {DIANNA}")
     return METHODS[name](model, layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,11 @@ from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank, pixel_mask, to_common_granularity
 
-SEEING = [name for name in METHODS if name not in ("random", "centre")]
+SEEING = [
+    name
+    for name in METHODS
+    if name not in ("random", "centre") and (name != "dianna-rise" or importlib.util.find_spec("dianna"))
+]
 SEEDS = (0, 1, 2)
 
 
@@ -161,6 +166,9 @@ def test_unknown_method_and_missing_packages(model: Model, monkeypatch: pytest.M
     monkeypatch.setattr("fsagn_onnx.methods.registry.importlib.util.find_spec", find)
     with pytest.raises(UsageError, match=r"needs captum: pip install 'fsagn-onnx\[peers\]'"):
         make_method("captum-occlusion", model, TAP)
+    monkeypatch.setattr("fsagn_onnx.methods.registry.importlib.util.find_spec", importlib_find(["dianna"]))
+    with pytest.raises(UsageError, match="needs DIANNA: pip install --no-deps"):
+        make_method("dianna-rise", model, TAP)
     monkeypatch.setattr("fsagn_onnx.methods.registry.importlib.util.find_spec", importlib_find(["torch"]))
     with pytest.raises(UsageError, match=r"needs torch: pip install 'fsagn-onnx\[train\]'"):
         make_method("gradient", model, TAP)
