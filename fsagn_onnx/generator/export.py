@@ -17,12 +17,13 @@ from .. import __version__
 from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
+from ..model.batch import fixed_batch, free_batch
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
 from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint, write_whole
 from .config import GeneratorConfig
-from .graph import FILTERS, OUTPUTS
+from .graph import FILTERS, OUTPUTS, PREFIX
 from .network import Generator
 from .proof import ExportReport, compare, picture_like, prove_same, run_graph
 from .variants import (
@@ -40,6 +41,9 @@ from .variants import (
 
 MOST_CALIBRATION: Final = 100
 """Images that calibrate a variant, at most; more are thinned out evenly."""
+
+FLOAT_IMAGE: Final = f"{PREFIX}image"
+"""The image as float32, for an encoder of its own where the model takes another type."""
 
 UNSEEN: Final = 16
 """Random fields on which half precision is compared where there are no images."""
@@ -73,18 +77,36 @@ def _own_base(model: Model) -> onnx.ModelProto:
 
 
 def _free_batch(value: onnx.ValueInfoProto) -> None:
-    dimension = value.type.tensor_type.shape.dim[0]
-    if not dimension.dim_value:
-        dimension.dim_param = "N"
+    dims = value.type.tensor_type.shape.dim
+    if dims and not dims[0].dim_value:
+        dims[0].dim_param = "N"
 
 
-def build_graph(model: Model, generator: Generator, filters: tuple[int, ...] = ()) -> tuple[onnx.ModelProto, str]:
+def _base(model: Model, shared: bool, free: bool) -> tuple[onnx.ModelProto, str]:
+    """What the generator's nodes are added to, and its float32 image: the model, or just its image input."""
+    spec = model.input_spec
+    proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path)) if shared else _own_base(model)
+    batch = fixed_batch(proto, spec.name)
+    if free and batch:
+        image = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+        proto = free_batch(proto, spec.name, (batch, *image))
+    value = next(item for item in proto.graph.input if item.name == spec.name)
+    if shared or value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+        return proto, spec.name
+    proto.graph.node.append(helper.make_node("Cast", [spec.name], [FLOAT_IMAGE], to=onnx.TensorProto.FLOAT))
+    return proto, FLOAT_IMAGE
+
+
+def build_graph(
+    model: Model, generator: Generator, filters: tuple[int, ...] = (), *, free: bool = True
+) -> tuple[onnx.ModelProto, str]:
     """The explainer's graph, float32, with the input ``filters``; without metadata.
 
     Args:
         model: the CNN.
         generator: the trained network, in eval mode.
         filters: ids of the filters that ``generator`` knows (see `subset`); empty: all. The graph counts them from 0.
+        free: free the batch of a model that was exported for a fixed one; whether that works has to be tried.
 
     Returns:
         The graph, and the value name of the explained layer's feature map in it.
@@ -93,18 +115,18 @@ def build_graph(model: Model, generator: Generator, filters: tuple[int, ...] = (
         ExplainerError: if the model's opset cannot be raised, or a name is taken.
     """
     shared = generator.config.encoder == "shared"
-    source = str(model.path)
-    proto = at_opset(model.proto, max(model.opset, MIN_OPSET), source) if shared else _own_base(model)
+    proto, image = _base(model, shared, free)
+    batch = fixed_batch(proto, model.input_spec.name) or "N"
     graph = proto.graph
     if any(value.name == FILTERS for value in graph.input):
         raise ExplainerError(f"{model.path} has an input named {FILTERS!r} of its own; rename it")
     sizes = {tap.value: model.layer(tap.value).shape[1:] for tap in generator.config.taps}
     taps = {name: (int(shape[0]), int(shape[1])) for name, shape in sizes.items()}
-    nodes = SubsetGraph(generator, taps, model.input_spec.name, filters)
+    nodes = SubsetGraph(generator, taps, image, filters)
     writer = nodes.write()
     graph.node.extend(writer.nodes)
     graph.initializer.extend(writer.initializers)
-    graph.input.append(helper.make_tensor_value_info(FILTERS, onnx.TensorProto.INT64, ["N", "K"]))
+    graph.input.append(helper.make_tensor_value_info(FILTERS, onnx.TensorProto.INT64, [batch, "K"]))
     for value in (*graph.input, *graph.output):
         if value.name != FILTERS:
             _free_batch(value)
@@ -112,10 +134,10 @@ def build_graph(model: Model, generator: Generator, filters: tuple[int, ...] = (
     areas = len(generator.config.areas)
     kinds = (onnx.TensorProto.INT64, *[onnx.TensorProto.FLOAT] * 3)
     shapes: tuple[list[str | int], ...] = (
-        ["N", "K"],
-        ["N", "K"],
-        ["N", "K", rows, columns],
-        ["N", "K", areas],
+        [batch, "K"],
+        [batch, "K"],
+        [batch, "K", rows, columns],
+        [batch, "K", areas],
     )
     for name, kind, shape in zip(OUTPUTS, kinds, shapes, strict=True):
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
@@ -123,6 +145,28 @@ def build_graph(model: Model, generator: Generator, filters: tuple[int, ...] = (
     proto.producer_name, proto.producer_version = "fsagn-onnx", __version__
     del proto.metadata_props[:]
     return proto, nodes.feature_map
+
+
+def _proven(
+    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None
+) -> tuple[onnx.ModelProto, str, ExportReport]:
+    """The graph, its feature map, and how it compares. Its batch is free, or the model's where it holds on to that."""
+    if fixed_batch(model.proto, model.input_spec.name) is not None:
+        try:
+            return _tried(model, generator, filters, opset, free=True)
+        except (ExplainerError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+            pass  # it holds on to its batch: explained in groups of that size
+    return _tried(model, generator, filters, opset, free=False)
+
+
+def _tried(
+    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, *, free: bool
+) -> tuple[onnx.ModelProto, str, ExportReport]:
+    proto, feature_map = build_graph(model, generator, filters, free=free)
+    if opset is not None:
+        proto = at_opset(proto, opset, str(model.path))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto, feature_map, compare(proto.SerializeToString(), model, generator)
 
 
 def make_metadata(
@@ -192,10 +236,7 @@ def export_explainer(
     generator = load_generator(checkpoint)
     if variant.filters:
         generator = subset(generator, variant.filters)
-    proto, feature_map = build_graph(model, generator, variant.filters)
-    if opset is not None:
-        proto = at_opset(proto, opset, str(model.path))
-    report = compare(proto.SerializeToString(), model, generator)
+    proto, feature_map, report = _proven(model, generator, variant.filters, opset)
     if variant.precision != "fp32":
         batch = _calibration(model, checkpoint, calibrate, needed=variant.precision == "int8")
         proto, loss = _lowered(proto, feature_map, model, generator, batch, variant.precision)

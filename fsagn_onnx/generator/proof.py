@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ..convert import convert
 from ..errors import ExplainerError
 from ..model import InputSpec, Model
+from ..runtime.batching import fixed_size, in_batches
+from ..runtime.session import DTYPES, ORT_ERRORS, cast, first_line
 from .graph import FILTERS, OUTPUTS
 from .network import Generated, Generator
 
@@ -36,12 +38,12 @@ class ExportReport:
 
 
 def picture_like(count: int, spec: InputSpec, seed: int) -> NDArray[np.float32]:
-    """Smooth random fields of about unit size, in the model's layout: nearer to a picture than white noise."""
+    """Smooth random fields, preprocessed: nearer to a picture than white noise."""
     shape = (count, spec.channels, *spec.size)
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
     smooth = torch.nn.functional.avg_pool2d(noise.reshape(-1, 1, *shape[-2:]), 9, stride=1, padding=4)
-    fields: NDArray[np.float32] = (smooth * 5).reshape(shape).numpy()
-    return fields if spec.layout == "NCHW" else np.ascontiguousarray(fields.transpose(0, 2, 3, 1))
+    pixels = (127.5 + 60 * 5 * smooth).round().clamp(0, 255).reshape(shape).permute(0, 2, 3, 1)
+    return spec.normalise(pixels.numpy())
 
 
 def _torch_outputs(model: Model, generator: Generator, batch: Any, filters: Any) -> Generated:
@@ -55,12 +57,24 @@ def _torch_outputs(model: Model, generator: Generator, batch: Any, filters: Any)
 
 
 def run_graph(content: bytes, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    """All outputs of a graph on the CPU; feeds that it has no input for are left out."""
+    """All outputs of a graph on the CPU; feeds that it has no input for are left out.
+
+    Raises:
+        ExplainerError: onnxruntime refuses the graph.
+    """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    wanted = {port.name: feeds[port.name] for port in session.get_inputs()}
-    return dict(zip([port.name for port in session.get_outputs()], session.run(None, wanted), strict=True))
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        ports, names = session.get_inputs(), [port.name for port in session.get_outputs()]
+        wanted = {port.name: cast(feeds[port.name], DTYPES.get(port.type)) for port in ports}
+        batch = fixed_size(tuple(dim if isinstance(dim, int) else None for dim in port.shape) for port in ports)
+        run: Callable[[dict[str, Any]], dict[str, Any]] = lambda part: dict(  # noqa: E731
+            zip(names, session.run(None, part), strict=True)
+        )
+        return run(wanted) if batch is None else in_batches(run, wanted, batch)
+    except ORT_ERRORS as error:
+        raise ExplainerError(f"export: onnxruntime refuses the graph: {first_line(error)}; no file written") from error
 
 
 def compare(content: bytes, model: Model, generator: Generator) -> ExportReport:

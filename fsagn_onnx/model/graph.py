@@ -154,6 +154,9 @@ class Model:
         nodes = self.proto.graph.node
         alike = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes if "Conv" in node.op_type)
         found = ", ".join(f"{count} {op}" for op, count in alike.items()) or "no convolution at all"
+        others = [item.name for item in self.inputs if item.name != self.input_spec.name]
+        if alike and others:
+            found += f", which may depend on the other inputs ({', '.join(others)}): give them --feed NAME=VALUE"
         return (
             f"{self.path.name} has no layer that can be explained: expected Conv nodes over the image input "
             f"'{self.input_spec.name}', but found {found}; use the float model, not a quantised or fused one"

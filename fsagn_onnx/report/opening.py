@@ -81,6 +81,7 @@ def open_explainer(
     if model is not None:
         raise UsageError(f"--model: for explainers only, but {path} is a plain model")
     plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
+    plain.require_one_input()
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = type(engine.method).__name__.lower()
     explainer = Explainer(engine, providers=providers, threads=threads)

@@ -141,7 +141,7 @@ class FileEngine:
         if missing := [name for name in RESULTS if name not in outputs]:
             raise self._broken(f"outputs must include {_names(RESULTS)}, but {_names(missing)} is missing")
         image = inputs[self.metadata.input.name]
-        _check(self, image, len(self._sample_shape) + 1, "uint8" if variant.preprocessing else "floating point")
+        _check(self, image, len(self._sample_shape) + 1, "uint8" if variant.preprocessing else "a number")
         for port, rank in (
             *((inputs[name], 2) for name in wanted & {FILTERS}),
             *zip((outputs[name] for name in RESULTS), (2, 2, 4, 3), strict=True),
@@ -152,6 +152,9 @@ class FileEngine:
             a is not None and a != b for a, b in zip(declared, self._sample_shape, strict=True)
         ):
             raise self._broken(f"input '{image.name}' is {declared} per image, its metadata says {self._sample_shape}")
+        batches = {port.shape[0] for port in (image, *(outputs[name] for name in RESULTS))}
+        if image.shape[0] is not None and not batches <= {None, image.shape[0]}:
+            raise self._broken(f"inputs and outputs must have the same batch, but have {batches}")
         grid_areas = outputs["retention"].shape[2]
         if grid_areas is not None and grid_areas != len(self.metadata.areas):
             raise self._broken(f"retention has {grid_areas} areas, its metadata names {len(self.metadata.areas)}")
@@ -241,10 +244,8 @@ def _names(names: Sequence[str] | set[str] | Mapping[str, Any]) -> str:
 
 def _check(engine: FileEngine, port: Port, rank: int, expected: str) -> None:
     dtype = DTYPES.get(port.dtype)
-    kind = {"floating point": np.floating, "int64": np.int64, "uint8": np.uint8}[expected]
+    kind = {"floating point": np.floating, "int64": np.int64, "uint8": np.uint8, "a number": np.number}[expected]
     if dtype is None or not np.issubdtype(dtype, kind) or len(port.shape) != rank:
         raise engine._broken(
             f"'{port.name}' must be {expected} of rank {rank}, but is {port.dtype} of rank {len(port.shape)}"
         )
-    if port.shape and port.shape[0] is not None:
-        raise engine._broken(f"'{port.name}' must have a dynamic batch, but has {port.shape[0]} fixed")

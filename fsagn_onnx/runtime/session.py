@@ -121,12 +121,12 @@ class Session:
         """
         names = [port.name for port in self.outputs] if outputs is None else list(outputs)
         dtypes = {port.name: DTYPES.get(port.dtype) for port in self.inputs}
-        cast = {name: _cast(array, dtypes.get(name)) for name, array in feeds.items()}
-        counts = {len(array) if array.ndim else 0 for array in cast.values()}
-        batch = fixed_size(port.shape for port in self.inputs if port.name in cast)
+        given = {name: cast(array, dtypes.get(name)) for name, array in feeds.items()}
+        counts = {len(array) if array.ndim else 0 for array in given.values()}
+        batch = fixed_size(port.shape for port in self.inputs if port.name in given)
         if batch is not None and len(counts) == 1 and counts.isdisjoint((0, batch)):
-            return in_batches(lambda part: self._computed(names, part), cast, batch)
-        return self._computed(names, cast)
+            return in_batches(lambda part: self._computed(names, part), given, batch)
+        return self._computed(names, given)
 
     def _computed(self, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
         if self._session is None:
@@ -156,7 +156,8 @@ def first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def _cast(array: Array, dtype: type[np.generic] | None) -> Array:
+def cast(array: Array, dtype: type[np.generic] | None) -> Array:
+    """Floats as an input's own type, rounded for one of whole numbers; anything else as it is."""
     if dtype is None or array.dtype == dtype or not np.issubdtype(array.dtype, np.floating):
         return np.ascontiguousarray(array)
     if np.issubdtype(dtype, np.integer):
