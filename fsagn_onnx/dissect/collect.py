@@ -95,7 +95,7 @@ def collect(
     spec, size = collecting.looker.spec, collecting.batch_size
     named = named_images(images)
     start = folder.lines - folder.lines % size
-    _check_same_images(folder, islice(named, start))
+    check_same_images(folder, islice(named, start))
     prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, size)
 
     def batches() -> Iterator[list[Prepared | Failure]]:
@@ -118,7 +118,7 @@ def collect(
         prepared.close()
 
 
-def _check_same_images(folder: RunFolder, named: Iterable[tuple[str, object]]) -> None:
+def check_same_images(folder: RunFolder, named: Iterable[tuple[str, object]]) -> None:
     """Compare the first images with the folder's index.
 
     Raises:

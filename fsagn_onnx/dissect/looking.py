@@ -29,11 +29,13 @@ class Look:
 
     Attributes:
         outputs: the model's own outputs by name.
+        filter_ids: int64 (N, K); -1 where a slot that asked for the strongest filter left stayed empty.
         area_rank: float32 (N, K, h, w) in (0, 1].
         feature_map: float32 (N, C, fh, fw), all channels of the explained layer.
     """
 
     outputs: dict[str, Array]
+    filter_ids: Array
     area_rank: Array
     feature_map: Array
 
@@ -95,22 +97,29 @@ class Looker:
 
         Args:
             batch: as the model takes it.
-            filters: ids of the K filters, in order.
+            filters: ids of the K filters, in order; -1 asks for the strongest not asked for by id.
         """
         names = list(dict.fromkeys([*self._outputs, self.layer]))
         feeds: dict[str, Array] = {self.spec.name: batch}
         asked = np.tile(np.asarray(filters, dtype=np.int64), (len(batch), 1))
-        ids = [asked[:, start : start + FILTERS_PER_PASS] for start in range(0, len(filters), FILTERS_PER_PASS)]
+        parts = [asked[:, start : start + FILTERS_PER_PASS] for start in range(0, len(filters), FILTERS_PER_PASS)]
+        computed: dict[str, Array] = {}
+        answers: list[tuple[Array, Array]] = []
         if self._engine is not None:
             computed = self._session.run(names, feeds)
-            ranks = [self._engine.run(batch, part).area_rank for part in ids]
+            passes = [self._engine.run(batch, part) for part in parts]
+            answers = [(answer.filter_ids, answer.area_rank) for answer in passes]
         else:
-            computed = self._session.run([*names, "area_rank"], {**feeds, FILTERS: ids[0]})
-            ranks = [computed.pop("area_rank")]
-            ranks += [self._session.run(["area_rank"], {**feeds, FILTERS: part})["area_rank"] for part in ids[1:]]
-        feature_map = computed[self.layer].astype(np.float32, copy=False)
-        outputs = {name: computed[name] for name in self._outputs}
-        return Look(outputs, np.concatenate(ranks, axis=1).astype(np.float32, copy=False), feature_map)
+            for part in parts:
+                run = self._session.run([*names, "filter_ids", "area_rank"], {**feeds, FILTERS: part})
+                answers.append((run.pop("filter_ids"), run.pop("area_rank")))
+                computed = computed or run
+        return Look(
+            outputs={name: computed[name] for name in self._outputs},
+            filter_ids=np.concatenate([ids for ids, _ in answers], axis=1),
+            area_rank=np.concatenate([rank for _, rank in answers], axis=1).astype(np.float32, copy=False),
+            feature_map=computed[self.layer].astype(np.float32, copy=False),
+        )
 
     def close(self) -> None:
         """Free the sessions."""
