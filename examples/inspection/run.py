@@ -11,16 +11,12 @@ stopped. docs/inspection.md walks through it.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from cells import Cells, split
 from defects import SIZE, build
 
