@@ -82,12 +82,12 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDA
     if header.width * header.height > max_pixels:
         raise ImageError(f"{name!r} has {header.width} x {header.height} pixels, more than the limit of {max_pixels}")
     try:
-        bgr = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR)
+        rgb = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise ImageError(f"{name!r} is a broken {header.kind}: {error.err or 'cannot be decoded'}") from error
-    if bgr is None or bgr.size == 0:
+    if rgb is None or rgb.size == 0:
         raise ImageError(f"{name!r} is a broken {header.kind}: it cannot be decoded")
-    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+    return np.ascontiguousarray(rgb, dtype=np.uint8)
 
 
 def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:

@@ -15,7 +15,8 @@ from ..convert import convert
 from ..errors import ExplainerError
 from ..model import InputSpec, Model
 from ..runtime.batching import fixed_size, in_batches
-from ..runtime.session import DTYPES, ORT_ERRORS, cast, first_line
+from ..runtime.loading import ORT_ERRORS, first_line
+from ..runtime.session import DTYPES, cast
 from .graph import FILTERS, OUTPUTS
 from .network import Generated, Generator
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from .binding import Binding
 from .engine import Engine, FileEngine, Pass
 from .explainer import Explainer
 from .explanation import Explanation, FilterExplanation, Prediction
+from .loading import Tuning
 from .metadata import ExplainerMetadata
 from .session import Session
-from .stream import Failure
+from .stream import Failure, Frame
 from .verify import Verifier
 
 __all__ = [
+    "Binding",
     "Engine",
     "Explainer",
     "ExplainerMetadata",
@@ -18,8 +21,10 @@ __all__ = [
     "Failure",
     "FileEngine",
     "FilterExplanation",
+    "Frame",
     "Pass",
     "Prediction",
     "Session",
+    "Tuning",
     "Verifier",
 ]

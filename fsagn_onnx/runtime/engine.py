@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ExplainerError, ModelError
 from ..model.preprocess import InputSpec
 from ..model.reading import check_external_data, read_proto
+from .loading import Tuning
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
 from .variant import FILL, check_request, pick
@@ -106,6 +107,7 @@ class FileEngine:
         path: the explainer file.
         providers: see `Session`.
         threads: see `Session`.
+        tuning: see `Session`.
 
     Raises:
         ExplainerError: not an explainer, too new, or its inputs and outputs are not those of the contract.
@@ -114,7 +116,13 @@ class FileEngine:
 
     metadata: ExplainerMetadata
 
-    def __init__(self, path: str | Path, providers: str | Sequence[str] = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
         self.path = Path(path)
         text = read_metadata(self.path)
         if text is None:
@@ -123,7 +131,7 @@ class FileEngine:
             )
         self.metadata = ExplainerMetadata.from_json(text, str(path))
         try:
-            self._session = Session(self.path, providers, threads)
+            self._session = Session(self.path, providers, threads, tuning)
         except ModelError as error:
             raise ExplainerError(str(error)) from error
         self.provider = self._session.provider
@@ -213,6 +221,13 @@ class FileEngine:
             area_rank=rank.astype(np.float32, copy=False),
             retention=retention.astype(np.float32, copy=False) if self.metadata.areas else None,
         )
+
+    def warm_up(self, images: int = 1, slots: int = 5) -> None:
+        """Compute once on zeros, so that the first request finds memory and kernels ready."""
+        kind = np.uint8 if self.metadata.variant.preprocessing else np.float32
+        shape = (*self.metadata.input.size, 3) if kind is np.uint8 else self._sample_shape
+        asked = self.metadata.variant.slots or (FILL,) * min(slots, self.metadata.filters)
+        self.run(np.zeros((images, *shape), dtype=kind), np.tile(np.array(asked, dtype=np.int64), (images, 1)))
 
     def load_proto(self) -> onnx.ModelProto:
         """The file's graph with its weights, read anew at every call."""

@@ -16,6 +16,7 @@ from ..model.graph import Model
 from .answers import Answering, merge, not_finite
 from .engine import Engine, EngineMetadata, FileEngine, Pass
 from .explanation import Explanation
+from .loading import Tuning
 from .request import filter_slots, fixed_area, passes
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
 from .verify import Verifier
@@ -27,7 +28,8 @@ SLOTS_PER_PASS: Final = 1024
 class Explainer:
     """Explains images with an explainer file or another engine.
 
-    Use it as a context manager, or call `close`.
+    Use it as a context manager, or call `close`. Threads may share it; it works in a forked child, and can be sent to
+    a spawned process.
 
     Attributes:
         engine: what computes.
@@ -36,6 +38,7 @@ class Explainer:
         path_or_engine: an explainer file, or an engine of a training-free method.
         providers: onnxruntime providers: ``auto`` (CUDA where it works, else the CPU), ``cpu``, ``cuda``, ...
         threads: threads of onnxruntime; None leaves it to onnxruntime.
+        tuning: a cache of optimised graphs, and what concerns CUDA.
 
     Raises:
         ExplainerError: the file is no explainer, too new or broken.
@@ -48,10 +51,13 @@ class Explainer:
         *,
         providers: str | Sequence[str] = "auto",
         threads: int | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self._owns = isinstance(path_or_engine, str | Path)
         self.engine: Engine = (
-            FileEngine(path_or_engine, providers, threads) if isinstance(path_or_engine, str | Path) else path_or_engine
+            FileEngine(path_or_engine, providers, threads, tuning)
+            if isinstance(path_or_engine, str | Path)
+            else path_or_engine
         )
         self._providers = providers
         self._threads = threads
@@ -110,11 +116,13 @@ class Explainer:
         batch_size: int = 8,
         verify: bool = False,
         model: Model | None = None,
+        previews: bool = True,
     ) -> Iterator[Explanation | Failure]:
         """Explain any number of images at flat memory; arguments as for `explain`.
 
         Decoding runs ahead of inference by one batch. Arguments are checked at once, before the first result
-        is asked for.
+        is asked for. ``previews=False`` keeps no reduced pictures, which is faster; explanations cannot draw
+        themselves then.
 
         Returns:
             An iterator of an explanation or a failure per image, in order.
@@ -130,12 +138,17 @@ class Explainer:
         verifier = self._verifier(model, batch_size) if verify else None
         answering = Answering(self.metadata, slots, asked_area, verifier)
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(slots)))
-        return self._results(images, answering, images_per_pass)
+        return self._results(images, answering, images_per_pass, previews)
 
-    def _results(self, images: Images, answering: Answering, images_per_pass: int) -> Iterator[Explanation | Failure]:
+    def _results(
+        self, images: Images, answering: Answering, images_per_pass: int, previews: bool
+    ) -> Iterator[Explanation | Failure]:
         spec, raw = self.metadata.input, self._takes_pixels
         prepared = ordered_map(
-            lambda named: prepare(named, spec, raw=raw), named_images(images), DECODERS, images_per_pass
+            lambda named: prepare(named, spec, raw=raw, preview=previews),
+            named_images(images),
+            DECODERS,
+            images_per_pass,
         )
         try:
             while batch := list(islice(prepared, images_per_pass)):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..model.preprocess import Geometry
@@ -103,7 +102,7 @@ class Explanation:
         geometry: from the pixels of the model's input to those of the original.
         predictions: the model's strongest answers, best first; empty where it is no classifier.
         filters: the filters in the order asked, or strongest first.
-        preview: uint8 (h', w', 3) RGB, the image reduced for drawing.
+        preview: uint8 (h', w', 3) RGB, the image reduced for drawing; empty where none was asked for.
     """
 
     name: str
@@ -192,18 +191,24 @@ def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:
         part that lies inside the original image; (None, None) if none does.
     """
     height, width = geometry.original
-    rows, columns = np.nonzero(mask)
-    centres: NDArray[np.float64] = geometry.points_to_original(np.stack([columns + 0.5, rows + 0.5], axis=1))
-    inside = (centres[:, 0] > 0) & (centres[:, 0] < width) & (centres[:, 1] > 0) & (centres[:, 1] < height)
-    if not inside.any():
+    (scale_x, _, shift_x), (_, scale_y, shift_y) = geometry.matrix.tolist()
+    # The map is a scale and a shift per axis: rows and columns can be taken one by one.
+    centres_x = (np.arange(mask.shape[1]) + 0.5) * scale_x + shift_x
+    centres_y = (np.arange(mask.shape[0]) + 0.5) * scale_y + shift_y
+    inside_x = (centres_x > 0) & (centres_x < width)
+    inside_y = (centres_y > 0) & (centres_y < height)
+    kept = mask[np.ix_(inside_y, inside_x)]
+    per_column, per_row = kept.sum(axis=0), kept.sum(axis=1)
+    total = int(per_column.sum())
+    if total == 0:
         return None, None
-    kept = centres[inside]
-    half = np.abs(np.asarray(geometry.matrix)[:, :2]).sum(axis=1) / 2  # half a pixel of the input, in original pixels
-    low, high = kept.min(axis=0) - half, kept.max(axis=0) + half
-    x0, x1 = _pixel_span(low[0], high[0], width)
-    y0, y1 = _pixel_span(low[1], high[1], height)
-    centre = kept.mean(axis=0)
-    return (x0, y0, x1, y1), (float(centre[0]), float(centre[1]))
+    kept_x, kept_y = centres_x[inside_x], centres_y[inside_y]
+    found_x, found_y = kept_x[per_column > 0], kept_y[per_row > 0]
+    half_x, half_y = abs(scale_x) / 2, abs(scale_y) / 2  # half a pixel of the input, in original pixels
+    x0, x1 = _pixel_span(float(found_x.min()) - half_x, float(found_x.max()) + half_x, width)
+    y0, y1 = _pixel_span(float(found_y.min()) - half_y, float(found_y.max()) + half_y, height)
+    centre = (float(kept_x @ per_column) / total, float(kept_y @ per_row) / total)
+    return (x0, y0, x1, y1), centre
 
 
 def _pixel_span(low: float, high: float, extent: int) -> tuple[int, int]:

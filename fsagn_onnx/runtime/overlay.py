@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from .explanation import Explanation, FilterExplanation
 from .masks import Mask
 from .stream import Pixels
@@ -46,7 +47,12 @@ def draw_panel(explanation: Explanation) -> Pixels:
 
     Returns:
         uint8 (h, w, 3) RGB.
+
+    Raises:
+        UsageError: the explanation was made without a preview.
     """
+    if explanation.preview.size == 0:
+        raise UsageError(f"{explanation.name}: explained with previews=False, so there is no picture to draw on")
     shown = explanation.filters[:MAX_FILTERS]
     picture = fitted(explanation.preview, TILE)
     tile_width, tile_height = max(picture.shape[1], MIN_TILE_WIDTH), picture.shape[0]

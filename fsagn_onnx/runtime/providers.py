@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import mmap
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import onnxruntime
@@ -65,12 +68,29 @@ def load_cuda_libraries() -> str:
     """Load CUDA and cuDNN out of NVIDIA's Python packages where they are installed.
 
     Returns:
-        What onnxruntime said about libraries that did not load, on one line; empty if nothing.
+        Which libraries of CUDA and cuDNN are missing, on one line; empty if none.
     """
-    said = io.StringIO()
     preload = getattr(onnxruntime, "preload_dlls", None)
-    if preload is None:
-        return ""
-    with contextlib.redirect_stdout(said):
-        preload()
-    return " ".join(said.getvalue().split())
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload()
+    library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    missing = missing_libraries(library) if library.is_file() else []
+    return f"missing: {', '.join(missing)}" if missing else ""
+
+
+def missing_libraries(library: Path) -> list[str]:
+    """The shared libraries of CUDA that an ELF file names and that do not load here, in order.
+
+    Args:
+        library: onnxruntime's CUDA provider.
+    """
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        named = sorted({name.decode() for name in re.findall(rb"\0(lib(?:cu|nv)[a-zA-Z]+\.so\.\d+)(?=\0)", content)})
+    missing = []
+    for name in named:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            missing.append(name)
+    return missing

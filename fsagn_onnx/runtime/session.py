@@ -1,11 +1,14 @@
-"""One ONNX graph in onnxruntime: providers, threads, one-line errors."""
+"""One ONNX graph in onnxruntime: providers, threads, one-line errors; shared between threads, survives a fork."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -14,16 +17,13 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from ..errors import FsagnError, ModelError, UsageError
+from ..errors import FsagnError, UsageError
 from .batching import fixed_size, in_batches
-from .providers import CPU, CUDA, load_cuda_libraries, wanted_providers
+from .loading import ORT_ERRORS, Tuning, first_line, open_session
+from .providers import wanted_providers
 
 Array = NDArray[Any]
-
-INLINE_LIMIT = 2**31 - 2**20
-"""Bytes of weights up to which a graph is handed over in memory; a protobuf message cannot reach 2 GiB."""
 
 DTYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(float)": np.float32,
@@ -39,14 +39,6 @@ DTYPES: Final[Mapping[str, type[np.generic]]] = {
 }
 
 _log = logging.getLogger(__name__)
-_WARNING, _FATAL = 2, 4  # onnxruntime's log severities; warning is its default
-
-# onnxruntime's exceptions have no common base of their own.
-ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
-    *{kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)},
-    RuntimeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -58,8 +50,29 @@ class Port:
     shape: tuple[int | None, ...]
 
 
+_renewing = threading.Lock()
+
+
+_open: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: a new lock, and sessions that are never freed, which would wait for threads that are gone."""
+    global _renewing
+    _renewing = threading.Lock()
+    for session in _open:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Session:
     """An onnxruntime session that speaks in FsagnError.
+
+    Threads may share it. After a fork the child opens the file anew when it first computes (onnxruntime's threads do
+    not survive a fork); pickled, for example to a spawned process, it opens the file there.
 
     Attributes:
         inputs: the graph's inputs.
@@ -71,6 +84,7 @@ class Session:
         providers: see `wanted_providers`. ``auto`` falls back to the CPU, and logs a line that says why, where CUDA's
             libraries do not load; a provider that was named explicitly must work.
         threads: threads inside an operator; None leaves it to onnxruntime.
+        tuning: cache and what concerns CUDA; ``threads`` goes before its own.
 
     Raises:
         ModelError: onnxruntime cannot load the graph.
@@ -82,18 +96,51 @@ class Session:
         model: str | Path | onnx.ModelProto,
         providers: str | Sequence[str] = "auto",
         threads: int | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, but got {threads}")
+        tuning = tuning or Tuning()
+        tuning = replace(tuning, threads=threads) if threads is not None else tuning
         self.source = "graph in memory" if isinstance(model, onnx.ModelProto) else str(model)
+        self._file = None if isinstance(model, onnx.ModelProto) else str(model)
+        self._providers, self._tuning = providers, tuning
         wanted = wanted_providers(providers)
         self._session: onnxruntime.InferenceSession | None
-        self._session, reason = _open(model, wanted, threads, self.source)
+        self._session, reason = open_session(model, wanted, tuning, self.source)
+        self._process = os.getpid()
+        _open.add(self)
         self.provider: str = self._session.get_providers()[0]
         if self.provider != wanted[0]:
             self._explain_fallback(wanted[0], reason, forced=providers != "auto")
         self.inputs = tuple(_port(argument) for argument in self._session.get_inputs())
         self.outputs = tuple(_port(argument) for argument in self._session.get_outputs())
+
+    def __reduce__(self) -> tuple[Callable[..., Session], tuple[Any, ...]]:
+        if self._file is None:
+            raise FsagnError("a session of a graph in memory cannot go to another process; open it there")
+        return Session, (self._file, self._providers, None, self._tuning)
+
+    def live(self) -> onnxruntime.InferenceSession:
+        """Onnxruntime's session, opened anew in a forked child.
+
+        Raises:
+            FsagnError: it is closed, or its graph was in memory and this is a forked child.
+        """
+        session = self._session
+        if session is None:
+            raise FsagnError(f"{self.source}: the session is closed")
+        if self._process == os.getpid():
+            return session
+        if self._file is None:
+            raise FsagnError(f"{self.source}: opened before this process was forked; open it in the child")
+        with _renewing:
+            if self._process != os.getpid():
+                self._session, _ = open_session(
+                    self._file, wanted_providers(self._providers), self._tuning, self.source
+                )
+                self._process = os.getpid()
+        return self.live()
 
     def _explain_fallback(self, wanted: str, reason: str, *, forced: bool) -> None:
         because = f" ({reason})" if reason else ""
@@ -129,10 +176,9 @@ class Session:
         return self._computed(names, given)
 
     def _computed(self, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-        if self._session is None:
-            raise FsagnError(f"{self.source}: the session is closed")
+        session = self.live()
         try:
-            computed = self._session.run(names, feeds)
+            computed = session.run(names, feeds)
         except ORT_ERRORS as error:
             raise FsagnError(f"{self.source}: onnxruntime failed on {self.provider}: {first_line(error)}") from error
         return dict(zip(names, computed, strict=True))
@@ -150,12 +196,6 @@ class Session:
         self.close()
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that says something, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
-
-
 def cast(array: Array, dtype: type[np.generic] | None) -> Array:
     """Floats as an input's own type, rounded for one of whole numbers; anything else as it is."""
     if dtype is None or array.dtype == dtype or not np.issubdtype(array.dtype, np.floating):
@@ -169,81 +209,3 @@ def cast(array: Array, dtype: type[np.generic] | None) -> Array:
 def _port(argument: onnxruntime.NodeArg) -> Port:
     shape = tuple(extent if isinstance(extent, int) else None for extent in argument.shape)
     return Port(argument.name, argument.type, shape)
-
-
-def _open(
-    model: str | Path | onnx.ModelProto, providers: tuple[str, ...], threads: int | None, source: str
-) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session, and why the first of the providers may be missing from it."""
-    reason = load_cuda_libraries() if CUDA in providers else ""
-    with tempfile.TemporaryDirectory(prefix="fsagn-") as folder:
-        graph = _loadable(model, Path(folder))
-        try:
-            return _create(graph, providers, threads), reason
-        except ORT_ERRORS as error:
-            failure = error
-        if providers != (CPU,):
-            try:
-                return _create(graph, (CPU,), threads), reason or first_line(failure)
-            except ORT_ERRORS as error:
-                failure = error
-    raise ModelError(f"{source}: onnxruntime cannot load it: {first_line(failure)}") from failure
-
-
-def _create(graph: str | bytes, providers: tuple[str, ...], threads: int | None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-    # A provider library that does not load is reported by the process-wide logger, several lines in colour.
-    onnxruntime.set_default_logger_severity(_FATAL)
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=list(providers), enable_fallback=0)
-    finally:
-        onnxruntime.set_default_logger_severity(_WARNING)
-
-
-def _loadable(model: str | Path | onnx.ModelProto, folder: Path) -> str | bytes:
-    """What onnxruntime opens: the path, the graph's bytes, or a file in ``folder`` where these are too many."""
-    if not isinstance(model, onnx.ModelProto):
-        if not Path(model).is_file():
-            raise ModelError(f"{model}: no such file")
-        return str(model)
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < INLINE_LIMIT:
-        content: bytes = model.SerializeToString()
-        return content
-    return str(_write_outside(model, folder))
-
-
-def _write_outside(model: onnx.ModelProto, folder: Path) -> Path:
-    """Write a graph of 2 GiB or more with its weights in a file beside it."""
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    graph, full = light.graph, model.graph
-    graph.name = full.name
-    for name in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(graph, name).extend(getattr(full, name))
-    with (folder / "weights").open("wb") as weights:
-        for tensor in full.initializer:
-            if not tensor.HasField("raw_data"):
-                graph.initializer.append(tensor)
-                continue
-            outside = graph.initializer.add(
-                name=tensor.name,
-                data_type=tensor.data_type,
-                dims=tensor.dims,
-                data_location=onnx.TensorProto.EXTERNAL,
-            )
-            for key, value in (
-                ("location", "weights"),
-                ("offset", weights.tell()),
-                ("length", len(tensor.raw_data)),
-            ):
-                outside.external_data.add(key=key, value=str(value))
-            weights.write(tensor.raw_data)
-    path = folder / "graph.onnx"
-    path.write_bytes(light.SerializeToString())
-    return path

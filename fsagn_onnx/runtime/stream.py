@@ -18,14 +18,31 @@ from ..errors import FsagnError, ImageError, UsageError
 from ..model.preprocess import Geometry, InputSpec
 
 Pixels = NDArray[np.uint8]
-Images: TypeAlias = "str | Path | Pixels | Iterable[str | Path | Pixels]"
-"""Files, folders, globs, `-`, or uint8 RGB arrays (H, W, 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An image with a name of its own, for example of a video.
+
+    Attributes:
+        name: what its explanation is called.
+        pixels: uint8 RGB (H, W, 3).
+    """
+
+    name: str
+    pixels: Pixels
+
+
+Images: TypeAlias = "str | Path | Pixels | Iterable[str | Path | Pixels | Frame]"
+"""Files, folders, globs, `-`, uint8 RGB arrays (H, W, 3), or frames."""
 
 DECODERS: Final = 2
 """Threads that decode."""
 
 PREVIEW_EDGE: Final = 512
 """Longest side in pixels of the reduced picture that an explanation keeps for drawing."""
+
+NO_PREVIEW: Final[Pixels] = np.zeros((0, 0, 3), dtype=np.uint8)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,7 +68,7 @@ class Prepared:
     Attributes:
         name: the path as given, or ``image-N`` for the N-th image of a list of arrays.
         path: the file, or None for an array.
-        preview: uint8 (h', w', 3) RGB, the image reduced to at most `PREVIEW_EDGE`.
+        preview: uint8 (h', w', 3) RGB, the image reduced to at most `PREVIEW_EDGE`; or `NO_PREVIEW`.
         pixels: uint8 (H, W, c), fitted to the model's input.
         values: what the engine takes: float32, the normalised pixels in the model's layout; or (``raw``) the image.
         geometry: from the model's input to the original.
@@ -71,7 +88,7 @@ def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
     Raises:
         UsageError: something that is neither a path nor an array.
     """
-    singles: Iterable[str | Path | Pixels] = [images] if isinstance(images, str | Path) else images
+    singles: Iterable[str | Path | Pixels | Frame] = [images] if isinstance(images, str | Path) else images
     if isinstance(images, np.ndarray) and images.ndim == 3:
         singles = [images]
     number = 0
@@ -79,6 +96,8 @@ def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
         if isinstance(single, np.ndarray):
             yield f"image-{number}", single
             number += 1
+        elif isinstance(single, Frame):
+            yield single.name, single.pixels
         elif isinstance(single, str | Path):
             for path in list_images([single]):
                 yield str(path), path
@@ -87,8 +106,17 @@ def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
             raise UsageError(f"images must be paths or uint8 arrays (H, W, 3), but got {type(single).__name__}")
 
 
-def prepare(named: tuple[str, Path | Pixels], spec: InputSpec, *, raw: bool = False) -> Prepared | Failure:
-    """Decode one image and fit it to the model's input; ``raw``: the engine takes the image as it is."""
+def prepare(
+    named: tuple[str, Path | Pixels], spec: InputSpec, *, raw: bool = False, preview: bool = True
+) -> Prepared | Failure:
+    """Decode one image and fit it to the model's input.
+
+    Args:
+        named: name and source.
+        spec: the model's input.
+        raw: the engine takes the image as it is.
+        preview: keep a reduced picture for drawing.
+    """
     name, source = named
     try:
         image = read_image(source) if isinstance(source, Path) else _checked_array(name, source)
@@ -97,7 +125,8 @@ def prepare(named: tuple[str, Path | Pixels], spec: InputSpec, *, raw: bool = Fa
     except FsagnError as error:
         return Failure(name, str(error))
     path = source if isinstance(source, Path) else None
-    return Prepared(name, path, reduced(image, PREVIEW_EDGE), pixels, values, geometry)
+    small = reduced(image, PREVIEW_EDGE) if preview else NO_PREVIEW
+    return Prepared(name, path, small, pixels, values, geometry)
 
 
 def _checked_array(name: str, array: NDArray[Any]) -> Pixels:

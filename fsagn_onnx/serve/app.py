@@ -44,6 +44,7 @@ class _Server:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(self.engine.warm_up)
         self.batcher = Batcher(self.engine, self.settings, self.metrics)
         self.batcher.start()
         yield
