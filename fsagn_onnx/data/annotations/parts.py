@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
@@ -176,14 +176,14 @@ def check_size(source: object, height: object, width: object) -> tuple[int, int]
     return size
 
 
-def polygon_mask(source: object, points: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
+def polygon_mask(source: object, points: object, size: tuple[int, int]) -> Mask:
     """The filled polygon, bool (H0, W0); points are (x, y), clipped to the image.
 
     Raises:
         AnnotationError: no list of number pairs.
     """
     try:
-        corners = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+        corners = np.asarray(points, dtype=np.float64).reshape(-1, 2)  # COCO lists x, y, x, y, ...
     except (TypeError, ValueError):
         corners = np.zeros((0, 2))
     if not len(corners) or not np.isfinite(corners).all():

@@ -97,6 +97,17 @@ def number(value: object, where: object) -> float:
     return parsed
 
 
+def pairs(points: list[Any], where: object) -> list[list[float]]:
+    """Points as (x, y) pairs of finite numbers.
+
+    Raises:
+        AnnotationError: something else is in the list.
+    """
+    if not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise AnnotationError(f"{where}: points must be (x, y) pairs, but are {str(points)[:60]}")
+    return [[number(value, where) for value in point] for point in points]
+
+
 def entry(members: Any, name: str, kind: type | tuple[type, ...], where: object) -> Any:
     """Member of a JSON object, of the expected type.
 
