@@ -102,6 +102,7 @@ class FileEngine:
         provider: the provider that computes.
         inputs: the graph's inputs.
         outputs: the graph's outputs.
+        session: what computes.
 
     Args:
         path: the explainer file.
@@ -131,17 +132,17 @@ class FileEngine:
             )
         self.metadata = ExplainerMetadata.from_json(text, str(path))
         try:
-            self._session = Session(self.path, providers, threads, tuning)
+            self.session = Session(self.path, providers, threads, tuning)
         except ModelError as error:
             raise ExplainerError(str(error)) from error
-        self.provider = self._session.provider
-        self.inputs, self.outputs = self._session.inputs, self._session.outputs
+        self.provider = self.session.provider
+        self.inputs, self.outputs = self.session.inputs, self.session.outputs
         self._check_ports()
-        self._model_outputs = tuple(port.name for port in self._session.outputs if port.name not in RESULTS)
+        self._model_outputs = tuple(port.name for port in self.session.outputs if port.name not in RESULTS)
 
     def _check_ports(self) -> None:
-        inputs = {port.name: port for port in self._session.inputs}
-        outputs = {port.name: port for port in self._session.outputs}
+        inputs = {port.name: port for port in self.session.inputs}
+        outputs = {port.name: port for port in self.session.outputs}
         variant = self.metadata.variant
         wanted = {self.metadata.input.name} | ({FILTERS} if variant.slots is None else set())
         if set(inputs) != wanted:
@@ -207,7 +208,7 @@ class FileEngine:
                 self.check_request(tuple(row.tolist()))
         else:
             feeds[FILTERS] = filters
-        computed = self._session.run((*self._model_outputs, *RESULTS), feeds)
+        computed = self.session.run((*self._model_outputs, *RESULTS), feeds)
         ids, peaks, rank, retention = (computed.pop(name) for name in RESULTS)
         if fixed:
             places = pick(ids, peaks, filters)
@@ -235,7 +236,7 @@ class FileEngine:
 
     def close(self) -> None:
         """Free the session."""
-        self._session.close()
+        self.session.close()
 
 
 def read_metadata(path: str | Path, key: str = KEY) -> str | None:

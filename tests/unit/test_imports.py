@@ -26,10 +26,11 @@ RANK = {
     "report": 4,
     "scale": 4,
     "serve": 4,
+    "bench": 4,
     "models": 5,
     "cli": 6,
 }
-NO_TORCH = ("errors", "model", "data", "runtime", "report", "serve", "cli", "models")
+NO_TORCH = ("errors", "model", "data", "runtime", "report", "serve", "bench", "cli", "models")
 # `optimise` minimises the generator's objective; `dissect` writes reports and gives intervals.
 ALSO = {("data", "model"), ("methods", "generator"), ("dissect", "evaluate"), ("dissect", "report")}
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.data\.synthetic\b|fsagn_onnx\.models\.train_")
