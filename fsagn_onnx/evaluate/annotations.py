@@ -1,20 +1,17 @@
-"""Part annotations for the part metrics: a mask PNG per picture and one JSON file that names the parts."""
+"""Part annotations as the part metrics need them: visible pixels at the model's input, and the picture without each."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.images import read_image
+from ..data.annotations import open_annotations
 from ..data.synthetic import render
-from ..errors import ImageError, UsageError
 from ..model import InputSpec
 from ..runtime.infill import inpaint
 from ..runtime.masks import Mask
@@ -36,38 +33,20 @@ class Annotation:
 
 
 class PartMasks:
-    """Annotations as `fsagn_onnx.data.synthetic.write_folder` writes them.
+    """Part annotations in any layout that `open_annotations` reads.
 
-    ``names.json``: ``{"parts": {"1": "body", ...}, "images": [{"file", "mask", "seed"?}, ...]}``, paths relative to
-    it; a mask is a gray PNG of the picture's size, 0 the ground, i part i. With a ``seed`` the picture is one of the
-    synthetic set, and its parts are removed by rendering it anew; without, by inpainting their pixels.
+    Parts of a picture of the synthetic set are removed by rendering it anew, others by inpainting their pixels; a part
+    annotated several times in a picture is one part with all these pixels.
 
     Args:
-        names: the JSON file.
+        source: file or folder of the annotations.
 
     Raises:
-        UsageError: it cannot be read or is of another form.
+        AnnotationError: it cannot be read or is of no known layout.
     """
 
-    def __init__(self, names: Path) -> None:
-        try:
-            content = json.loads(names.read_text(encoding="utf-8"))
-            self._parts = {int(number): str(part) for number, part in content["parts"].items()}
-            self._images: dict[Path, Mapping[str, Any]] = {
-                (names.parent / entry["file"]).resolve(): {
-                    "mask": names.parent / entry["mask"],
-                    "seed": entry.get("seed"),
-                }
-                for entry in content["images"]
-            }
-        except OSError as error:
-            raise UsageError(
-                f"{names} cannot be read: {error.strerror or error}; give the JSON of the masks"
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(
-                f'{names} must be {{"parts": {{"1": name, ...}}, "images": [{{"file", "mask"}}, ...]}}, but {error!r}'
-            ) from error
+    def __init__(self, source: Path) -> None:
+        self._annotations = open_annotations(source)
 
     def of(self, path: Path, image: NDArray[np.uint8], spec: InputSpec) -> Annotation | None:
         """The annotation of a picture, or None where it has none.
@@ -78,27 +57,24 @@ class PartMasks:
             spec: the model's input.
 
         Raises:
-            ImageError: the mask cannot be read or is of another size.
+            AnnotationError: the annotation cannot be read or is of a picture of another size.
         """
-        entry = self._images.get(path.resolve())
-        if entry is None:
+        found = self._annotations.find(path)
+        if found is None:
             return None
-        numbers = read_image(entry["mask"])[..., 0]
-        if numbers.shape != image.shape[:2]:
-            raise ImageError(f"mask {entry['mask']} is {numbers.shape}, but {path} is {image.shape[:2]}")
-        parts = {}
-        for number, part in self._parts.items():
-            fitted = fit_mask(numbers == number, spec)
-            if fitted.any():
-                parts[part] = fitted
-        pixels = spec.fit(image)[0]
-        seed = entry["seed"]
-        if seed is None:
-            removed = {part: inpaint(pixels, ~_grown(mask)) for part, mask in parts.items()}
+        size = image.shape[0], image.shape[1]
+        whole: dict[str, Mask] = {}
+        for part in found.parts:
+            pixels = part.pixels(size)
+            whole[part.name] = pixels | whole[part.name] if part.name in whole else pixels
+        fitted = {name: fit_mask(mask, spec) for name, mask in whole.items()}
+        parts = {name: mask for name, mask in fitted.items() if mask.any()}
+        if found.seed is None:
+            picture = spec.fit(image)[0]
+            removed = {name: inpaint(picture, ~_grown(mask)) for name, mask in parts.items()}
         else:
-            side = image.shape[0]
-            removed = {part: spec.fit(render(seed, size=side, remove=part).image)[0] for part in parts}
-        return Annotation(parts, removed, seed is not None)
+            removed = {name: spec.fit(render(found.seed, size=size[0], remove=name).image)[0] for name in parts}
+        return Annotation(parts, removed, found.seed is not None)
 
 
 def fit_mask(mask: Mask, spec: InputSpec) -> Mask:

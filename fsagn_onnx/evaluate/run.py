@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
-from ..errors import ImageError, UsageError
+from ..errors import AnnotationError, ImageError, UsageError
 from ..methods import Passes
 from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT, MASK_FREE
@@ -55,7 +55,7 @@ class Options:
         areas: at which masks are cut.
         metrics: names of `METRICS`.
         layer: value name; None: the explainers', or the model's default.
-        parts: JSON file of part masks, see `PartMasks`; the part metrics need it.
+        parts: part annotations, see `fsagn_onnx.data.annotations`; the part metrics need them.
         refine: steps of refinement of the explainers' maps, measured beside them; 0: none.
         beside: folder of an earlier evaluation whose methods join the tables; same images, filters and infills.
         seed: of the drawn filters.
@@ -162,7 +162,7 @@ class Run:
             image = read_image(path)
             pixels = self.spec.fit(image)[0]
             annotation = self.parts.of(path, image, self.spec) if self.parts is not None else None
-        except ImageError as error:
+        except (AnnotationError, ImageError) as error:
             return {"path": str(path), "failed": str(error)}
         feature_map = self.probe.features(pixels[None])
         ids = draw_filters(feature_map[0], self.options.filters, np.random.default_rng([self.options.seed, index]))

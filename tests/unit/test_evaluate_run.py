@@ -12,7 +12,7 @@ import pytest
 from fsagn_onnx.data.planted import TAP, planted_picture, write_planted
 from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.errors import ExplainerError, ImageError, OutputError, UsageError
+from fsagn_onnx.errors import AnnotationError, ExplainerError, ImageError, OutputError, UsageError
 from fsagn_onnx.evaluate import METRICS, Evaluation, Options, evaluate
 from fsagn_onnx.evaluate import plots as plots_module
 from fsagn_onnx.evaluate.plots import write_plots
@@ -189,7 +189,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs an explainer file"):
         evaluate(planted, {}, images, options(folder))
     (tmp_path / "names.json").write_text("[]")
-    with pytest.raises(UsageError, match="must be"):
+    with pytest.raises(AnnotationError, match=r"names\.json"):
         evaluate(planted, {}, images, options(folder, methods=(), parts=tmp_path / "names.json"))
     with pytest.raises(ExplainerError, match="agree on one layer"):
         evaluate(planted, explainer, images, options(folder, layer="pairs"))
