@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
 from onnx import helper
 from torch import Tensor
 
 from ..errors import ConversionError, ParityError
-from ..model.cut import cut
 from ..model.graph import Model
-from .rewrites.constants import ORT_ERRORS
+from ..model.half import is_half
+from ..model.quantised import is_quantised
+from .divergence import first_divergence, node_errors
+from .reference import norm_error, relative_error, run
 
 if TYPE_CHECKING:
     from .tapped import TappedModule
 
-__all__ = ["PROBES", "TOLERANCE", "Parity", "check_parity", "probe_images", "relative_error"]
+__all__ = [
+    "DRIFT_LIMIT",
+    "PROBES",
+    "ROUNDED_TOLERANCE",
+    "TOLERANCE",
+    "Parity",
+    "check_parity",
+    "probe_images",
+    "relative_error",
+]
 
 Array = npt.NDArray[Any]
 
 TOLERANCE = 1e-4
 """Largest relative error max|a - b| / max|b| between torch (a) and onnxruntime (b) at a value."""
 
+ROUNDED_TOLERANCE = 2e-2
+"""Largest error ‖a - b‖ / ‖b‖ between a half-precision file in onnxruntime and its float32 form."""
+
+DRIFT_LIMIT = 0.5
+"""Largest ‖a - b‖ / ‖b‖ of a quantised model's tap when both sides round by themselves: a number on a rounding
+threshold falls to either side, moves by a whole step (1/255 of its range), and everything behind it follows. Two
+builds of onnxruntime differ from each other in the same way."""
+
+HALF_TOLERANCE = 1e-3
+"""Largest relative error of an output that is float16: its last digit, 2^-11 of the value, may differ."""
+
 PROBES = ("noise", "picture")
 """The names of the probe images."""
 
-_MAX_MESSAGE_BYTES = 2**31 - 2**20
 _TORCH_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
+
+
+_REASONS = {
+    "float": "float32 sums in another order",
+    "quantised": "float32 sums in another order; node by node, up to the rounding",
+    "half": "the file computes in half precision, this in float32",
+}
 
 
 @dataclass(frozen=True)
@@ -46,14 +70,21 @@ class Parity:
     Attributes:
         max_relative_error: the largest of `errors`.
         worst_value: the tap that has it.
-        errors: {tap: max|a - b| / max|b| over all inputs}.
+        errors: {tap: max|a - b| / max|b| over all inputs}. Of a quantised model: of all nodes up to there, each on
+            onnxruntime's own inputs.
         inputs: the images compared.
+        tolerance: the largest error allowed.
+        reason: why it is what it is.
+        drift: of a quantised model: the largest ‖a - b‖ / ‖b‖ at a tap when both sides round by themselves.
     """
 
     max_relative_error: float
     worst_value: str
     errors: dict[str, float]
     inputs: tuple[str, ...]
+    tolerance: float = TOLERANCE
+    reason: str = _REASONS["float"]
+    drift: float = 0.0
 
 
 def probe_images(size: tuple[int, int], channels: int, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
@@ -72,47 +103,134 @@ def probe_images(size: tuple[int, int], channels: int, seed: int = 0) -> dict[st
     return dict(zip(PROBES, (noise, np.clip(picture, 0, 255).astype(np.uint8)), strict=True))
 
 
-def relative_error(a: Array, b: Array) -> float:
-    """max|a - b| / max|b|; 0 for equal ones (NaN and infinity included), infinite for other shapes."""
-    if a.shape != b.shape:
-        return math.inf
-    if a.size == 0 or np.array_equal(a, b, equal_nan=b.dtype.kind == "f"):
-        return 0.0
-    first, second = a.astype(np.float64), b.astype(np.float64)
-    same = (first == second) | (np.isnan(first) & np.isnan(second))
-    with np.errstate(invalid="ignore"):
-        gap = np.where(same, 0.0, np.abs(first - second))
-    if not np.isfinite(gap).all():
-        return math.inf
-    scale = np.abs(second[np.isfinite(second)]).max(initial=0.0)
-    return float(gap.max() / scale) if scale else math.inf
-
-
-def check_parity(model: Model, module: TappedModule, *, tolerance: float = TOLERANCE, seed: int = 0) -> Parity:
+def check_parity(model: Model, module: TappedModule, *, tolerance: float | None = None, seed: int = 0) -> Parity:
     """Compare the module with onnxruntime (CPU, no graph optimisation) at every value that it returns.
 
     Both images go through the module as one batch; a model of fixed batch size runs them in batches of that
     size. So a module that mixes images up, or that holds on to the file's batch size, does not pass.
 
+    A quantised model is compared node by node, each on onnxruntime's own inputs and up to the rounding, as
+    roundings that fall differently would add up; and as a whole, up to `DRIFT_LIMIT`. A model that was prepared
+    (half precision, onnxruntime's own operators) is compared with its prepared graph, and that with the file's.
+
     Args:
         model: the model that the module was made from.
         module: the converted module, on the CPU.
-        tolerance: the largest relative error allowed.
+        tolerance: the largest error allowed; `TOLERANCE` unless told.
         seed: of the noise image.
 
     Raises:
         ParityError: a tap differs by more than `tolerance`; names the first diverging node.
         ConversionError: the module or onnxruntime cannot run the images.
     """
+    name, allowed = model.path.name, TOLERANCE if tolerance is None else tolerance
     images, batch = _inputs(model, module, seed)
-    piece = cut(model.proto, module.values)
-    expected = _onnxruntime(piece, module.input_name, images, module.values, model)
+    expected = dict(zip(module.values, run(model.proto, module.values, module.input_name, images, name), strict=True))
     made = _torch(model, module, batch)
-    errors = {tap: relative_error(made[tap], value) for tap, value in zip(module.values, expected, strict=True)}
+    if is_quantised(model.proto):
+        parity = _quantised(model, module, images, (made, expected), allowed)
+    else:
+        parity = _float(model, module, images, (made, expected), allowed)
+    if model.source is model.proto:
+        return parity
+    return _with_source(model, module, images, parity)
+
+
+Values = tuple[dict[str, Array], dict[str, Array]]
+"""{tap: torch's}, {tap: onnxruntime's}."""
+
+
+def _float(model: Model, module: TappedModule, images: Array, values: Values, allowed: float) -> Parity:
+    made, expected = values
+    errors = {tap: relative_error(made[tap], value) for tap, value in expected.items()}
+    limits = {tap: max(allowed, HALF_TOLERANCE) if v.dtype == np.float16 else allowed for tap, v in expected.items()}
+    worst = max(errors, key=lambda tap: errors[tap] / limits[tap])
+    if not errors[worst] <= limits[worst]:
+        message = first_divergence(model.proto, module, images, allowed, model.path.name)
+        raise ParityError(message or _tap_message(model, worst, errors[worst]))
+    return Parity(errors[worst], worst, errors, PROBES, allowed)
+
+
+def _quantised(model: Model, module: TappedModule, images: Array, values: Values, allowed: float) -> Parity:
+    name, (made, expected) = model.path.name, values
+    found, wrong = node_errors(model.proto, module, images, allowed, name)
+    if wrong:
+        raise ParityError(wrong)
+    drifts = {tap: norm_error(made[tap], value) for tap, value in expected.items()}
+    furthest = max(drifts, key=lambda tap: drifts[tap])
+    if not drifts[furthest] <= DRIFT_LIMIT:
+        raise ParityError(
+            f"{name}: every node agrees with onnxruntime, but their roundings add up to {drifts[furthest]:.2g} "
+            f"(‖a - b‖ / ‖b‖; allowed {DRIFT_LIMIT}) at the value '{furthest}': explain the float model"
+        )
+    errors, so_far = {}, 0.0
+    for step in module.steps:
+        so_far = max([so_far, *(found.get(value, 0.0) for value in step.outputs)])
+        errors.update({value: so_far for value in step.outputs if value in expected})
     worst = max(errors, key=lambda tap: errors[tap])
-    if not errors[worst] <= tolerance:
-        raise ParityError(_divergence(model, module, images, tolerance) or _tap_message(model, worst, errors[worst]))
-    return Parity(errors[worst], worst, errors, PROBES)
+    return Parity(errors[worst], worst, errors, PROBES, allowed, _REASONS["quantised"], drifts[furthest])
+
+
+def _with_source(model: Model, module: TappedModule, images: Array, parity: Parity) -> Parity:
+    """Hold the prepared graph to the file's, where a tap (or what it is a float view of) is in both.
+
+    Returns:
+        `parity` with the larger of both errors for each tap.
+    """
+    name, half, pairs = model.path.name, is_half(model.source), _common(model, module)
+    if not pairs or not (half or _other_ops(model)):
+        return parity
+    values = list(dict.fromkeys(pairs.values()))
+    try:
+        theirs = run(model.source, values, module.input_name, _typed(model.source, module.input_name, images), name)
+    except ConversionError:
+        if not half:
+            raise
+        return parity  # onnxruntime's CPU has no kernels for bfloat16: the float32 graph is all there is to compare
+    ours = run(model.proto, values, module.input_name, images, name)
+    rounded = half or is_quantised(model.proto)
+    distance = norm_error if rounded else relative_error
+    allowed = ROUNDED_TOLERANCE if half else DRIFT_LIMIT if rounded else TOLERANCE
+    found = {value: distance(a, b) for value, a, b in zip(values, ours, theirs, strict=True)}
+    worst = max(found, key=lambda value: found[value])
+    if not found[worst] <= allowed:
+        raise ParityError(
+            f"{name}: the graph in float32 and standard operators differs from the file's own at the value '{worst}' "
+            f"by {found[worst]:.2g} (allowed {allowed:.0e})"
+        )
+    if rounded and not half:
+        return replace(parity, drift=max(parity.drift, found[worst]))
+    errors = {tap: max(error, found.get(pairs.get(tap, ""), 0.0)) for tap, error in parity.errors.items()}
+    tap = max(errors, key=lambda value: errors[value])
+    tolerance, reason = (allowed, _REASONS["half"]) if half else (parity.tolerance, parity.reason)
+    return replace(
+        parity, max_relative_error=errors[tap], worst_value=tap, errors=errors, tolerance=tolerance, reason=reason
+    )
+
+
+def _other_ops(model: Model) -> bool:
+    """Whether preparing did more than add float views."""
+    prepared = {(n.op_type, n.domain, tuple(n.output)) for n in model.proto.graph.node}
+    return any((n.op_type, n.domain, tuple(n.output)) not in prepared for n in model.source.graph.node)
+
+
+def _common(model: Model, module: TappedModule) -> dict[str, str]:
+    """{tap: the same value in the file's graph, or the integers that the tap is a float view of}."""
+    theirs = {value for node in model.source.graph.node for value in node.output if value}
+    makers = {value: node for node in model.proto.graph.node for value in node.output}
+    found = {}
+    for tap in module.values:
+        if tap in theirs:
+            found[tap] = tap
+        elif makers[tap].input and makers[tap].input[0] in theirs:
+            found[tap] = makers[tap].input[0]
+    return found
+
+
+def _typed(proto: onnx.ModelProto, name: str, images: Array) -> Array:
+    kind = next(v for v in proto.graph.input if v.name == name).type.tensor_type.elem_type
+    made: Array = images.astype(helper.tensor_dtype_to_np_dtype(kind))
+    return made
 
 
 def _tap_message(model: Model, tap: str, error: float) -> str:
@@ -127,46 +245,9 @@ def _inputs(model: Model, module: TappedModule, seed: int) -> tuple[Array, Tenso
     spec = model.input_spec
     pixels = np.stack(list(probe_images(spec.size, spec.channels, seed).values()))
     images: Array = spec.normalise(pixels)
-    wanted = next((v for v in model.proto.graph.input if v.name == module.input_name), None)
-    if wanted is not None:
-        images = images.astype(helper.tensor_dtype_to_np_dtype(wanted.type.tensor_type.elem_type))
+    if any(value.name == module.input_name for value in model.proto.graph.input):
+        images = _typed(model.proto, module.input_name, images)
     return images, torch.from_numpy(np.ascontiguousarray(images))
-
-
-def _fixed_batch(piece: onnx.ModelProto, name: str) -> int | None:
-    value = next(v for v in piece.graph.input if v.name == name)
-    dims = value.type.tensor_type.shape.dim
-    return dims[0].dim_value or None if dims else None
-
-
-def _onnxruntime(piece: onnx.ModelProto, name: str, images: Array, values: Sequence[str], model: Model) -> list[Array]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    size = _fixed_batch(piece, name) or len(images)
-    count = -(-len(images) // size)
-    padded = np.resize(images, (count * size, *images.shape[1:]))
-    parts = []
-    try:
-        session = _session(piece, options)
-        for part in np.split(padded, count):
-            parts.append(session.run(list(values), {name: part}))
-    except ORT_ERRORS as error:
-        reason = " ".join(str(error).split())
-        raise ConversionError(f"{model.path.name}: onnxruntime cannot run the model: {reason}") from error
-    joined = [np.concatenate(arrays) if np.ndim(arrays[0]) else arrays[0] for arrays in zip(*parts, strict=True)]
-    return [array[: len(images)] if np.shape(array)[:1] == (len(padded),) else array for array in joined]
-
-
-def _session(piece: onnx.ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
-    providers = ["CPUExecutionProvider"]
-    weights = sum(len(tensor.raw_data) for tensor in piece.graph.initializer)
-    if weights < _MAX_MESSAGE_BYTES:
-        return ort.InferenceSession(piece.SerializeToString(), options, providers=providers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save_model(piece, path, save_as_external_data=True, location="weights.bin")
-        return ort.InferenceSession(str(path), options, providers=providers)
 
 
 def _torch(model: Model, module: TappedModule, batch: Tensor) -> dict[str, Array]:
@@ -181,38 +262,3 @@ def _torch(model: Model, module: TappedModule, batch: Tensor) -> dict[str, Array
             f"{model.path.name}: node '{step.node}' ({step.op}, value '{step.outputs[0]}') fails in torch: {reason}"
         ) from error
     return {tap: value.numpy() for tap, value in made.items()}
-
-
-def _divergence(model: Model, module: TappedModule, images: Array, tolerance: float) -> str:
-    """What the first node says that differs by more than `tolerance`; "" where none does."""
-    original = {value for node in model.proto.graph.node for value in node.output}
-    steps = [step for step in module.steps if step.outputs[0] in original]
-    values = [step.outputs[0] for step in steps]
-    piece = cut(model.proto, module.values)
-    del piece.graph.output[:]
-    piece.graph.output.extend(helper.make_empty_tensor_value_info(value) for value in values)
-    size = _fixed_batch(piece, module.input_name) or 1
-    made: dict[str, Array] = {}
-    for image in range(len(images)):
-        part = np.resize(images[image], (size, *images.shape[1:]))
-        expected = _onnxruntime(piece, module.input_name, part, values, model)
-        with torch.no_grad():
-            module(torch.from_numpy(part), watch=lambda name, value: made.update({name: value.numpy()}))
-        for step, value, b in zip(steps, values, expected, strict=True):
-            error = relative_error(made[value], b)
-            if not error <= tolerance:
-                what = _difference(made[value], b)
-                return (
-                    f"{model.path.name}: torch and onnxruntime differ first at node '{step.node}' "
-                    f"({step.op}, value '{value}') by {error:.2g} (relative; allowed {tolerance:.0e}): {what}"
-                )
-    return ""
-
-
-def _difference(a: Array, b: Array) -> str:
-    if a.shape != b.shape:
-        return f"torch has shape {tuple(a.shape)}, onnxruntime {tuple(b.shape)}"
-    gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    where = np.unravel_index(int(np.nan_to_num(gap, nan=np.inf).argmax()), gap.shape)
-    position = ", ".join(str(int(i)) for i in where)
-    return f"torch {float(a[where]):.6g}, onnxruntime {float(b[where]):.6g} at [{position}]"

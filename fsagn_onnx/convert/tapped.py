@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import onnx
+import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError, LayerError
@@ -13,6 +14,7 @@ from ..model.graph import Model
 from .assemble import Assembly, Unsupported, assemble, unsupported_nodes
 from .normalise import normalise
 from .parity import check_parity
+from .reference import fixed_batch
 
 __all__ = ["TappedModule", "convert", "unsupported"]
 
@@ -27,6 +29,7 @@ class TappedModule(nn.Module):
         input_name: the ONNX model's input.
         taps: names of the values in the result, in the order asked for.
         outputs: names of the model's own outputs in the result, behind the taps; empty unless asked for.
+        chunk: images that the graph takes at once, where it holds on to the batch size of its file; None: any.
     """
 
     def __init__(self, assembly: Assembly, input_name: str, taps: Sequence[str], outputs: Sequence[str] = ()) -> None:
@@ -34,6 +37,7 @@ class TappedModule(nn.Module):
         self.input_name = input_name
         self.taps = tuple(taps)
         self.outputs = tuple(outputs)
+        self.chunk: int | None = None
         self.steps = assembly.steps
         self.nodes = nn.ModuleList(assembly.modules)
         self._constants = {name: f"constant_{index}" for index, name in enumerate(assembly.constants)}
@@ -62,6 +66,21 @@ class TappedModule(nn.Module):
         Returns:
             {value: tensor} in the order of `values`; a tap is a feature map (N, C, h, w).
         """
+        if self.chunk is None or len(x) == self.chunk:
+            return self._run(x, watch)
+        parts, count = [], len(x)
+        for start in range(0, count, self.chunk):
+            part = x[start : start + self.chunk]
+            if len(part) < self.chunk:
+                part = torch.cat([part, part[-1:].expand(self.chunk - len(part), *part.shape[1:])])
+            parts.append(self._run(part, watch))
+        return {name: _joined([part[name] for part in parts], self.chunk, count) for name in self.values}
+
+    def constant(self, name: str) -> Tensor:
+        """A constant that some step reads."""
+        return self.get_buffer(self._constants[name])
+
+    def _run(self, x: Tensor, watch: Callable[[str, Tensor], None] | None) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {name: self.get_buffer(buffer) for name, buffer in self._constants.items()}
         values[self.input_name] = x
         for step, module in zip(self.steps, self.nodes, strict=True):
@@ -74,6 +93,13 @@ class TappedModule(nn.Module):
             for name in step.last:
                 del values[name]
         return {name: values[name] for name in self.values}
+
+
+def _joined(parts: Sequence[Tensor], chunk: int, count: int) -> Tensor:
+    """The results of all chunks; what has no batch axis is that of the first."""
+    if parts[0].dim() and parts[0].shape[0] == chunk:
+        return torch.cat(list(parts))[:count]
+    return parts[0]
 
 
 def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: bool = True) -> TappedModule:
@@ -110,7 +136,32 @@ def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> Tap
     if len(inputs) != 1:
         raise ConversionError(f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one")
     outputs = [value.name for value in plain.graph.output[len(taps) :]]
-    return TappedModule(assemble(plain, source, model.shapes), inputs[0], taps, outputs)
+    module = TappedModule(assemble(plain, source, model.shapes), inputs[0], taps, outputs)
+    size = fixed_batch(piece, inputs[0])
+    if size is not None and not _batches(module, model, size):
+        module.chunk = size
+    return module
+
+
+def _batches(module: TappedModule, model: Model, size: int) -> bool:
+    """Whether the graph, exported for `size` images, computes the same for more of them at once."""
+    spec = model.input_spec
+    shape = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+    x = torch.rand(2 * size, *shape, generator=torch.Generator().manual_seed(0))
+    kind = next(v.type.tensor_type.elem_type for v in model.proto.graph.input if v.name == module.input_name)
+    x = (255 * x).to(torch.uint8) if kind == onnx.TensorProto.UINT8 else x
+    x = x.half() if kind == onnx.TensorProto.FLOAT16 else x
+    with torch.no_grad():
+        first = module(x[:size])
+        try:
+            both = module(x)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            return False
+    return all(
+        both[name].shape[:1] == (2 * size,) and torch.allclose(both[name][:size], value, rtol=1e-3, atol=1e-3)
+        for name, value in first.items()
+        if value.is_floating_point()
+    )
 
 
 def unsupported(model: Model, tap: str) -> list[Unsupported]:

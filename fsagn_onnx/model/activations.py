@@ -13,14 +13,14 @@ from .topology import Topology
 __all__ = ["Tail", "Values", "follow"]
 
 ACTIVATIONS = frozenset({
-    "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "HardSigmoid", "Gelu", "QuickGelu",
-    "FastGelu", "BiasGelu", "Elu", "Selu", "Celu", "Mish", "Swish", "Softplus", "Softsign", "Tanh",
-    "ThresholdedRelu",
+    "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "HardSigmoid", "Gelu", "Elu", "Selu", "Celu", "Mish",
+    "Swish", "Softplus", "Softsign", "Tanh", "ThresholdedRelu",
 })  # fmt: skip
 """Ops that are an activation by themselves, of their first input."""
 NORMS = frozenset({"BatchNormalization", "InstanceNormalization", "GroupNormalization"})
 AFFINE = frozenset({"Mul", "Add", "Sub", "Div"})
 PASSING = frozenset({"Identity", "Dropout"})
+QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 ELEMENTWISE = ACTIVATIONS | AFFINE | {"Erf", "Exp", "Log", "Pow", "Neg", "Max", "Min", "Sqrt", "Reciprocal", "Identity"}
 """Ops that an activation may be built of."""
 MAX_PATTERN = 12
@@ -71,14 +71,19 @@ class Values:
 def follow(values: Values, conv: int) -> Tail:
     """Follow the conv of the given node number through norms, constants per channel, and one activation.
 
-    The walk ends where a value is used by anything else, is an output of the graph, or at the activation
-    (which com.microsoft's FusedConv holds itself).
+    The walk ends where a value is used by anything else, is an output of the graph, or at the activation. The
+    feature map of a quantised conv is a float value: integers are passed over.
     """
     node = values.topology.nodes[conv]
     value = at = node.output[0]
     ops = [node.op_type]
-    if any(item.name == "activation" for item in node.attribute):
-        return Tail(value, node.op_type)
+    if node.op_type == "QLinearConv":
+        view = _float_view(values, node)
+        value = at = view or value
+        if view is None or len(values.users(node.output[0])) != 1:
+            return Tail(value, node.op_type)
+    elif node.op_type == "ConvInteger":
+        value = at = _rescaled_integers(values, at)
     while at not in values.topology.outputs:
         pattern = _pattern(values, at)
         if pattern is not None:
@@ -94,11 +99,33 @@ def follow(values: Values, conv: int) -> Tail:
         if kind in PASSING:
             at = step.output[0]
             continue
+        if kind in QUANTISING and step.input[0] == at and _plain_inputs(values, step):
+            at = step.output[0]
+            value = at if kind == "DequantizeLinear" else value
+            continue
         if not _is_norm(values, step, at):
             break
         ops.append(kind)
         at = value = step.output[0]
     return Tail(value, "+".join(ops))
+
+
+def _float_view(values: Values, conv: onnx.NodeProto) -> str | None:
+    """The value that dequantises a QLinearConv's output by the conv's own scale and zero point."""
+    for step in values.users(conv.output[0]):
+        if step.op_type == "DequantizeLinear" and list(step.input) == [conv.output[0], *conv.input[6:8]]:
+            return str(step.output[0])
+    return None
+
+
+def _rescaled_integers(values: Values, at: str) -> str:
+    """Behind a ConvInteger: Cast to float, times the scale, which dynamic quantisation computes."""
+    for kind in ("Cast", "Mul"):
+        users = values.users(at)
+        if len(users) != 1 or users[0].op_type != kind:
+            break
+        at = users[0].output[0]
+    return at
 
 
 def _plain_inputs(values: Values, node: onnx.NodeProto) -> bool:

@@ -19,6 +19,7 @@ from .describing import input_spec, labels_of, read_preprocess
 from .feeding import Feed, bind, parse_feeds
 from .hashing import content_hash
 from .layers import Layer, find_layers
+from .prepare import prepared
 from .preprocess import InputSpec
 from .reading import ValueInfo, metadata_of, read_proto, value_info
 from .shapes import skeleton, static_shapes
@@ -33,7 +34,9 @@ class Model:
 
     Attributes:
         path: The file it came from.
-        proto: The graph with all weights in memory. Nobody changes it.
+        proto: The graph with all weights in memory, in standard operators and float32 (`prepared`). Nobody
+            changes it.
+        source: The graph as the file has it; the same object where nothing had to be prepared.
         sha256: Content hash: what the model computes, not how its file is written (see `content_hash`).
         inputs: Graph inputs that are not initializers.
         outputs: Graph outputs.
@@ -46,6 +49,7 @@ class Model:
 
     path: Path
     proto: onnx.ModelProto
+    source: onnx.ModelProto
     sha256: str
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
@@ -213,21 +217,25 @@ def _described(
     feeds: Mapping[str, Feed],
 ) -> Model:
     sort_nodes(proto.graph)
-    _check(proto)
     if not proto.graph.output:
         raise ModelError("the graph has no output")
     if image is not None and image in feeds:
         raise ModelError(f"--feed gives '{image}' a constant, but --input names it as the image")
-    proto = bind(proto, feeds)
-    sha256 = content_hash(proto)
     if proto.functions:
-        proto = inliner.inline_local_functions(proto)
+        _check(proto)
+    original = source = bind(proto, feeds)
+    if proto.functions:
+        source = inliner.inline_local_functions(original)
+    proto = prepared(source)
+    _check(proto)
+    sha256 = content_hash(original)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     metadata = metadata_of(proto)
     return Model(
         path=path,
         proto=proto,
+        source=source,
         sha256=sha256,
         inputs=inputs,
         outputs=tuple(value_info(item) for item in proto.graph.output),

@@ -16,7 +16,7 @@ from .topology import Topology
 
 __all__ = ["CONV_OPS", "MIN_SPATIAL", "Layer", "find_layers"]
 
-CONV_OPS = frozenset({("", "Conv"), ("ai.onnx", "Conv"), ("com.microsoft", "FusedConv")})
+CONV_OPS = frozenset((domain, op) for domain in ("", "ai.onnx") for op in ("Conv", "QLinearConv", "ConvInteger"))
 """(domain, op) of the convolutions that count as layers."""
 MIN_SPATIAL = 3
 """Smallest height and width of a feature map that is explained unless the user asks for another."""

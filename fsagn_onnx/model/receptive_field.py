@@ -16,12 +16,14 @@ from .topology import Topology
 
 __all__ = ["receptive_fields"]
 
-WINDOWED = frozenset({"Conv", "FusedConv", "MaxPool", "AveragePool", "LpPool"})
+WINDOWED = frozenset({"Conv", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool"})
+"""Ops of a window; the shape of its weights, where they have one, is that of the input `WEIGHTS` says."""
+WEIGHTS = {"QLinearConv": 3}
 POINTWISE = frozenset({
-    "Abs", "Add", "BatchNormalization", "BiasGelu", "Cast", "Ceil", "Celu", "Clip", "DequantizeLinear", "Div",
-    "Dropout", "Elu", "Erf", "Exp", "FastGelu", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity",
+    "Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "DequantizeLinear", "Div",
+    "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity",
     "LRN", "LeakyRelu", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "QuantizeLinear",
-    "QuickGelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub",
+    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub",
     "Sum", "Swish", "Tanh", "ThresholdedRelu", "Where",
 })  # fmt: skip
 """Ops of one place (and possibly of its channels)."""
@@ -56,7 +58,7 @@ def _pair(node: onnx.NodeProto, name: str) -> tuple[int, int]:
 def _windowed(node: onnx.NodeProto, reach: _Reach, shapes: Shapes) -> _Reach | None:
     kernel = _attribute(node, "kernel_shape")
     if kernel is None and len(node.input) > 1:
-        kernel = list(shapes.get(node.input[1], ())[2:])
+        kernel = list(shapes.get(node.input[WEIGHTS.get(node.op_type, 1)], ())[2:])
     if not isinstance(kernel, list) or len(kernel) != 2 or reach.axes != (2, 3):
         return None
     strides, dilations = _pair(node, "strides"), _pair(node, "dilations")

@@ -19,8 +19,6 @@ __all__ = ["infer", "skeleton", "static_shapes", "value_types"]
 
 SMALL = 1024
 """Initializers of at most so many elements keep their data: shape inference reads targets of Reshape."""
-SHAPE_KEEPING = frozenset({"QuickGelu", "BiasGelu", "FastGelu", "Gelu"})
-"""Contributed ops (domain com.microsoft) whose output has the shape of their first input."""
 
 
 def skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -42,20 +40,6 @@ def skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
         elif tensor.name not in listed:
             bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return bare
-
-
-def _plain(node: onnx.NodeProto) -> None:
-    """Turn a contributed node into a standard one of the same output shape (in a skeleton only)."""
-    if node.domain != "com.microsoft":
-        return
-    if node.op_type == "FusedConv":
-        kept = [item for item in node.attribute if not item.name.startswith("activation")]
-        del node.attribute[:], node.input[3:]
-        node.attribute.extend(kept)
-        node.op_type, node.domain = "Conv", ""
-    elif node.op_type in SHAPE_KEEPING:
-        del node.attribute[:], node.input[1:], node.output[1:]
-        node.op_type, node.domain = "Identity", ""
 
 
 def infer(bare: onnx.ModelProto) -> onnx.ModelProto:
@@ -104,8 +88,6 @@ def static_shapes(proto: onnx.ModelProto, inputs: Mapping[str, tuple[int, ...]])
     bare = skeleton(proto)
     stored = proto.graph.value_info
     del bare.graph.value_info[:]
-    for node in bare.graph.node:
-        _plain(node)
     bound = _fix_inputs(bare, inputs)
     for item in bare.graph.output:
         if item.type.WhichOneof("value") == "tensor_type":

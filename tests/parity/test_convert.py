@@ -33,6 +33,10 @@ def written(text: str, *initializers: onnx.TensorProto, batch: str = "N", opset:
     return model
 
 
+def floats(name: str, number: float) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.float32(number), name)
+
+
 PLAIN = "a = Conv(x, w) b = Relu(a) c = Conv(b, v) y = Relu(c)"
 
 
@@ -224,12 +228,28 @@ def test_parity_error_names_the_first_wrong_node(load, monkeypatch):
     assert convert(model, ["y"], check=False)(torch.zeros(1, 3, 16, 16))
 
 
-def test_a_batch_size_that_the_graph_holds_on_to_is_told(load):
+def test_a_graph_that_holds_on_to_its_batch_size_runs_image_by_image(load):
     text = """
         a = Conv(x, w) i = Constant<value = int64[1] {0}>()
         b = Gather<axis=0>(a, i) y = Relu(b)"""
+    model = load(written(text, batch="1"))
+    module = convert(model, ["y"])
+    assert module.chunk == 1
+    x = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    made = module(x)["y"]
+    assert torch.equal(made[2:], module(x[2:])["y"])
+    assert made.shape == (3, 4, 14, 14)
+    module.chunk = None
     with pytest.raises(ParityError, match=r"value 'y'.*several images.*dynamic batch"):
-        convert(load(written(text, batch="1")), ["y"])
+        check_parity(model, module)
+
+
+def test_a_graph_that_takes_pairs_is_given_pairs(load):
+    text = """
+        a = Conv(x, w) b, c = Split<axis=0>(a) d = Neg(c) e = Concat<axis=0>(b, d) y = Relu(e)"""
+    module = convert(load(written(text, batch="2")), ["y"])
+    assert module.chunk == 2
+    assert module(torch.zeros(5, 3, 16, 16))["y"].shape == (5, 4, 14, 14)
 
 
 def test_a_node_that_fails_in_torch_is_named(load):
@@ -246,9 +266,9 @@ def test_a_constant_of_a_type_that_torch_lacks(load):
     model.graph.initializer.append(helper.make_tensor("s", onnx.TensorProto.STRING, [1], [b"text"]))
     module = convert(load(model), ["a"])
     assert module.taps == ("a",)
-    stored = helper.make_tensor("s", onnx.TensorProto.BFLOAT16, [1], [1.0])
-    late = written("a = Conv(x, w) t = Cast<to=16>(a) m = Add(t, s) y = Cast<to=1>(m)", stored)
-    with pytest.raises(ConversionError, match=r"net.onnx: .*(BFLOAT16 constant 's'|cannot be converted)"):
+    stored = [helper.make_tensor("s", onnx.TensorProto.FLOAT8E4M3FN, [], [0.0]), floats("step", 0.5)]
+    late = written("a = Conv(x, w) q = QuantizeLinear(a, step, s) y = DequantizeLinear(q, step, s)", *stored, opset=19)
+    with pytest.raises(ConversionError, match=r"net.onnx: .*cannot be converted: quantising to FLOAT8E4M3FN"):
         convert(load(late), ["y"])
 
 

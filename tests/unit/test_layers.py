@@ -204,7 +204,7 @@ def test_fused_conv_of_onnxruntime(load: Callable[..., Model]) -> None:
     fused = graph.node("FusedConv", "x", *weights, domain="com.microsoft", activation="Relu", strides=[2, 2])
     graph.node("GlobalAveragePool", graph.node("Relu", fused), out="y")
     layer = single(load(graph, "y"))
-    assert (layer.value, layer.op, layer.shape, layer.receptive_field) == (fused, "FusedConv", (4, 15, 15), 3)
+    assert (layer.value, layer.op, layer.shape, layer.receptive_field) == (fused, "Conv+Relu", (4, 15, 15), 3)
 
 
 # Where the walk must stop

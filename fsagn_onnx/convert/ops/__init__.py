@@ -11,14 +11,20 @@ __all__ = ["load_converters"]
 
 _FAMILIES = (
     "activations",
+    "attention",
     "conv",
     "depth_to_space",
+    "indexing",
+    "norms",
     "pad",
     "pool",
+    "quantise",
     "reduce",
     "reshape",
     "resize",
+    "sampling",
     "slice",
+    "types",
     "versions",
 )
 

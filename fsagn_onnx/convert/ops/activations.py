@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from onnx2torch.onnx_graph import OnnxGraph
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from ..registry import register
 from .nodes import constant, converted, given, known_constant
 
-__all__ = ["Clip", "PRelu", "Swish", "ThresholdedRelu"]
+__all__ = ["Clip", "Elementwise", "Hardmax", "PRelu", "Shrink", "Swish", "ThresholdedRelu"]
 
 
 class Clip(nn.Module):
@@ -105,3 +107,79 @@ def _mish(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
 def _gelu(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
     del graph
     return converted(nn.GELU(approximate=node.attributes.get("approximate", "none")), node)
+
+
+class Shrink(nn.Module):
+    """x -> x + bias where x < -lambd, x - bias where x > lambd, else 0."""
+
+    def __init__(self, lambd: float, bias: float) -> None:
+        super().__init__()
+        self.lambd, self.bias = lambd, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shrink."""
+        outside = x.abs() > self.lambd
+        return torch.where(outside, x - self.bias * x.sign(), torch.zeros_like(x))
+
+
+@register("Shrink", 9)
+def _shrink(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+    del graph
+    return converted(Shrink(node.attributes.get("lambd", 0.5), node.attributes.get("bias", 0.0)), node)
+
+
+class Hardmax(nn.Module):
+    """x -> 1 at the first maximum along `axis` (of the axes from `axis` on, where `coerced`), else 0."""
+
+    def __init__(self, axis: int, *, coerced: bool) -> None:
+        super().__init__()
+        self.axis, self.coerced = axis, coerced
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Choose."""
+        flat = x.flatten(self.axis % x.dim()) if self.coerced else x
+        axis = -1 if self.coerced else self.axis
+        chosen = torch.zeros_like(flat).scatter(axis, flat.argmax(axis, keepdim=True), 1.0)
+        return chosen.reshape(x.shape)
+
+
+@register("Hardmax", 13)
+def _hardmax(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+    del graph
+    return converted(Hardmax(node.attributes.get("axis", -1), coerced=False), node)
+
+
+@register("Hardmax", 1, 11)
+def _coerced_hardmax(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+    del graph
+    return converted(Hardmax(node.attributes.get("axis", 1), coerced=True), node)
+
+
+class Elementwise(nn.Module):
+    """x -> function(x)."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply."""
+        return self.function(x)
+
+
+_HYPERBOLIC: dict[str, Callable[[Tensor], Tensor]] = {
+    "Acosh": torch.acosh,
+    "Asinh": torch.asinh,
+    "Atanh": torch.atanh,
+    "Cosh": torch.cosh,
+    "Sinh": torch.sinh,
+}
+
+
+def _hyperbolic(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+    del graph
+    return converted(Elementwise(_HYPERBOLIC[node.operation_type]), node)
+
+
+for _op in _HYPERBOLIC:
+    register(_op, 9, 22)(_hyperbolic)

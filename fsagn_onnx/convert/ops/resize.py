@@ -7,7 +7,8 @@ Where torch's own interpolation is the same, it is used, as it is faster.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ..registry import register
 from .nodes import constant, converted, dims_of, given, known_constant
 
-__all__ = ["Resize", "ResizeAsComputed", "Sampling"]
+__all__ = ["Resize", "ResizeAsComputed", "Sampling", "Target"]
 
 _COORDINATES = (
     "align_corners",
@@ -27,25 +28,41 @@ _COORDINATES = (
     "half_pixel",
     "half_pixel_symmetric",
     "pytorch_half_pixel",
+    "tf_crop_and_resize",
     "tf_half_pixel_for_nn",
 )
+_POLICIES = ("stretch", "not_larger", "not_smaller")
 _MODES = ("nearest", "linear", "cubic")
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How output cells of an axis relate to input cells; attributes as of the ONNX op."""
+    """How output cells of an axis relate to input cells; attributes as of the ONNX op.
+
+    Attributes:
+        roi: (start, end) of each axis of the input as shares of it, for tf_crop_and_resize; empty otherwise.
+        extrapolation: what is read outside of the input, then.
+    """
 
     mode: str
     coordinates: str
     nearest: str
     cubic_a: float
     exclude_outside: bool
+    antialias: bool = False
+    roi: tuple[tuple[float, float], ...] = ()
+    extrapolation: float = 0.0
 
-    def positions(self, length: int, out: int, scale: float) -> Tensor:
-        """Input coordinate of every output cell (out,), float64; a cell's own coordinate is its index."""
-        cells = torch.arange(out, dtype=torch.float64)
+    def positions(self, axis: int, length: int, out: int, scale: float) -> Tensor:
+        """Input coordinate of every output cell (out,), a cell's own coordinate being its index.
+
+        float32 for nearest, as in onnxruntime: the next float decides which cell is taken. Else float64.
+        """
+        cells = torch.arange(out, dtype=torch.float32 if self.mode == "nearest" else torch.float64)
+        if self.coordinates == "tf_crop_and_resize":
+            start, end = (share * (length - 1) for share in self.roi[axis])
+            return start + cells * ((end - start) / (out - 1)) if out > 1 else cells + (start + end) / 2
         if self.coordinates == "asymmetric":
             return cells / scale
         if self.coordinates == "align_corners":
@@ -53,29 +70,43 @@ class Sampling:
         if self.coordinates == "tf_half_pixel_for_nn":
             return (cells + 0.5) / scale
         if self.coordinates == "pytorch_half_pixel" and out == 1:
-            return torch.zeros(1, dtype=torch.float64)
+            return torch.zeros_like(cells)
         found = (cells + 0.5) / scale - 0.5
         if self.coordinates == "half_pixel_symmetric":
             found = found + length / 2 * (1 - out / (scale * length))
         return found
 
-    def taps(self, length: int, out: int, scale: float) -> tuple[Tensor, Tensor]:
+    def outside(self, axis: int, length: int, out: int, scale: float) -> Tensor | None:
+        """Which output cells (out,) are extrapolated; None: none."""
+        if not self.roi:
+            return None
+        x = self.positions(axis, length, out, scale)
+        return (x < 0) | (x > length - 1)
+
+    def taps(self, axis: int, length: int, out: int, scale: float) -> tuple[Tensor, Tensor]:
         """Indices (out, k) of input cells, clipped to the axis, and their weights (out, k), float64."""
-        x = self.positions(length, out, scale)
+        x = self.positions(axis, length, out, scale)
         if self.mode == "nearest":
             index = _rounded(x, self.nearest)[:, None]
-            return index.clamp(0, length - 1), torch.ones_like(x)[:, None]
-        base = x.floor()
-        t = (x - base)[:, None]
-        if self.mode == "linear":
-            offsets, weights = torch.tensor([0, 1]), torch.cat([1 - t, t], 1)
-        else:
-            offsets, weights = torch.tensor([-1, 0, 1, 2]), _cubic(t, self.cubic_a)
-        index = base.long()[:, None] + offsets
+            return index.clamp(0, length - 1), torch.ones_like(x, dtype=torch.float64)[:, None]
+        stretch = max(1 / scale, 1.0) if self.antialias else 1.0
+        reach = math.ceil((1 if self.mode == "linear" else 2) * stretch)
+        index = x.floor().long()[:, None] + torch.arange(1 - reach, 1 + reach)  # (out, 2 reach)
+        weights = self._kernel((index - x[:, None]).abs() / stretch)
         if self.exclude_outside:
             weights = weights * ((index >= 0) & (index < length))
+        if self.exclude_outside or self.antialias:
             weights = weights / weights.sum(1, keepdim=True)
         return index.clamp(0, length - 1), weights
+
+    def _kernel(self, distance: Tensor) -> Tensor:
+        """The weight of a cell at a distance: a triangle, or the cubic of Keys 1981."""
+        if self.mode == "linear":
+            return (1 - distance).clamp(min=0)
+        a, d = self.cubic_a, distance
+        near = ((a + 2) * d - (a + 3)) * d * d + 1
+        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
 def _rounded(x: Tensor, how: str) -> Tensor:
@@ -86,39 +117,52 @@ def _rounded(x: Tensor, how: str) -> Tensor:
     return ((x - 0.5).ceil() if how == "round_prefer_floor" else (x + 0.5).floor()).long()
 
 
-def _cubic(t: Tensor, a: float) -> Tensor:
-    """Weights (out, 4) of the cells -1, 0, 1, 2 for points t in [0, 1] between cells 0 and 1 (Keys 1981)."""
-    near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (t, 1 - t)]
-    far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (1 + t, 2 - t)]
-    return torch.cat([far[0], near[0], near[1], far[1]], 1)
+@dataclass(frozen=True)
+class Target:
+    """What to resize to, per axis of x: factors, or sizes (None: as x), perhaps with the aspect ratio kept.
+
+    Attributes:
+        scales: out / in; or None, and
+        sizes: out.
+        policy: `keep_aspect_ratio_policy` of the sizes.
+    """
+
+    scales: tuple[float, ...] | None
+    sizes: tuple[int | None, ...] | None = None
+    policy: str = "stretch"
+
+    def of(self, shape: tuple[int, ...]) -> tuple[list[int], list[float]]:
+        """Output size and factor of every axis; a crop makes it no smaller (onnxruntime's reading of the standard)."""
+        if self.sizes is None:
+            factors = list(self.scales or (1.0,) * len(shape))
+            return [math.floor(n * f) for n, f in zip(shape, factors, strict=True)], factors
+        if self.policy == "stretch":
+            out = [n if size is None else size for n, size in zip(shape, self.sizes, strict=True)]
+            return out, [o / n for o, n in zip(out, shape, strict=True)]
+        ratios = [size / n for n, size in zip(shape, self.sizes, strict=True) if size is not None]
+        factor = min(ratios) if self.policy == "not_larger" else max(ratios)
+        factors = [1.0 if size is None else factor for size in self.sizes]
+        return [math.floor(n * f + 0.5) for n, f in zip(shape, factors, strict=True)], factors
 
 
 class Resize(nn.Module):
-    """x -> x resized along its axes.
+    """x -> x resized along its axes to a target that is known."""
 
-    Attributes:
-        sampling: the weights.
-        scales: out / in, per axis of x; or None, and
-        sizes: out, per axis of x, None for axes that stay.
-    """
-
-    def __init__(
-        self, sampling: Sampling, scales: tuple[float, ...] | None, sizes: tuple[int | None, ...] | None
-    ) -> None:
+    def __init__(self, sampling: Sampling, target: Target) -> None:
         super().__init__()
-        self.sampling, self.scales, self.sizes = sampling, scales, sizes
+        self.sampling, self.target = sampling, target
 
     def forward(self, x: Tensor) -> Tensor:
         """Resize."""
-        return _resized(x, self.sampling, self.scales, self.sizes)
+        return _resized(x, self.sampling, self.target)
 
 
 class ResizeAsComputed(nn.Module):
     """x, roi, scales, sizes -> x resized; scales or sizes are computed at run time."""
 
-    def __init__(self, sampling: Sampling, axes: tuple[int, ...] | None) -> None:
+    def __init__(self, sampling: Sampling, axes: tuple[int, ...] | None, policy: str) -> None:
         super().__init__()
-        self.sampling, self.axes = sampling, axes
+        self.sampling, self.axes, self.policy = sampling, axes, policy
 
     def forward(
         self, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
@@ -130,44 +174,41 @@ class ResizeAsComputed(nn.Module):
             found = dict(zip(axes, sizes.tolist(), strict=True))
             # axis 0 is the batch, which is as large as x's, whatever size the exporter saw
             wanted = tuple(found.get(axis) if axis else None for axis in range(x.dim()))
-            return _resized(x, self.sampling, None, wanted)
+            return _resized(x, self.sampling, Target(None, wanted, self.policy))
         factors = dict(zip(axes, [] if scales is None else scales.tolist(), strict=True))
-        return _resized(x, self.sampling, tuple(factors.get(axis, 1.0) for axis in range(x.dim())), None)
+        return _resized(x, self.sampling, Target(tuple(factors.get(axis, 1.0) for axis in range(x.dim()))))
 
 
-def _resized(
-    x: Tensor, sampling: Sampling, scales: tuple[float, ...] | None, sizes: tuple[int | None, ...] | None
-) -> Tensor:
+def _resized(x: Tensor, sampling: Sampling, target: Target) -> Tensor:
     shape = tuple(x.shape)
-    if sizes is not None:
-        out = tuple(n if size is None else size for n, size in zip(shape, sizes, strict=True))
-        factors = tuple(o / n for o, n in zip(out, shape, strict=True))
-    else:
-        factors = scales or (1.0,) * x.dim()
-        out = tuple(math.floor(n * f) for n, f in zip(shape, factors, strict=True))
-    if out[:2] == shape[:2] and 3 <= x.dim() <= 5 and factors[:2] == (1, 1):
+    out, factors = target.of(shape)
+    if out[:2] == list(shape[:2]) and 3 <= x.dim() <= 5 and factors[:2] == [1, 1] and not sampling.roi:
         exact = all(o == n * f for o, n, f in zip(out, shape, factors, strict=True))
         if exact and sampling.mode == "linear" and _as_torch(sampling, out[2:]):
             corners = sampling.coordinates == "align_corners"
             return F.interpolate(x, out[2:], mode=_LINEAR[x.dim() - 2], align_corners=corners)
         if exact and sampling.mode == "nearest" and _repeats(sampling, shape[2:], out[2:], factors[2:]):
             return F.interpolate(x, out[2:], mode="nearest")
+    beyond = torch.zeros((), dtype=torch.bool, device=x.device)
     for axis, (n, o, f) in enumerate(zip(shape, out, factors, strict=True)):
-        if o != n or f != 1:
-            x = _along(x, axis, *sampling.taps(n, o, f))
-    return x
+        if o != n or f != 1 or (sampling.roi and sampling.roi[axis] != (0, 1)):
+            x = _along(x, axis, *sampling.taps(axis, n, o, f))
+            outside = sampling.outside(axis, n, o, f)
+            if outside is not None:
+                beyond = beyond | outside.to(x.device).reshape([-1 if a == axis else 1 for a in range(x.dim())])
+    return x.masked_fill(beyond, sampling.extrapolation) if sampling.roi else x
 
 
-def _as_torch(sampling: Sampling, out: tuple[int, ...]) -> bool:
+def _as_torch(sampling: Sampling, out: Sequence[int]) -> bool:
     """Whether torch's linear interpolation has the same coordinates."""
     half = sampling.coordinates == "half_pixel" or (sampling.coordinates == "pytorch_half_pixel" and min(out) > 1)
-    return not sampling.exclude_outside and (half or sampling.coordinates == "align_corners")
+    return not (sampling.exclude_outside or sampling.antialias) and (half or sampling.coordinates == "align_corners")
 
 
-def _repeats(sampling: Sampling, shape: tuple[int, ...], out: tuple[int, ...], factors: tuple[float, ...]) -> bool:
+def _repeats(sampling: Sampling, shape: Sequence[int], out: Sequence[int], factors: Sequence[float]) -> bool:
     """Whether nearest means what torch's nearest does: input cell floor(output cell in / out)."""
     for n, o, f in zip(shape, out, factors, strict=True):
-        index, _ = sampling.taps(n, o, f)
+        index, _ = sampling.taps(0, n, o, f)
         if not torch.equal(index[:, 0], torch.arange(o) * n // o):
             return False
     return True
@@ -193,43 +234,63 @@ def _sampling(node: OnnxNode, coordinates: str, nearest: str) -> Sampling:
         given_.get("nearest_mode", nearest),
         given_.get("cubic_coeff_a", -0.75),
         bool(given_.get("exclude_outside", 0)),
+        bool(given_.get("antialias", 0)),
+        extrapolation=given_.get("extrapolation_value", 0.0),
     )
     if sampling.mode not in _MODES:
         raise NotImplementedError(f"mode must be one of {', '.join(_MODES)}, but is '{mode}'")
     if sampling.coordinates not in _COORDINATES:
         raise NotImplementedError(f"coordinate_transformation_mode '{sampling.coordinates}'")
-    if given_.get("antialias", 0):
-        raise NotImplementedError("antialias=1")
-    if given_.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+    if given_.get("keep_aspect_ratio_policy", "stretch") not in _POLICIES:
         raise NotImplementedError(f"keep_aspect_ratio_policy '{given_['keep_aspect_ratio_policy']}'")
     return sampling
+
+
+def _roi(node: OnnxNode, graph: OnnxGraph, where: Sequence[int], rank: int) -> tuple[tuple[float, float], ...]:
+    """(start, end) per axis of x: the starts of the axes `where` come first, then their ends."""
+    roi = constant(node, graph, 1)
+    if roi is None or len(roi) != 2 * len(where):
+        raise NotImplementedError("tf_crop_and_resize without a roi of two numbers per axis")
+    numbers = roi.tolist()
+    known = dict(zip(where, zip(numbers[: len(where)], numbers[len(where) :], strict=True), strict=True))
+    return tuple(known.get(axis, (0.0, 1.0)) for axis in range(rank))
 
 
 @register("Resize", 11, 13, 18, 19)
 def _resize(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
     sampling = _sampling(node, "half_pixel", "round_prefer_floor")
+    policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
     axes = node.attributes.get("axes")
     chosen = None if axes is None else tuple(axes)
     dims = dims_of(node, graph)
+    crops = sampling.coordinates == "tf_crop_and_resize"
     if dims is None or not (known_constant(node, graph, 2) and known_constant(node, graph, 3)):
-        return converted(ResizeAsComputed(sampling, chosen), node)
-    where = range(len(dims)) if chosen is None else [axis % len(dims) for axis in chosen]
+        if crops:
+            raise NotImplementedError("tf_crop_and_resize to a size that is computed at run time")
+        return converted(ResizeAsComputed(sampling, chosen, policy), node)
+    where = list(range(len(dims))) if chosen is None else [axis % len(dims) for axis in chosen]
+    if crops:
+        sampling = replace(sampling, roi=_roi(node, graph, where, len(dims)))
     sizes = constant(node, graph, 3) if given(node, 3) else None
     if sizes is None or not sizes.numel():
         scales = constant(node, graph, 2)
         factors = dict(zip(where, [] if scales is None else scales.tolist(), strict=True))
-        made = Resize(sampling, tuple(factors.get(axis, 1.0) for axis in range(len(dims))), None)
-        return converted(made, node, 1)
+        target = Target(tuple(factors.get(axis, 1.0) for axis in range(len(dims))))
+        return converted(Resize(sampling, target), node, 1)
     wanted = dict(zip(where, sizes.tolist(), strict=True))
-    return converted(_of_sizes(sampling, dims, wanted), node, 1)
+    if crops or policy != "stretch":
+        target = Target(None, tuple(wanted.get(axis) for axis in range(len(dims))), policy)
+    else:
+        target = _of_sizes(dims, wanted)
+    return converted(Resize(sampling, target), node, 1)
 
 
-def _of_sizes(sampling: Sampling, dims: tuple[int | None, ...], wanted: dict[int, int]) -> Resize:
+def _of_sizes(dims: tuple[int | None, ...], wanted: dict[int, int]) -> Target:
     """Sizes that are whole multiples of the input's hold, as scales, at other input sizes too."""
     sizes = tuple(None if wanted.get(axis, n) == n else wanted[axis] for axis, n in enumerate(dims))
     factors = [1.0 if s is None else s / n if n and s % n == 0 else None for s, n in zip(sizes, dims, strict=True)]
     whole = tuple(f for f in factors if f is not None)
-    return Resize(sampling, whole, None) if len(whole) == len(dims) else Resize(sampling, None, sizes)
+    return Target(whole) if len(whole) == len(dims) else Target(None, sizes)
 
 
 @register("Resize", 10)
@@ -240,4 +301,4 @@ def _upsample(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
     if scales is None:
         tensor = constant(node, graph, 1)
         scales = [] if tensor is None else tensor.tolist()
-    return converted(Resize(sampling, tuple(scales), None), node, 1)
+    return converted(Resize(sampling, Target(tuple(scales))), node, 1)

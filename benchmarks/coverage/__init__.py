@@ -1,0 +1,1 @@
+"""The coverage zoo: what of the networks that people export converts, with parity at every tap (`make coverage`)."""

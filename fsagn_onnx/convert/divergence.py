@@ -1,0 +1,141 @@
+"""Node by node: each module on the values that onnxruntime computed, against what onnxruntime makes of them.
+
+So differences cannot add up from node to node: what is left is the node's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ..model.cut import cut
+from .assemble import Step
+from .ops.quantise import Rounding
+from .reference import fixed_batch, relative_error, run
+
+if TYPE_CHECKING:
+    from .tapped import TappedModule
+
+__all__ = ["HALF_STEP", "first_divergence", "node_errors"]
+
+Array = npt.NDArray[Any]
+
+HALF_STEP = 0.51
+"""onnxruntime's integers may lie this far from torch's numbers before rounding: half a step, and float32's error."""
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """What both sides make of one image: {value: array}, {value: tensor}."""
+
+    expected: dict[str, Array]
+    made: dict[str, Tensor]
+
+
+def _computed(proto: onnx.ModelProto, module: TappedModule, image: Array, source: str) -> _Computed:
+    piece = cut(proto, module.values)
+    original = {value for node in piece.graph.node for value in node.output if value}
+    values = list(dict.fromkeys(v for step in module.steps for v in (*step.inputs, *step.outputs) if v in original))
+    values = list(dict.fromkeys((*values, *(v for step in module.steps for _, v in step.keywords if v in original))))
+    size = fixed_batch(piece, module.input_name) or 1
+    part = np.resize(image, (size, *image.shape))
+    expected = run(piece, values, module.input_name, part, source)
+    made: dict[str, Tensor] = {module.input_name: torch.from_numpy(part)}
+    with torch.no_grad():
+        module(torch.from_numpy(part), watch=lambda name, value: made.update({name: value}))
+    return _Computed(dict(zip(values, expected, strict=True)), made)
+
+
+def first_divergence(proto: onnx.ModelProto, module: TappedModule, images: Array, tolerance: float, source: str) -> str:
+    """What to say of the first node whose value differs by more than `tolerance`; "" where none does."""
+    for image in images:
+        computed = _computed(proto, module, image, source)
+        for step in module.steps:
+            value = step.outputs[0]
+            if value not in computed.expected:
+                continue
+            a, b = computed.made[value].numpy(), computed.expected[value]
+            error = relative_error(a, b)
+            if not error <= tolerance:
+                return (
+                    f"{source}: torch and onnxruntime differ first at node '{step.node}' ({step.op}, value '{value}') "
+                    f"by {error:.2g} (relative; allowed {tolerance:.0e}): {_difference(a, b)}"
+                )
+    return ""
+
+
+def node_errors(
+    proto: onnx.ModelProto, module: TappedModule, images: Array, tolerance: float, source: str
+) -> tuple[dict[str, float], str]:
+    """{value: relative error of its node on onnxruntime's inputs}, and what to say of the first wrong node.
+
+    A node that rounds may differ by the rounding alone: by half a step from its number before rounding
+    (`HALF_STEP`), which counts as 0. Any other may differ by `tolerance`.
+    """
+    errors: dict[str, float] = {}
+    for image in images:
+        computed = _computed(proto, module, image, source)
+        for step, node in zip(module.steps, module.nodes, strict=True):
+            for value, a, b in _alone(step, node, module, computed):
+                rounds = isinstance(node, Rounding) and value == step.outputs[0] and a.shape == b.shape
+                gap = float(np.abs(a.astype(np.float64) - b).max(initial=0)) if rounds else 0.0
+                error = 0.0 if gap <= HALF_STEP and rounds else relative_error(a, b)
+                errors[value] = max(errors.get(value, 0.0), error)
+                if not error <= tolerance:
+                    by = f"{gap:.2g} steps" if rounds else f"{error:.2g} (relative; allowed {tolerance:.0e})"
+                    return errors, (
+                        f"{source}: node '{step.node}' ({step.op}, value '{value}') computes something else in torch "
+                        f"than in onnxruntime, by {by}: {_difference(a, b)}"
+                    )
+    return errors, ""
+
+
+def _alone(
+    step: Step, node: nn.Module, module: TappedModule, computed: _Computed
+) -> Iterator[tuple[str, Array, Array]]:
+    """(value, torch's, onnxruntime's) of one node run on onnxruntime's inputs; nothing where some are not known."""
+
+    def given(name: str) -> Tensor:
+        if name not in computed.made:
+            return module.constant(name)
+        if name not in computed.expected:
+            return computed.made[name]
+        return torch.from_numpy(np.asarray(computed.expected[name], order="C")).to(computed.made[name].dtype)
+
+    if not any(value in computed.expected for value in step.outputs):
+        return
+    with torch.no_grad(), _before_rounding(node):
+        made = node(*map(given, step.inputs), **{key: given(name) for key, name in step.keywords})
+    parts: Sequence[Tensor] = made if isinstance(made, (tuple, list)) else (made,)
+    for value, part in zip(step.outputs, parts, strict=False):
+        if value in computed.expected:
+            yield value, part.numpy(), computed.expected[value]
+
+
+@contextmanager
+def _before_rounding(node: nn.Module) -> Iterator[None]:
+    if not isinstance(node, Rounding):
+        yield
+        return
+    node.rounds = False
+    try:
+        yield
+    finally:
+        node.rounds = True
+
+
+def _difference(a: Array, b: Array) -> str:
+    if a.shape != b.shape:
+        return f"torch has shape {tuple(a.shape)}, onnxruntime {tuple(b.shape)}"
+    gap = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    where = np.unravel_index(int(np.nan_to_num(gap, nan=np.inf).argmax()), gap.shape)
+    position = ", ".join(str(int(i)) for i in where)
+    return f"torch {float(a[where]):.6g}, onnxruntime {float(b[where]):.6g} at [{position}]"

@@ -1,0 +1,31 @@
+"""The graph that everything works on: standard operators, float32 inside, a float value per quantised conv."""
+
+from __future__ import annotations
+
+import onnx
+
+from .contributed import expand, needs_expansion
+from .half import is_half, widen
+from .quantised import add_float_views, lacks_float_views
+
+__all__ = ["prepared"]
+
+
+def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model that computes the same: `proto` itself where there is nothing to do, else a changed copy.
+
+    Values keep their names and their meaning, except that half becomes float32 (`half.widen`).
+
+    Raises:
+        ModelError: a node of onnxruntime's own operators is malformed.
+    """
+    if not (needs_expansion(proto) or is_half(proto) or lacks_float_views(proto)):
+        return proto
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    if needs_expansion(made):
+        expand(made)
+    if is_half(made):
+        widen(made)
+    add_float_views(made)
+    return made
