@@ -31,6 +31,7 @@ COMMANDS = {
     "explain": "Show which area of each image each filter looks at.",
     "export": "Write an explainer file out of a checkpoint of train.",
     "evaluate": "Measure masks: retention against area, beside the feature map and random masks.",
+    "video": "Draw the areas into a video, a camera's picture or an image sequence.",
     "bench": "Time an explainer beside the plain model.",
     "serve": "Serve an explainer over HTTP by the KServe v2 protocol.",
     "dissect": "Find out which object part each filter stands for, with q values.",

@@ -96,7 +96,10 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     Args:
         inputs: Files; folders (searched recursively in sorted order, hidden files and folders left out, links
             to folders not followed); globs with `*`, `?`, `[...]`, `**` (for the shells that leave them
-            alone); `-` for paths on standard input, one on each line.
+            alone); `-` for paths on standard input, one on each line; `@FILE` for paths in a file.
+
+    Raises:
+        ImageError: a list file cannot be read.
 
     Yields:
         Paths in the order of the inputs. A named file is yielded as it is, whether it exists or not, and so
@@ -106,6 +109,8 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         name = os.fspath(item)
         if name == "-":
             yield from list_images(line for line in map(_stripped, sys.stdin) if line and line != "-")
+        elif name.startswith("@") and not os.path.lexists(name):
+            yield from _listed(name[1:])
         elif os.path.isdir(name):
             yield from _in_folder(name)
         elif glob.has_magic(name) and not os.path.lexists(name):
@@ -116,6 +121,17 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
 def _stripped(line: str) -> str:
     return line.rstrip("\r\n")
+
+
+def _listed(name: str) -> Iterator[Path]:
+    """The paths in a list file, one on each line; a line may be anything that `list_images` takes but a list."""
+    try:
+        with open(name, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in map(_stripped, lines):
+                if line and line != "-" and not line.startswith("@"):
+                    yield from list_images([line])
+    except OSError as error:
+        raise ImageError(f"list of images {name!r} cannot be read: {error.strerror}") from error
 
 
 def _in_folder(folder: str) -> Iterator[Path]:

@@ -257,3 +257,14 @@ def test_list_is_lazy() -> None:
         raise AssertionError("asked for more than needed")
 
     assert next(list_images(inputs())) == Path("first.png")
+
+
+def test_a_list_file_names_images(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("a.png", "folder/b.png"):
+        (tmp_path / name).write_bytes(b"")
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{tmp_path / 'a.png'}\n\n-\n@{listed}\n{tmp_path / 'folder'}\n", encoding="utf-8")
+    assert list(list_images([f"@{listed}"])) == [tmp_path / "a.png", tmp_path / "folder" / "b.png"]
+    with pytest.raises(ImageError, match="list of images"):
+        list(list_images(["@missing.txt"]))

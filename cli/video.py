@@ -1,0 +1,68 @@
+"""`fsagn-onnx video`: areas drawn into a video, a camera's picture or an image sequence, and a row per frame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The video: .mp4, .avi or .mkv.")
+@click.option("--filters", default="top:3", show_default=True, help="top:K, or ids like 3,17; six are drawn at most.")
+@click.option("--area", default="auto", show_default=True, help="Share of the frame to keep, or auto: sufficient.")
+@click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
+@click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame.")
+@click.option("--limit", type=click.IntRange(1), help="Take so many frames at most.")
+@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Frames per pass.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+def command(
+    explainer: Path,
+    source: str,
+    out: Path,
+    filters: str,
+    area: str,
+    start: int,
+    every: int,
+    limit: int | None,
+    batch_size: int,
+    threads: int | None,
+    providers: str,
+    as_json: bool,
+) -> None:
+    """Explain each frame of SOURCE: a video, a sequence like 'frames/%04d.png', or camera:0.
+
+    Rows, as in explanations.jsonl, go to the name of --out with the ending .jsonl. Ctrl-C leaves a whole video of the
+    frames so far.
+    """
+    from rich.console import Console
+
+    from fsagn_onnx.runtime import Explainer
+    from fsagn_onnx.runtime.video import Clip, explain_video
+
+    waiting, video = Console(stderr=True), None
+    with Explainer(explainer, providers=providers, threads=threads) as opened:
+        frames = explain_video(opened, Clip(source, start, every, limit), out, filters, area, batch_size)
+        try:
+            with waiting.status("explaining") if waiting.is_terminal else waiting:
+                for state in frames:
+                    video = state
+        except KeyboardInterrupt:
+            frames.close()
+            if video is not None:
+                click.echo(
+                    f"{out}: {video.frames} frames, up to {video.last}; the rest: --start and another --out", err=True
+                )
+            raise
+        provider = opened.provider
+    count = video.frames if video is not None else 0
+    if as_json:
+        rows = str(out.with_suffix(".jsonl"))
+        click.echo(json.dumps({"video": str(out), "rows": rows, "frames": count, "provider": provider}))
+        return
+    click.echo(f"{out}: {count} frames, on {provider}\nrows      {out.with_suffix('.jsonl')}")

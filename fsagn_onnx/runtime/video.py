@@ -1,0 +1,249 @@
+"""Videos, cameras and image sequences: frames in; a video with the areas drawn, and a row per frame, out."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import cv2
+import numpy as np
+
+from ..data.files import LineFile, cannot_write, make_folder
+from ..errors import ImageError, OutputError, UsageError
+from .explainer import Explainer
+from .explanation import Explanation
+from .overlay import coverage, percent
+from .stream import Failure, Frame, Pixels, ordered_map
+from .typeface import BOLD, Style, put_text
+
+CAMERA: Final = "camera:"
+AHEAD: Final = 8
+"""Frames that are read ahead of inference."""
+
+COLOURS: Final = ((255, 190, 60), (64, 196, 255), (255, 105, 180), (140, 230, 90), (190, 150, 255), (255, 120, 80))
+UNKNOWN_RATE: Final = 25.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A source of frames.
+
+    Attributes:
+        source: a video file, a sequence such as ``frames/%04d.png``, ``camera:0``, or a URL that OpenCV opens.
+        start: the first frame to take, from 0.
+        every: take each n-th frame.
+        limit: take so many frames at most; None: all.
+    """
+
+    source: str
+    start: int = 0
+    every: int = 1
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.every < 1 or (self.limit is not None and self.limit < 1):
+            raise UsageError("start must be at least 0, every and limit at least 1")
+
+
+class Frames:
+    """Opens a clip and reads its frames in a thread of its own, a few ahead.
+
+    Attributes:
+        rate: frames per second of what is taken.
+
+    Raises:
+        ImageError: OpenCV cannot open it.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+        number = clip.source.removeprefix(CAMERA)
+        is_camera = clip.source.startswith(CAMERA) and number.isdigit()
+        if not is_camera and "://" not in clip.source and "%" not in clip.source and not Path(clip.source).is_file():
+            raise ImageError(
+                f"{clip.source!r}: no such file; expected a video, a sequence like '%04d.png', or camera:0"
+            )
+        self._capture = cv2.VideoCapture(int(number) if is_camera else clip.source)
+        if not self._capture.isOpened():
+            raise ImageError(f"{clip.source!r} cannot be opened as a video")
+        native = float(self._capture.get(cv2.CAP_PROP_FPS))
+        native = native if np.isfinite(native) and 0 < native < 1000 else UNKNOWN_RATE
+        self.native_rate, self.rate = native, native / clip.every
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames named by their number in the source; closes the source at the end."""
+        return read_ahead(self._read(), AHEAD)
+
+    def _read(self) -> Generator[Frame]:
+        clip, taken = self._clip, 0
+        try:
+            for number in range(clip.start + clip.every * (clip.limit or 2**62)):
+                if not self._capture.grab():
+                    return
+                if number < clip.start or (number - clip.start) % clip.every:
+                    continue
+                there, bgr = self._capture.retrieve()
+                if not there or (clip.limit is not None and taken >= clip.limit):
+                    return
+                taken += 1
+                yield Frame(str(number), np.ascontiguousarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8))
+        finally:
+            self._capture.release()
+
+
+def read_ahead(items: Generator[T], count: int) -> Generator[T]:
+    """Take items in a thread, at most ``count`` ahead of the consumer; closing this closes ``items``."""
+    waiting: deque[Future[T | None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="fsagn-read") as pool:
+        try:
+            while True:
+                while len(waiting) < count:
+                    waiting.append(pool.submit(next, items, None))
+                item = waiting.popleft().result()
+                if item is None:
+                    return
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
+            pool.shutdown()
+            items.close()
+
+
+def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
+    """A copy of a frame with its filters' areas outlined, and a legend."""
+    drawn: Pixels = pixels.copy()
+    height, width = drawn.shape[:2]
+    stroke = max(1, round(min(height, width) / 240))
+    style = Style(max(12, round(min(height, width) / 24)), BOLD, (255, 255, 255))
+    for place, explained in enumerate(explanation.filters[: len(COLOURS)]):
+        colour = COLOURS[place]
+        kept = (coverage(explanation, explained, (height, width)) > 0.5).astype(np.uint8)
+        outlines = cv2.findContours(kept, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
+        cv2.polylines(drawn, outlines, True, (12, 12, 16), stroke + 2, cv2.LINE_AA)
+        cv2.polylines(drawn, outlines, True, colour, stroke, cv2.LINE_AA)
+        line = round(1.4 * style.size)
+        text = f"{explained.id}  {percent(explained.area)}"
+        put_text(drawn, text, (line // 2, line * (place + 1)), Style(style.size, BOLD, colour))
+    return drawn
+
+
+@dataclass
+class VideoOut:
+    """A video file that gets its name when it is closed, and the rows of its frames beside it (``.jsonl``).
+
+    Raises:
+        OutputError: it cannot be written, or is there already.
+    """
+
+    path: Path
+    rate: float
+    frames: int = 0
+    last: str | None = None
+
+    def __post_init__(self) -> None:
+        self.rows_path = self.path.with_suffix(".jsonl")
+        for path in (self.path, self.rows_path):
+            if path.exists():
+                raise OutputError(f"{path} exists already: remove it, or choose another --out")
+        if self.path.suffix.lower() not in (".mp4", ".avi", ".mkv"):
+            raise UsageError(f"--out must end in .mp4, .avi or .mkv, but is {self.path.name!r}")
+        make_folder(self.path.parent)
+        self._part = self.path.with_name(f".part-{self.path.name}")
+        self._rows = LineFile(self.rows_path)
+        self._writer: cv2.VideoWriter | None = None
+
+    def write(self, number: str, drawn: Pixels, row: dict[str, Any]) -> None:
+        """Append a frame and its row."""
+        height, width = drawn.shape[:2]
+        if self._writer is None:
+            code = cv2.VideoWriter.fourcc(*("MJPG" if self.path.suffix.lower() == ".avi" else "mp4v"))
+            self._writer = cv2.VideoWriter(str(self._part), code, self.rate, (width, height))
+            if not self._writer.isOpened():
+                raise OutputError(f"cannot write {self.path}: OpenCV has no writer for it here; try another ending")
+        self._writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+        self._rows.append(json.dumps(row, allow_nan=False).encode("ascii") + b"\n")
+        self.frames, self.last = self.frames + 1, number
+
+    def close(self) -> None:
+        """Finish the video; what was written is whole, however far it came."""
+        self._rows.close()
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            try:
+                self._part.replace(self.path)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+
+    def __enter__(self) -> VideoOut:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def explain_video(
+    explainer: Explainer,
+    clip: Clip,
+    out: Path,
+    filters: str | Sequence[int] = "top:3",
+    area: str | float = "auto",
+    batch_size: int = 4,
+) -> Generator[VideoOut]:
+    """Explain a clip; reading, inference and drawing overlap, at flat memory.
+
+    Args:
+        explainer: the explainer.
+        clip: the frames.
+        out: the video to write; rows go to the same name with ``.jsonl``.
+        filters: see `Explainer.explain`.
+        area: see `Explainer.explain`.
+        batch_size: frames per pass.
+
+    Yields:
+        The output, after each frame. Closing the iterator, or an interrupt, leaves whole files of the frames so far.
+
+    Raises:
+        ImageError: no frames.
+        OutputError: the output cannot be written.
+    """
+    frames = Frames(clip)
+    held: deque[Frame] = deque()
+
+    def kept() -> Iterator[Frame]:
+        for frame in frames:
+            held.append(frame)
+            yield frame
+
+    results = explainer.stream(kept(), filters, area, batch_size=batch_size, previews=False)
+
+    def drawn(pair: tuple[Frame, Explanation]) -> tuple[str, Pixels, dict[str, Any]]:
+        frame, explanation = pair
+        row = {"frame": int(frame.name), "seconds": round(int(frame.name) / frames.native_rate, 4)}
+        described = explanation.to_dict()
+        return (
+            frame.name,
+            draw_frame(frame.pixels, explanation),
+            row | {k: v for k, v in described.items() if k != "path"},
+        )
+
+    def pairs() -> Iterator[tuple[Frame, Explanation]]:
+        for result in results:
+            if isinstance(result, Failure):
+                raise ImageError(f"frame {result.message}")
+            yield held.popleft(), result
+
+    with VideoOut(out, frames.rate) as video:
+        for number, picture, row in ordered_map(drawn, pairs(), 1, AHEAD):
+            video.write(number, picture, row)
+            yield video
+    if not video.frames:
+        raise ImageError(f"{clip.source!r} has no frames from {clip.start} on")

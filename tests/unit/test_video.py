@@ -1,0 +1,121 @@
+"""Videos: a row and a drawn frame per frame, in order; sequences, cameras that are not there, interrupts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fsagn_onnx.cli.main import run
+from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.errors import ImageError, OutputError, UsageError
+from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.runtime.video import Clip, Frames, explain_video, read_ahead
+
+EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
+COUNT = 10
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (160, 120))
+    for number, sample in enumerate(SyntheticParts("test", COUNT)):
+        frame = cv2.resize(sample.image, (160, 120))[..., ::-1].copy()
+        frame[:8, :8] = 25 * number  # the frame's number, to see that the order is kept
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return frames
+        frames.append(frame)
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.with_suffix(".jsonl").read_text(encoding="ascii").splitlines()]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "avi"])
+def test_a_frame_and_a_row_for_each_frame_in_order(clip: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"out.{ending}"
+    assert run(["video", str(EXPLAINER), str(clip), "--out", str(out), "--providers", "cpu", "--threads", "1"]) == 0
+    rows, drawn = rows_of(out), frames_of(out)
+    assert [row["frame"] for row in rows] == list(range(COUNT))
+    assert rows[5]["seconds"] == pytest.approx(5 / 12.5)
+    assert len(rows[0]["filters"]) == 3  # type: ignore[arg-type]
+    assert len(drawn) == COUNT
+    assert [float(frame[1:5, 1:5].mean()) for frame in drawn] == pytest.approx([25 * n for n in range(COUNT)], abs=16)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, "out.jsonl"])
+
+
+def test_part_of_a_clip_and_a_sequence(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, frame in enumerate(frames_of(clip)):
+        cv2.imwrite(str(tmp_path / f"{number:04d}.png"), frame)
+    for source, name in ((clip, "a.mp4"), (tmp_path / "%04d.png", "b.mp4")):
+        words = ["video", str(EXPLAINER), str(source), "--out", str(tmp_path / name), "--json"]
+        assert run([*words, "--start", "2", "--every", "3", "--limit", "2", "--filters", "3,17"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["frames"] == 2
+        assert document["provider"] == "CPUExecutionProvider"
+        assert [row["frame"] for row in rows_of(tmp_path / name)] == [2, 5]
+
+
+def test_an_interrupt_leaves_whole_files(clip: Path, tmp_path: Path) -> None:
+    with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
+        frames = explain_video(explainer, Clip(str(clip)), tmp_path / "out.mp4", batch_size=1)
+        next(frames)
+        next(frames)
+        frames.close()
+    assert len(frames_of(tmp_path / "out.mp4")) == len(rows_of(tmp_path / "out.mp4")) == 2
+    assert threading.active_count() < 30
+
+
+def test_what_cannot_be_read_or_written_is_one_line(clip: Path, tmp_path: Path) -> None:
+    with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
+        with pytest.raises(ImageError, match="no such file"):
+            Frames(Clip("missing.mp4"))
+        (tmp_path / "noise.mp4").write_bytes(b"noise" * 100)
+        with pytest.raises(ImageError, match="cannot be opened"):
+            Frames(Clip(str(tmp_path / "noise.mp4")))
+        with pytest.raises(ImageError, match="cannot be opened"):
+            Frames(Clip("camera:77"))
+        with pytest.raises(UsageError, match=r"must end in .mp4"):
+            list(explain_video(explainer, Clip(str(clip)), tmp_path / "out.gif"))
+        with pytest.raises(OutputError, match="exists already"):
+            list(explain_video(explainer, Clip(str(clip)), clip))
+        with pytest.raises(ImageError, match="no frames from 99"):
+            list(explain_video(explainer, Clip(str(clip), start=99), tmp_path / "out.mp4"))
+        with pytest.raises(UsageError, match="start must be"):
+            Clip(str(clip), every=0)
+
+
+def test_reading_ahead_waits_for_the_consumer() -> None:
+    taken: list[int] = []
+    closed: list[bool] = []
+
+    def source() -> Generator[int]:
+        try:
+            for number in range(1, 1000):
+                taken.append(number)
+                yield number
+        finally:
+            closed.append(True)
+
+    items = read_ahead(source(), 4)
+    assert [next(items), next(items)] == [1, 2]
+    time.sleep(0.2)
+    assert max(taken) <= 6
+    items.close()
+    assert closed == [True]
