@@ -120,6 +120,7 @@ def print_json(folder: ResultFolder, out: TextIO | None = None) -> None:
         "out": str(folder.folder),
         "manifest": str(folder.folder / MANIFEST),
         "report": str(folder.folder / REPORT),
+        "provider": folder.about.provider,
         "counts": {"explained": folder.explained, "failed": folder.failed},
         "failures": [{"path": failure.path, "message": failure.message} for failure in folder.failures],
     }

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ..errors import UsageError
@@ -197,8 +198,13 @@ def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:
     centres_y = (np.arange(mask.shape[0]) + 0.5) * scale_y + shift_y
     inside_x = (centres_x > 0) & (centres_x < width)
     inside_y = (centres_y > 0) & (centres_y < height)
-    kept = mask[np.ix_(inside_y, inside_x)]
-    per_column, per_row = kept.sum(axis=0), kept.sum(axis=1)
+    kept = np.ascontiguousarray(mask).view(np.uint8)
+    if not (inside_x.all() and inside_y.all()):
+        kept = kept[np.ix_(inside_y, inside_x)]
+    if kept.size == 0:
+        return None, None
+    per_column = cv2.reduce(kept, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
+    per_row = cv2.reduce(kept, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
     total = int(per_column.sum())
     if total == 0:
         return None, None

@@ -72,12 +72,12 @@ def pixel_mask(rank: NDArray[np.floating], area: float, size: tuple[int, int]) -
         raise UsageError(f"area must be in [0, 1], but got {area}")
     pixels = upsample(rank, size).ravel()
     count = round(area * pixels.size)
-    mask = np.zeros(pixels.size, dtype=np.bool_)
-    if count > 0:
-        threshold = np.partition(pixels, count - 1)[count - 1]
-        mask[pixels < threshold] = True
-        ties = np.flatnonzero(pixels == threshold)
-        mask[ties[: count - int(mask.sum())]] = True
+    if count == 0:
+        return np.zeros(size, dtype=np.bool_)
+    threshold = np.partition(pixels, count - 1)[count - 1]
+    mask: Mask = pixels < threshold
+    ties = np.flatnonzero(pixels == threshold)
+    mask[ties[: count - np.count_nonzero(mask)]] = True
     return mask.reshape(size)
 
 
