@@ -7,7 +7,7 @@ runtime never meets torch:
     train         train a mask generator and export it as an explainer file (needs the extra `train`)
     Explainer     an explainer file, ready to explain images
     Explanation   what it answers for one image
-    evaluate      measure methods against each other (needs the extra `train`)
+    evaluate      measure methods against each other
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ RANK = {
     "models": 5,
     "cli": 6,
 }
-NO_TORCH = ("errors", "model", "data", "runtime", "report", "serve", "bench", "cli", "models")
+NO_TORCH = ("errors", "model", "data", "runtime", "evaluate", "report", "serve", "bench", "cli", "models")
 # `optimise` minimises the generator's objective; `dissect` writes reports and gives intervals.
 ALSO = {("data", "model"), ("methods", "generator"), ("dissect", "evaluate"), ("dissect", "report")}
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.data\.synthetic\b|fsagn_onnx\.models\.train_")
