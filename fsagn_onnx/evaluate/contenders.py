@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,7 @@ class Contenders:
         methods: names; ``generator`` stands for all explainer files, which come first unless it is named.
         layer: value name; None: the explainers' or the model's default.
         refine: steps of refinement, or 0.
+        **session: ``providers`` and ``threads`` of the explainers, see `Session`.
 
     Raises:
         ExplainerError: an explainer belongs to another model, or explains another layer than the others.
@@ -81,8 +82,9 @@ class Contenders:
         methods: Sequence[str],
         layer: str | None = None,
         refine: int = 0,
+        **session: Any,
     ) -> None:
-        self.engines = {name: _engine(path, model) for name, path in explainers.items()}
+        self.engines = {name: _engine(path, model, session) for name, path in explainers.items()}
         self.layer = self._layer(model, layer)
         self._methods: dict[str, Method] = {}
         self.names: list[str] = []
@@ -160,8 +162,13 @@ class Contenders:
         return Maps({name: made[name] for name in self.names}, predicted, seconds)
 
 
-def _engine(path: str | Path, model: Model) -> FileEngine:
-    engine = FileEngine(path)
+def _engine(path: str | Path, model: Model, session: Mapping[str, Any]) -> FileEngine:
+    engine = FileEngine(path, **session)
+    variant = engine.metadata.variant
+    if variant.preprocessing or variant.slots is not None:
+        raise ExplainerError(
+            f"{path} preprocesses inside or answers a fixed request only; evaluate the plain file that it was made from"
+        )
     if engine.metadata.model_sha256 != model.sha256:
         raise ExplainerError(
             f"{path} was made for another model ({engine.metadata.model_sha256[:12]}) than {model.path} "

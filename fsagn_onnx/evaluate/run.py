@@ -112,14 +112,16 @@ class Run:
 
     def __init__(self, model: Model, explainers: Mapping[str, str | Path], options: Options) -> None:
         self.model, self.options, self.spec = model, options, model.input_spec
-        self.contenders = Contenders(model, explainers, options.methods, options.layer, options.refine)
+        model.require_one_input()
+        session: dict[str, Any] = {"providers": options.providers, "threads": options.threads}
+        self.contenders = Contenders(model, explainers, options.methods, options.layer, options.refine, **session)
         trained = self.contenders.trained_infills()
         if not set(options.infills) - trained:
             raise UsageError(
                 f"every infill of {', '.join(options.infills)} is one that a compared method trained on or optimises "
                 f"for; add {HELD_OUT!r}, which none ever sees"
             )
-        self.probe = Probe(model, self.contenders.layer, providers=options.providers, threads=options.threads)
+        self.probe = Probe(model, self.contenders.layer, **session)
         self.parts = PartMasks(options.parts) if options.parts is not None else None
         families: tuple[Metric, ...] = (
             RetentionAUC(self.contenders.names[0]),
