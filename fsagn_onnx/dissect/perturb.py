@@ -27,6 +27,8 @@ from .disturbing import Disturbing, disturb_images, mean_channels, open_columns
 from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
 from .folder import RunFolder
 from .looking import Looker, chosen_filters
+from .pages import write_perturbation_page
+from .perturbation import Perturbation
 from .table import Dissection, finite, harmless
 
 MEANS_FROM: Final = 64
@@ -64,35 +66,6 @@ class PerturbRequest:
             raise UsageError(f"area must be between 0 and 1, but got {self.area}")
         if self.workers < 1:
             raise UsageError(f"workers must be at least 1, but got {self.workers}")
-
-
-@dataclass(frozen=True)
-class Perturbation:
-    """The result of `perturb`.
-
-    Attributes:
-        folder: where it lies.
-        layer: the layer.
-        images: images disturbed.
-        accuracy: share of right decisions before; None where no true classes are known.
-        effects: all cells, see `Effect`.
-        parts: class (or ``all``) -> annotated parts, from the one that the model leans on most.
-        filters: likewise, filters.
-        ablation: class -> filter -> mean drop of the score when the filter is switched off.
-        summary: further figures.
-        names: filter -> what `dissect` or the user calls it.
-    """
-
-    folder: Path
-    layer: str
-    images: int
-    accuracy: float | None
-    effects: tuple[Effect, ...]
-    parts: dict[str, list[dict[str, Any]]]
-    filters: dict[str, list[dict[str, Any]]]
-    ablation: dict[str, dict[int, float]]
-    summary: dict[str, Any]
-    names: dict[int, str]
 
 
 class PerturbRun:
@@ -256,6 +229,7 @@ class PerturbRun:
             "failed": len(failures),
             "failures": failures[:MAX_FAILURES],
         }
+        write_perturbation_page(folder, result, self.disturbing.kinds)
         folder.write_manifest("done", results)
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from .folder import RunFolder
 from .grouping import Groups, Similarity, group
 from .looking import Looker, chosen_filters
 from .names import NAMES_FILE, read_filter_names
+from .pages import write_dissection_page
 from .results import Found, filter_rows, summary
 from .sampling import MAX_SAMPLE, Sample, draw_sample
 from .scores import STRONG, row_at, score_run
@@ -200,8 +201,10 @@ class DissectRun:
             "failed": len(failures),
             "failures": failures[:MAX_FAILURES],
         }
+        dissection = Dissection(folder.path, self.looker.layer, folder.rows, annotated, self.parts, filters, figures)
+        write_dissection_page(folder, dissection, strongest, self.grid)
         folder.write_manifest("done", results)
-        return Dissection(folder.path, self.looker.layer, folder.rows, annotated, self.parts, filters, figures)
+        return dissection
 
     def close(self) -> None:
         """Close the folder and free the sessions."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from ..runtime.typeface import printable
-from .perturb import Perturbation
+from .perturbation import Perturbation
 from .table import Dissection, FilterRow
 
 MOST_ROWS: Final = 20
@@ -40,6 +40,7 @@ def dissection_lines(dissection: Dissection) -> Iterator[str]:
             yield f"  group {number}: {listed}" + (f", ... {len(members) - 12} more" if len(members) > 12 else "")
     yield f"table     {dissection.folder / 'filters.csv'}"
     yield f"masks     {dissection.folder / 'masks.json'}"
+    yield f"report    {dissection.folder / 'report.html'}"
 
 
 def _parts(dissection: Dissection) -> Iterator[str]:
@@ -101,6 +102,7 @@ def perturbation_lines(result: Perturbation) -> Iterator[str]:
                 f"over {figures['filters']} filters"
             )
     yield f"table     {result.folder / 'effects.csv'}"
+    yield f"report    {result.folder / 'report.html'}"
 
 
 def _region(result: Perturbation, row: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ from ..runtime.masks import area_rank, upsample
 from ..runtime.overlay import draw_panel, encode_png
 from ..runtime.stream import Failure
 from .names import Names, digest
-from .page import MAX_IMAGES, Facts, article, article_name, escaped_name, page
+from .page import DETAILED, MAX_IMAGES, SMALL, Facts, article, article_name, escaped_name, page
 
 TOOL: Final = f"fsagn-onnx {__version__}"
 MANIFEST: Final = "manifest.json"
@@ -73,6 +73,7 @@ class Rendered:
     masks: bytes
     overlay: bytes
     article: str
+    brief: str
 
 
 def render(explanation: Explanation, name: str, *, full_size: bool) -> Rendered:
@@ -85,6 +86,7 @@ def render(explanation: Explanation, name: str, *, full_size: bool) -> Rendered:
         masks=_masks(explanation, full_size=full_size),
         overlay=encode_png(draw_panel(explanation)),
         article=article(explanation, name),
+        brief=article(explanation, name, SMALL),
     )
 
 
@@ -245,7 +247,8 @@ class ResultFolder:
         write_file(self.folder / "masks" / f"{rendered.name}.npz", [rendered.masks])
         write_file(self.folder / "overlays" / f"{rendered.name}.png", [rendered.overlay])
         if self._shown < MAX_IMAGES:
-            self._articles.append(rendered.article.encode("utf-8"))
+            line = rendered.article if self._shown < DETAILED else rendered.brief
+            self._articles.append(line.encode("utf-8"))
             self._shown += 1
         self._lines.append(rendered.line)
         self._done.add(digest(rendered.path))

@@ -63,7 +63,7 @@ def test_names_and_labels_cannot_write_into_the_page() -> None:
     nasty, plain = Elements(whole_page(NASTY, NASTY)), Elements(whole_page("a", "b"))
     assert nasty.tags == plain.tags
     assert nasty.attributes == plain.attributes
-    assert "<script>alert(1)</script>" in nasty.text
+    assert "\\u003cscript\\u003ealert(1)\\u003c/script\\u003e" in nasty.text
     assert "\x1b" not in whole_page(NASTY, NASTY)
 
 

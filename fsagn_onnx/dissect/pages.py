@@ -1,0 +1,191 @@
+"""The reports of `dissect` and `perturb`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..data.files import write_file
+from ..data.images import read_image
+from ..errors import FsagnError
+from ..report.page import jpeg
+from ..report.sheet import Sheet, base64, record, sheet
+from ..runtime.stream import reduced
+from ..runtime.typeface import printable
+from .coco_file import geometry_of
+from .effects import Effect
+from .folder import RunFolder
+from .perturbation import Perturbation
+from .scores import row_at
+from .table import Dissection, FilterRow
+
+TOOL: Final = f"fsagn-onnx {__version__}"
+MAX_PICTURES: Final = 600
+"""Reference pictures in one page: about 4 MB."""
+ATLAS_PARTS: Final = 30
+"""Parts that get a column of the atlas: those that most filters stand for."""
+TOP_PARTS: Final = 12
+"""Parts listed on a filter's own page."""
+EDGE: Final = 200
+
+
+def write_dissection_page(
+    folder: RunFolder, dissection: Dissection, strongest: Sequence[NDArray[np.int64]], grid: tuple[int, int]
+) -> None:
+    """Write ``report.html`` of a `dissect` run.
+
+    Args:
+        folder: the run.
+        dissection: its result.
+        strongest: per filter the rows of its reference pictures, strongest first.
+        grid: of the masks.
+    """
+    chosen = _chosen(strongest)
+    pictures, places = _pictures(folder, dissection, chosen, grid)
+    atlas = _atlas_parts(dissection)
+    facts = {
+        "layer": dissection.layer,
+        "filters": str(len(dissection.filters)),
+        "images": str(dissection.images),
+        "annotated": str(dissection.annotated),
+    }
+    frame = Sheet(
+        kind="dissect",
+        heading="What the filters stand for",
+        title=f"What the filters stand for · {dissection.layer}",
+        lead="Which object part each filter of the layer follows over the whole set of images, and how surely.",
+        facts=facts,
+        files="filters.csv, filters.parquet, filters.jsonl and masks.json",
+        tool=TOOL,
+        note=f"Made by {TOOL}. All figures are in filters.parquet, all reference masks in masks.json.",
+        about={"parts": atlas, "grid": list(grid), "images": pictures, "summary": dissection.summary},
+    )
+    masks = _masks(folder, strongest, places, grid)
+    lines = (record(str(row.filter), _filter(row, atlas, masks[k])) for k, row in enumerate(dissection.filters))
+    _write(folder.path / "report.html", sheet(frame, lines))
+
+
+def _write(path: Path, pieces: Iterator[str]) -> None:
+    write_file(path, (piece.encode("utf-8") for piece in pieces))
+
+
+def _chosen(strongest: Sequence[NDArray[np.int64]]) -> list[int]:
+    """Rows of reference pictures: every filter's first, then every filter's second, ... as far as the page goes."""
+    chosen: dict[int, None] = {}
+    for place in range(max((len(ids) for ids in strongest), default=0)):
+        for ids in strongest:
+            if place < len(ids) and len(chosen) < MAX_PICTURES:
+                chosen[int(ids[place])] = None
+    return sorted(chosen)
+
+
+def _pictures(
+    folder: RunFolder, dissection: Dissection, chosen: Sequence[int], grid: tuple[int, int]
+) -> tuple[list[dict[str, Any]], dict[int, int]]:
+    """The pictures as the script takes them, and row -> place in the list."""
+    wanted = set(chosen)
+    pictures: list[dict[str, Any]] = []
+    places: dict[int, int] = {}
+    for number, line in enumerate(folder.index()):
+        if number not in wanted:
+            continue
+        try:
+            image = read_image(line["path"])
+        except FsagnError:
+            continue  # it was there when the run looked at it; the page does without
+        geometry = geometry_of(row_at(folder, number, grid[0] * grid[1]))
+        (scale_x, _, shift_x), (_, scale_y, shift_y) = geometry.matrix.tolist()
+        places[number] = len(pictures)
+        pictures.append(
+            {
+                "name": printable(line["path"]),
+                "size": list(geometry.original),
+                "input": list(geometry.size),
+                "affine": [scale_x, shift_x, scale_y, shift_y],
+                "picture": jpeg(reduced(image, EDGE), 78),
+            }
+        )
+    return pictures, places
+
+
+def _masks(
+    folder: RunFolder, strongest: Sequence[NDArray[np.int64]], places: Mapping[int, int], grid: tuple[int, int]
+) -> list[list[list[Any]]]:
+    """Per filter [place of the picture, packed mask] of its reference pictures."""
+    found: list[dict[int, str]] = [{} for _ in strongest]
+    wanted: dict[int, list[int]] = {}
+    for k, ids in enumerate(strongest):
+        for index in ids.tolist():
+            if index in places:
+                wanted.setdefault(index, []).append(k)
+    for index, filters in wanted.items():
+        row = row_at(folder, index, grid[0] * grid[1])
+        for k in filters:
+            found[k][index] = base64(np.packbits(row.masks[k]).tobytes())
+    return [
+        [[places[index], found[k][index]] for index in ids.tolist() if index in places]
+        for k, ids in enumerate(strongest)
+    ]
+
+
+def _atlas_parts(dissection: Dissection) -> list[str]:
+    counts = dissection.summary.get("named_per_part", {})
+    return sorted(dissection.parts, key=lambda part: (-counts.get(part, 0), part))[:ATLAS_PARTS]
+
+
+def _filter(row: FilterRow, atlas: Sequence[str], refs: list[list[Any]]) -> dict[str, Any]:
+    ranked = sorted(row.parts, key=lambda part: -(row.parts[part]["image_iou"] or 0))[:TOP_PARTS]
+    members = row.to_dict()
+    del members["parts"], members["references"]
+    return {
+        **members,
+        "iou": [row.parts[part]["image_iou"] for part in atlas],
+        "top": [{"part": part, **row.parts[part]} for part in ranked],
+        "refs": refs,
+    }
+
+
+def write_perturbation_page(folder: RunFolder, result: Perturbation, kinds: Sequence[str]) -> None:
+    """Write ``report.html`` of a `perturb` run."""
+    facts = {"layer": result.layer, "images": str(result.images)}
+    if result.accuracy is not None:
+        facts["accuracy"] = f"{result.accuracy:.3f}"
+    check = result.summary["control_check"].get("difference")
+    if check:
+        facts["control minus second control"] = f"{check[0]:+.4f} [{check[1]:+.4f}, {check[2]:+.4f}]"
+    frame = Sheet(
+        kind="perturb",
+        heading="What happens when parts are disturbed",
+        title=f"What happens when parts are disturbed · {result.layer}",
+        lead="Small disturbances inside each region, against the same ones in area-matched random regions.",
+        facts=facts,
+        files="effects.csv, effects.parquet and ablation.csv",
+        tool=TOOL,
+        note=f"Made by {TOOL}. All figures are in effects.parquet.",
+        about={
+            "kinds": list(kinds),
+            "names": {str(k): printable(name) for k, name in result.names.items()},
+            "summary": result.summary,
+            "ablation": {name: {str(k): drop for k, drop in row.items()} for name, row in result.ablation.items()},
+        },
+    )
+    _write(folder.path / "report.html", sheet(frame, _regions(result.effects)))
+
+
+def _regions(cells: Sequence[Effect]) -> Iterator[str]:
+    groups: dict[tuple[str, int | str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        members = vars(cell).copy()
+        for name in ("kind", "region", "label", "images"):
+            del members[name]
+        groups.setdefault((cell.kind, cell.region, cell.label), []).append(members)
+    images = {(cell.kind, cell.region, cell.label): cell.images for cell in cells}
+    for key, listed in groups.items():
+        kind, region, label = key
+        members = {"kind": kind, "region": region, "label": label, "images": images[key], "cells": listed}
+        yield record(f"{kind} {region} {label}", members)
