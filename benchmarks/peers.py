@@ -63,23 +63,27 @@ def table(found: Evaluation) -> str:
 @click.option("--images", default=30, show_default=True)
 @click.option("--filters", default=5, show_default=True)
 @click.option("--threads", default=1, show_default=True)
+@click.option("--beside", type=click.Path(path_type=Path), help="An earlier run: only the explainer is measured anew.")
 @click.option("--resume", is_flag=True)
-def main(data: str, photos: Path | None, images: int, filters: int, threads: int, resume: bool) -> None:
+def main(
+    data: str, photos: Path | None, images: int, filters: int, threads: int, beside: Path | None, resume: bool
+) -> None:
     import torch
 
     torch.set_num_threads(threads)
     model, explainer, held_out = subject(data, photos, images)
     left_out = [name for name in METHODS if name.startswith("dianna") and importlib.util.find_spec("dianna") is None]
-    methods = ["generator", *(name for name in METHODS if name not in left_out)]
+    methods = ["generator", *(name for name in METHODS if name not in left_out and beside is None)]
     options = Options(
         methods=methods,
         infills=(INFILL,),
         filters=filters,
         metrics=("retention", "specificity"),
         refine=10,
+        beside=beside,
         threads=threads,
     )
-    out = Path(f"build/peers_{data}")
+    out = Path(f"build/peers_{data}" if beside is None else f"{beside}_again")
     with EvaluationBar() as bar:
         found = evaluate(
             model, explainer, held_out, options, out=out, resume=resume, overwrite=not resume, on_image=bar.image
