@@ -63,6 +63,10 @@ EXTRAS = {
 """Imported package -> the extra that brings it, and what to call it."""
 
 
+MAX_LINE = 1000
+"""Characters of a message: names in a damaged file may have any length."""
+
+
 class _Commands(click.Group):
     """A group that imports a command only to run it or to show its own help."""
 
@@ -95,7 +99,10 @@ def cli() -> None:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"\s*[\r\n]+\s*", " ", text).strip()
+    """A message on one line: no control characters (names out of a file may hold them), 1,000 characters at most."""
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text).strip()
+    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
 
 
 def _missing_extra(error: ModuleNotFoundError, command: str) -> str | None:

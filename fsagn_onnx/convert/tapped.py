@@ -120,6 +120,7 @@ def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: 
     if not taps:
         raise LayerError(f"{source}: no value to tap; 'fsagn-onnx inspect' lists them")
     taps = tuple(dict.fromkeys(taps))
+    model.require_size(taps)
     try:
         piece = cut(model.proto, taps, keep_outputs=outputs)
     except LayerError as error:

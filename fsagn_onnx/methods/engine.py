@@ -75,6 +75,7 @@ class MethodEngine:
     ) -> None:
         model.require_one_input()
         found = model.layer(layer)
+        model.require_size([found.value])
         self.method = method
         self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)
         self._outputs = [value.name for value in model.outputs]

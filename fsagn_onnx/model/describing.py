@@ -14,7 +14,7 @@ import onnx
 from ..errors import ModelError
 from .dialects import FIELDS, MAX_METADATA, described_by, labels_in, literal, of_metadata
 from .guessing import completed, layout_of
-from .preprocess import InputSpec
+from .preprocess import MAX_PIXELS, InputSpec
 from .reading import Shape, ValueInfo
 
 __all__ = ["image_input", "input_spec", "labels_of", "read_preprocess"]
@@ -228,6 +228,12 @@ def _agrees(spec: InputSpec, inputs: Sequence[ValueInfo]) -> None:
         return
     if len(item.shape) != 4:
         raise ModelError(f"the image input '{item.name}' must be 4-D, but is {_words(item.shape)}")
+    batch = item.shape[0]
+    if isinstance(batch, int) and batch * spec.size[0] * spec.size[1] > MAX_PIXELS:
+        raise ModelError(
+            f"the image input '{item.name}' has a fixed batch of {batch} images of {spec.size[0]} x {spec.size[1]}, "
+            f"expected at most {MAX_PIXELS} pixels; export the model with a smaller or a dynamic batch"
+        )
     order = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
     fields = ("color", "size", "size") if spec.layout == "NCHW" else ("size", "size", "color")
     for field, wanted, found in zip(fields, order, item.shape[1:], strict=True):

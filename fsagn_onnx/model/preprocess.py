@@ -24,6 +24,8 @@ CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 OPAQUE = 255
 MAX_SIDE = 16384
 """Largest height or width of a model's input."""
+MAX_PIXELS = 2**24
+"""Largest input: 4096 x 4096 pixels, or as many in one fixed batch."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class InputSpec:
         _one_of("color", self.color, tuple(CHANNELS))
         if not all(1 <= side <= MAX_SIDE for side in self.size):
             raise ModelError(f"input spec: field 'size' must be [height, width] in 1..{MAX_SIDE}, but got {self.size}")
+        if self.size[0] * self.size[1] > MAX_PIXELS:
+            raise ModelError(f"input spec: field 'size' must be at most {MAX_PIXELS} pixels, but got {self.size}")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ModelError(f"input spec: field 'scale' must be a number > 0, but got {self.scale}")
         for field, numbers in (("mean", self.mean), ("std", self.std)):

@@ -114,7 +114,10 @@ def _external_file(path: Path, tensor: TensorProto, location: str) -> Path:
         raise ModelError(f"{what} has a file name with a zero byte")
     folder = path.parent.resolve()
     escaped = Path(location).is_absolute() or ".." in Path(location.replace("\\", "/")).parts
-    target = (folder / location).resolve()
+    try:
+        target = (folder / location).resolve()
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise ModelError(f"{what} cannot be found: {' '.join(str(error).split())[:200]}") from error
     if escaped or not target.is_relative_to(folder):
         raise ModelError(f"{what} points outside of the model's folder ('{location}'); it must lie inside it")
     if not target.is_file():

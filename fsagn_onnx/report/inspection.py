@@ -157,7 +157,7 @@ def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
             words = f"no: {', '.join(map(str, missing))}"
             return {"convertible": False, "unsupported": listed, "conversion": words}
         parity = check_parity(model, convert(model, [layer.value], check=False))
-    except ConversionError as error:
+    except (ConversionError, LayerError) as error:
         return {"convertible": False, "conversion": f"no: {error}"}
     compared = {
         "max_relative_error": parity.max_relative_error,
