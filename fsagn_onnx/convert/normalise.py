@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import onnx.inliner
 
@@ -19,6 +20,7 @@ REWRITES: tuple[Rewrite, ...] = (CONSTANT_NODES, PASS_THROUGH, FOLD_CONSTANTS, F
 """In the order in which they run, once each."""
 
 
+@np.errstate(all="ignore")
 def normalise(proto: onnx.ModelProto, rewrites: Sequence[Rewrite] = REWRITES) -> onnx.ModelProto:
     """A new model that computes the same outputs in fewer and plainer nodes; `proto` stays as it is.
 
@@ -31,7 +33,11 @@ def normalise(proto: onnx.ModelProto, rewrites: Sequence[Rewrite] = REWRITES) ->
         proto = onnx.inliner.inline_local_functions(proto)
     graph = Graph(proto)
     for rewrite in rewrites:
-        rewrite.apply(graph)
+        try:
+            rewrite.apply(graph)
+        except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConversionError(f"rewrite '{rewrite.name}' fails, the file is damaged: {reason}") from error
         left = next(rewrite.leftovers(graph), None)
         if left is not None:
             raise ConversionError(

@@ -103,6 +103,7 @@ def probe_images(size: tuple[int, int], channels: int, seed: int = 0) -> dict[st
     return dict(zip(PROBES, (noise, np.clip(picture, 0, 255).astype(np.uint8)), strict=True))
 
 
+@np.errstate(all="ignore")
 def check_parity(model: Model, module: TappedModule, *, tolerance: float | None = None, seed: int = 0) -> Parity:
     """Compare the module with onnxruntime (CPU, no graph optimisation) at every value that it returns.
 

@@ -153,9 +153,8 @@ def _batches(module: TappedModule, model: Model, size: int) -> bool:
     x = (255 * x).to(torch.uint8) if kind == onnx.TensorProto.UINT8 else x
     x = x.half() if kind == onnx.TensorProto.FLOAT16 else x
     with torch.no_grad():
-        first = module(x[:size])
         try:
-            both = module(x)
+            first, both = module(x[:size]), module(x)
         except (RuntimeError, TypeError, ValueError, IndexError):
             return False
     return all(

@@ -116,11 +116,12 @@ def _external_file(path: Path, tensor: TensorProto, location: str) -> Path:
     escaped = Path(location).is_absolute() or ".." in Path(location.replace("\\", "/")).parts
     try:
         target = (folder / location).resolve()
-    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        there = target.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a link that leads to itself, a name that is too long
         raise ModelError(f"{what} cannot be found: {' '.join(str(error).split())[:200]}") from error
     if escaped or not target.is_relative_to(folder):
         raise ModelError(f"{what} points outside of the model's folder ('{location}'); it must lie inside it")
-    if not target.is_file():
+    if not there:
         raise ModelError(f"{what} is missing: expected the file '{target}'; copy it beside the model")
     return target
 
