@@ -43,9 +43,11 @@ def command(
 
     Every figure comes with its 95 % bootstrap interval over images.
     """
+    from fsagn_onnx.data.files import write_file
     from fsagn_onnx.evaluate import METRICS, Options, evaluate
     from fsagn_onnx.evaluate.plots import write_plots
     from fsagn_onnx.evaluate.terminal import EvaluationBar, failures, show
+    from fsagn_onnx.report.evaluation import evaluation_page
 
     options = Options(
         methods=methods.split(","),
@@ -64,6 +66,8 @@ def command(
             out=out, resume=resume, overwrite=overwrite, on_image=bar.image,
         )  # fmt: skip
     plots = write_plots(found, out / "plots") if out is not None else None
+    if out is not None:
+        write_file(out / "report.html", (piece.encode() for piece in evaluation_page(found.to_dict())))
     if as_json:
         click.echo(json.dumps(found.to_dict()))
     else:

@@ -34,14 +34,7 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; a figure that there is none of is null."""
         figures = {name: None if math.isnan(number) else number for name, number in vars(self.value).items()}
-        return (
-            {"metric": self.metric, "method": self.method, "infill": self.infill}
-            | figures
-            | {
-                "count": self.count,
-                "unit": self.unit,
-            }
-        )
+        return {**vars(self), "value": figures}
 
 
 class Metric(Protocol):

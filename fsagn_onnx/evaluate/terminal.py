@@ -53,6 +53,7 @@ def show(evaluation: Evaluation, out: Path | None, plots: list[Path] | None) -> 
         console.print(_table(evaluation, metric))
     if out is not None:
         console.print(Text(f"tables  {out / 'evaluation.md'}"), soft_wrap=True)
+        console.print(Text(f"report  {out / 'report.html'}"), soft_wrap=True)
         console.print(Text(MISSING if plots is None else f"plots   {out / 'plots'}"), soft_wrap=True)
 
 

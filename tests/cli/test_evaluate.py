@@ -35,6 +35,8 @@ def test_tables_plots_and_lines(images: Path, tmp_path: Path) -> None:
     assert str(out / "evaluation.md") in result.stdout
     assert len((out / "images.jsonl").read_text().splitlines()) == 3
     assert (out / "plots" / "retention-auc.png").is_file()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "How good the masks are" in page
     again = evaluate(MODELS / "demo_cnn.onnx", MODELS / "demo_explainer.onnx", images, *QUICK, "--out", out)
     assert again.exit_code == 1
     assert "--resume" in str(again.exception)
