@@ -36,6 +36,7 @@ COMMANDS = {
     "serve": "Serve an explainer over HTTP by the KServe v2 protocol.",
     "dissect": "Find out which object part each filter stands for, with q values.",
     "perturb": "Disturb what filters look at, and see what becomes of the model's answers.",
+    "compare": "Find what moved between two runs of explain, dissect or perturb.",
     "demo": "Explain real photographs with a trained explainer of EfficientNet-Lite0.",
     "completion": "Print the script that completes commands and options in a shell.",
 }

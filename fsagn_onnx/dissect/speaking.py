@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from ..runtime.typeface import printable
+from .compare import Comparison
 from .perturbation import Perturbation
 from .table import Dissection, FilterRow
 
@@ -110,3 +112,24 @@ def _region(result: Perturbation, row: dict[str, Any]) -> str:
         return printable(row["region"])
     name = result.names.get(row["region"])
     return f"filter {row['region']}" + (f" ({printable(name)})" if name else "")
+
+
+def comparison_lines(comparison: Comparison, out: Path | None) -> Iterator[str]:
+    """What drifted, the largest changes first."""
+    first, second = comparison.images
+    how = "the same images" if comparison.paired else "different images"
+    compared = len(comparison.changes)
+    yield f"two runs of {comparison.kind}, {first} and {second} images ({how}), {compared} things compared"
+    if not comparison.drifted:
+        yield "nothing drifted"
+    for change in comparison.drifted[:MOST_ROWS]:
+        if change.change is None:
+            yield f"  {change.what:<22} {printable(change.of):<14} {change.before} -> {change.after}"
+            continue
+        interval = f"{change.change:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+        surely = "" if change.q is None else f"  q {change.q:.3f}"
+        yield f"  {printable(change.what):<22} {printable(change.of):<14} {interval}{surely}"
+    if len(comparison.drifted) > MOST_ROWS:
+        yield f"  ... {len(comparison.drifted) - MOST_ROWS} more"
+    if out is not None:
+        yield f"report    {out / 'report.html'}"

@@ -164,8 +164,12 @@ def untrained_test(
     distribution = np.concatenate(null)
     if not len(distribution):
         return UntrainedTest(observed, np.full(cells.shape[1], np.nan), np.ones_like(observed), 0)
-    typical, deviation = np.nanmean(distribution, axis=0), np.maximum(np.nanstd(distribution, axis=0), 1e-9)
-    largest = np.nanmax((distribution - typical) / deviation, axis=1)
+    known = np.isfinite(distribution)
+    count, filled = np.maximum(known.sum(axis=0), 1), np.where(known, distribution, 0)
+    typical = np.where(known.any(axis=0), filled.sum(axis=0) / count, np.nan)
+    spread = np.sqrt(np.where(known, (filled - np.nan_to_num(typical)) ** 2, 0).sum(axis=0) / count)
+    deviation = np.maximum(spread, 1e-9)
+    largest = np.where(known, (filled - np.nan_to_num(typical)) / deviation, -np.inf).max(axis=1)
     z = (observed - typical) / deviation
     p = (1 + (largest[:, None, None] >= z[None]).sum(axis=0)) / (len(largest) + 1)
     return UntrainedTest(observed, typical, np.where(np.isfinite(z), p, 1.0), len(largest))

@@ -113,6 +113,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from fsagn_onnx.data.annotations import open_annotations
     from fsagn_onnx.dissect import dissect
+    from fsagn_onnx.dissect.compare import Change, Comparison, write_comparison
     from fsagn_onnx.dissect.perturb import PerturbRequest, PerturbRun
     from fsagn_onnx.model import load_model
 
@@ -141,6 +142,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"metric": NASTY, "infill": "blur", "method": method, "value": interval} for method in ("a", "b")]
     document = {"layer": "x", "images": 3, "methods": ["a", "b"], "rows": rows, "areas": [0.1, 0.2]}
     document["curves"] = {"blur": {"a": [0.1, 0.4], "b": [0.2, 0.3]}}
+    changes = (
+        Change("area", NASTY, 0.1, 0.3, 0.2, 0.1, 0.3, 0.001, 24, True),
+        Change("part", "filter 3", "wheel", NASTY, None, None, None, None, 0, True),
+        Change("peak", "filter 4", 1.0, 1.01, 0.01, -0.1, 0.1, 0.9, 24, False),
+    )
+    write_comparison(Comparison(("a", NASTY), "explain", True, (24, 24), changes), folder / "compared")
     (folder / "evaluated").mkdir()
     (folder / "evaluated" / "report.html").write_text("".join(evaluation_page(document)), encoding="utf-8")
     return folder
@@ -180,7 +187,14 @@ def test_disturbances_by_class_and_region(planted: Path, watched: Callable[..., 
     assert tab.locator("tbody button").first.text_content().startswith("filter ")
 
 
-REPORTS = ("dissected", "grouped", "perturbed", "evaluated")
+def test_changes_are_listed_drifted_ones_first(planted: Path, watched: Callable[..., Any]) -> None:
+    tab = watched().open(planted / "compared" / "report.html")
+    assert tab.locator("tbody tr").count() == 2
+    tab.get_by_role("button", name="drifted only").click()
+    assert tab.locator("tbody tr").count() == 3
+
+
+REPORTS = ("dissected", "grouped", "perturbed", "compared", "evaluated")
 
 
 @pytest.mark.parametrize("name", [*REPORTS, "explained"])

@@ -1,0 +1,43 @@
+"""`fsagn-onnx compare`: what moved between two runs?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+DRIFTED = 4
+"""Exit status where something drifted."""
+
+
+@click.command(epilog="Exit status: 0 nothing drifted, 4 something did, 1 an error.")
+@click.argument("run_a", type=PATH)
+@click.argument("run_b", type=PATH)
+@click.option("--out", type=PATH, help="Folder for changes.csv, changes.jsonl and report.html.")
+@click.option("--level", type=float, default=0.05, show_default=True, help="q value up to which a change counts.")
+@click.option("--least", type=float, default=0.05, show_default=True, help="Size from which a change counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.pass_context
+def command(
+    context: click.Context, run_a: Path, run_b: Path, out: Path | None, level: float, least: float, as_json: bool
+) -> None:
+    """Find what moved from RUN_A to RUN_B: two folders of explain, dissect or perturb.
+
+    Two versions of a model on the same images, or last month's images against today's: filters whose areas or parts
+    moved, classes whose decisions hang on others now. The exit status is 4 where something drifted, for use in CI.
+    """
+    from fsagn_onnx.dissect.compare import compare, write_comparison
+    from fsagn_onnx.dissect.speaking import comparison_lines
+
+    comparison = compare(run_a, run_b, level=level, least=least)
+    if out is not None:
+        write_comparison(comparison, out)
+    if as_json:
+        click.echo(json.dumps({**asdict(comparison), "drifted": len(comparison.drifted)}, allow_nan=False))
+    else:
+        click.echo("\n".join(comparison_lines(comparison, out)))
+    if comparison.drifted:
+        context.exit(DRIFTED)
