@@ -25,7 +25,7 @@ from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 
 HOLD_OUT_EVERY = 5
-OPTIONS = TrainingOptions(pairs=112_000, small_share=0.6, crop=0.1, checkpoint_every=200)
+OPTIONS = TrainingOptions(pairs=180_000, crop=0.1, checkpoint_every=200)
 
 
 def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from ..data.images import read_image
 from ..errors import ImageError
 from ..model import InputSpec
+from .options import TrainingOptions
 
 Pixels = NDArray[np.uint8]
+
+JITTERED = 0.5
+"""Share of the crops that get other colours."""
 
 REMEMBERED_BYTES = 600 * 2**20
 """Decoded pictures are kept up to this much; beyond it they are decoded again."""
@@ -90,16 +94,24 @@ def random_crop(picture: Pixels, smallest: float, flip: bool, rng: np.random.Gen
     return cut[:, ::-1] if flip and rng.random() < 0.5 else cut
 
 
+def jittered(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
+    """Other colours: each channel times a gain in 1 +- strength, plus an offset within +- 255 strength."""
+    channels = pixels.shape[2]
+    gain = rng.uniform(1 - strength, 1 + strength, size=channels)
+    offset = rng.uniform(-255 * strength, 255 * strength) + rng.uniform(-strength, strength, size=channels) * 32
+    changed: Pixels = np.clip(np.rint(pixels * gain + offset), 0, 255).astype(np.uint8)
+    return changed
+
+
 def draw_batch(
     pool: ImagePool,
     spec: InputSpec,
     size: tuple[int, int],
     count: int,
-    smallest: float,
-    flip: bool,
+    options: TrainingOptions,
     rng: np.random.Generator,
 ) -> Pixels:
-    """Random crops of random pictures at one input size.
+    """Random crops of random pictures at one input size, mirrored and in other colours as the options say.
 
     Returns:
         ``(B, H, W, c)`` uint8 in the model's colour order.
@@ -107,6 +119,7 @@ def draw_batch(
     target = replace(spec, size=size, resize="stretch")
     batch = []
     for index in rng.integers(len(pool), size=count):
-        cut = random_crop(pool[int(index)], smallest, flip, rng)
-        batch.append(target.fit(np.ascontiguousarray(cut))[0])
+        cut = random_crop(pool[int(index)], options.crop, options.flip, rng)
+        pixels = target.fit(np.ascontiguousarray(cut))[0]
+        batch.append(jittered(pixels, options.jitter, rng) if rng.random() < JITTERED else pixels)
     return np.stack(batch)

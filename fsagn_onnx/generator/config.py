@@ -58,9 +58,9 @@ class GeneratorConfig:
     size: tuple[int, int]
     stride: int
     areas: tuple[float, ...] = AREAS
-    width: int = 64
+    width: int = 48
     maps: int = 64
-    hidden: int = 64
+    hidden: int = 48
     sigma: float = 1.0
 
     @property
@@ -89,8 +89,21 @@ class GeneratorConfig:
             raise CheckpointError(f"the checkpoint's generator description is not usable: {error}") from error
 
 
+def _narrowest(model: Model, layer: Layer) -> Tap:
+    """The layer, or the value that its conv reads where that has fewer channels (inverted bottlenecks widen first)."""
+    own = Tap(layer.value, layer.channels, layer.stride)
+    reads = {output: node.input[0] for node in model.proto.graph.node for output in node.output if node.input}
+    before = reads.get(layer.conv, "")
+    shape = model.shapes.get(before, ())
+    narrower = len(shape) == 4 and shape[2:] == layer.shape[1:] and shape[1] < layer.channels
+    return Tap(before, shape[1], layer.stride) if narrower and before in reads else own
+
+
 def choose_taps(model: Model, layer: Layer, stride: int) -> tuple[Tap, ...]:
-    """The explained layer and, at each finer stride down to the grid's, the last conv layer before it.
+    """The explained layer and, at each finer stride down to the grid's, what the last conv layer before it makes.
+
+    Where that conv reads fewer channels than it makes, and at the same size, its input is taken: the whole state of a
+    residual network between two blocks, and a cheaper lateral convolution.
 
     Args:
         model: the CNN.
@@ -109,7 +122,7 @@ def choose_taps(model: Model, layer: Layer, stride: int) -> tuple[Tap, ...]:
     for candidate in reversed(before):
         finer = candidate.stride < taps[-1].stride
         if finer and candidate.stride >= stride and min(candidate.shape[1:]) > 1:
-            taps.append(Tap(candidate.value, candidate.channels, candidate.stride))
+            taps.append(_narrowest(model, candidate))
     return tuple(taps)
 
 

@@ -120,8 +120,8 @@ def build_graph(
     graph = proto.graph
     if any(value.name == FILTERS for value in graph.input):
         raise ExplainerError(f"{model.path} has an input named {FILTERS!r} of its own; rename it")
-    sizes = {tap.value: model.layer(tap.value).shape[1:] for tap in generator.config.taps}
-    taps = {name: (int(shape[0]), int(shape[1])) for name, shape in sizes.items()}
+    sizes = {tap.value: model.shapes[tap.value][-2:] for tap in generator.config.taps}
+    taps = {name: (rows, columns) for name, (rows, columns) in sizes.items()}
     nodes = SubsetGraph(generator, taps, image, filters)
     writer = nodes.write()
     graph.node.extend(writer.nodes)

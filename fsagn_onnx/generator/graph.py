@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from .encoder import OwnEncoder, SharedEncoder
-from .network import FLOOR, Generator
+from .network import FLOOR, TIE, Generator, gaussian_kernel
 
 PREFIX = "fsagn/"
 OUTPUTS = ("filter_ids", "filter_peaks", "area_rank", "retention")
@@ -34,7 +34,7 @@ class GraphWriter:
     def constant(self, values: NDArray[Any] | Tensor | list[int] | list[float] | int | float) -> str:
         """An initializer; equal ones are shared. Python ints become int64, floats float32."""
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        if not isinstance(values, np.ndarray | Tensor):
+        if not isinstance(values, np.ndarray | np.generic | Tensor):
             array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
@@ -70,9 +70,22 @@ class GraphWriter:
         )
 
     def resize(self, values: str, before: tuple[int, int], after: tuple[int, int]) -> str:
-        """Bilinear with half-pixel centres over the last two of four axes; nothing where the size stays."""
+        """Bilinear with half-pixel centres over the last two of four axes; nothing where the size stays.
+
+        Whole multiples are given as scales: onnxruntime then resizes inside its blocked layout.
+        """
         if before == after:
             return values
+        if all(large % small == 0 for small, large in zip(before, after, strict=True)):
+            scales = [1.0, 1.0, after[0] / before[0], after[1] / before[1]]
+            return self.op(
+                "Resize",
+                values,
+                "",
+                self.constant(scales),
+                mode="linear",
+                coordinate_transformation_mode="half_pixel",
+            )
         return self.op(
             "Resize",
             values,
@@ -90,6 +103,16 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         raise AssertionError("batch norm without statistics")
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     return conv.weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor
+
+
+def _smoothing(edge: int, sigma: float) -> Tensor:
+    """The Gaussian of `network.gaussian_kernel` along one axis as a matrix, (edge, edge); the border is replicated."""
+    row = gaussian_kernel(sigma)[0, 0].sum(dim=0)
+    matrix = torch.zeros(edge, edge)
+    for cell in range(edge):
+        for offset, weight in enumerate(row, start=-2):
+            matrix[cell, min(max(cell + offset, 0), edge - 1)] += weight
+    return matrix
 
 
 def _shape_after(size: tuple[int, int]) -> tuple[int, int]:
@@ -118,8 +141,10 @@ class GeneratorGraph:
         shared, coarse, coarse_size = self._trunk()
         own = self._own_map(feature_map, ids, peaks)
         hidden = self._head(own, size, coarse, coarse_size, ids)
-        self._rank(own, size, shared, hidden, coarse_size, ids)
-        self._retention(own, hidden, peaks)
+        pooled = self._pool(own, size, hidden, coarse_size)
+        learnt = self._learnt(pooled, shared, hidden, coarse_size)
+        self._rank(self._saliency(own, size, learnt, ids))
+        self._retention(own, pooled, peaks)
         return self.writer
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
@@ -149,34 +174,26 @@ class GeneratorGraph:
     def _choose(self, feature_map: str) -> tuple[str, str]:
         """-1 becomes the strongest not asked for: highest peak, then highest mean, then lowest id."""
         write, count = self.writer, self.config.filters
-        spatial = write.constant([2, 3])
-        peaks = write.op("Squeeze", write.op("GlobalMaxPool", feature_map), spatial)
-        means = write.op("Squeeze", write.op("GlobalAveragePool", feature_map), spatial)
-        open_slot = write.op("Less", FILTERS, write.constant(0))
-        place = write.op("Where", open_slot, write.constant(count), FILTERS)
-        never = write.constant(float("-inf"))
-        shape = write.op("Shape", FILTERS)
-        padded = write.op("Pad", peaks, write.constant([0, 0, 0, 1]), never)
-        struck = write.op("ScatterElements", padded, place, write.op("Expand", never, shape), axis=1)
-        free = write.op("Slice", struck, write.constant([0]), write.constant([count]), write.constant([1]))
-        by_mean = write.op("TopK", means, write.constant([count]), outputs=2, axis=1) + ":1"
-        ordered = write.op("GatherElements", free, by_mean, axis=1)
-        asked = write.op("Slice", shape, write.constant([1]), write.constant([2]))
-        most = write.op("Min", asked, write.constant([count]))
-        best = write.op("TopK", ordered, most, outputs=2, axis=1)
-        ranked = write.op("GatherElements", by_mean, best + ":1", axis=1)
-        slots = write.op("CumSum", write.op("Cast", open_slot, to=onnx.TensorProto.INT64), write.constant(1))
-        slot = write.op("Sub", slots, write.constant(1))
-        within = write.op("Min", write.op("Max", slot, write.constant(0)), write.op("Sub", most, write.constant(1)))
-        strongest = write.op("GatherElements", ranked, within, axis=1)
-        left = write.op(
-            "And",
-            write.op("Less", slot, most),
-            write.op("Greater", write.op("GatherElements", best, within, axis=1), never),
-        )
-        filled = write.op("Where", left, strongest, write.constant(-1))
-        ids = write.op("Where", open_slot, filled, FILTERS, name=OUTPUTS[0])
+        spatial, never = write.constant([2, 3]), write.constant(np.float64(-np.inf))
+        highest, double = write.op("GlobalMaxPool", feature_map), onnx.TensorProto.DOUBLE
+        means = write.op("Cast", write.op("GlobalAveragePool", feature_map), to=double)
+        ties = write.op("Mul", means, write.constant(np.float64(TIE)))
+        key = write.op("Squeeze", write.op("Add", write.op("Cast", highest, to=double), ties), spatial)
+        key = write.op("Pad", key, write.constant([0, 0, 0, 1]), never)  # the last column: nothing left
+        free = write.op("Less", FILTERS, write.constant(0))
+        asked = write.op("Max", FILTERS, write.constant(0))
+        strike = write.op("Where", free, write.constant(np.float64(0)), never)
+        key = write.op("ScatterElements", key, asked, strike, axis=1, reduction="add")
+        most = write.op("Min", write.op("Shape", FILTERS, start=1), write.constant([count + 1]))
+        best = write.op("TopK", key, most, outputs=2, axis=1)
+        alive = write.op("Greater", best, never)
+        ranked = write.op("Where", alive, best + ":1", write.constant(-1))
+        slots = write.op("CumSum", write.op("Cast", free, to=onnx.TensorProto.INT64), write.constant(1))
+        slot = write.op("Min", write.op("Sub", slots, write.constant(1)), write.constant(count))
+        strongest = write.op("GatherElements", ranked, slot, axis=1)
+        ids = write.op("Where", free, strongest, FILTERS, name=OUTPUTS[0])
         safe = write.op("Max", ids, write.constant(0))
+        peaks = write.op("Squeeze", highest, spatial)
         chosen = write.op("GatherElements", peaks, safe, axis=1)
         none = write.op("Less", ids, write.constant(0))
         return safe, write.op("Where", none, write.constant(0.0), chosen, name=OUTPUTS[1])
@@ -191,7 +208,7 @@ class GeneratorGraph:
                 fused = write.op("Add", fused, write.resize(carried, self.levels[index - 1][1], size))
             fused = write.op("Relu", fused)
             mixed = write.layer(write.layer(fused, net.spatial[index]), net.mix[index])  # type: ignore[arg-type]
-            carried = write.op("Add", fused, write.op("Relu", mixed))
+            carried = write.op("Relu", write.op("Add", mixed, fused))
             coarse = coarse or carried
         fine = write.resize(carried, self.levels[-1][1], self.config.grid)
         return write.layer(fine, net.to_maps), coarse, self.levels[0][1]
@@ -208,69 +225,77 @@ class GeneratorGraph:
         return write.op("Log", write.op("Add", values, write.constant(FLOOR)))
 
     def _head(self, own: str, size: tuple[int, int], coarse: str, coarse_size: tuple[int, int], ids: str) -> str:
-        write, net = self.writer, self.net
+        """Hidden features, (N K, hidden, hc wc)."""
+        write, net, width = self.writer, self.net, self.config.hidden
         flat = write.op("Reshape", write.resize(own, size, coarse_size), write.constant([-1, 1, *coarse_size]))
-        seen = write.op("Concat", flat, self._log(flat), axis=1)
         shared = write.op("Unsqueeze", write.layer(coarse, net.from_coarse), write.constant([1]))
-        name = write.op("Gather", write.constant(net.embedding.weight), ids)
-        named = write.op("Add", shared, write.op("Unsqueeze", name, write.constant([3, 4])))
-        named = write.op("Reshape", named, write.constant([-1, self.config.hidden, *coarse_size]))
-        hidden = write.op("Relu", write.op("Add", named, write.layer(seen, net.from_own)))
+        name = write.op("Gather", write.constant(net.embedding.weight[:, :, None, None]), ids)
+        named = write.op("Reshape", write.op("Add", shared, name), write.constant([-1, width, *coarse_size]))
+        hidden = write.op("Relu", write.op("Add", write.layer(self._log(flat), net.from_own), named))
         mixed = write.layer(write.layer(hidden, net.head_spatial), net.head_mix)
-        return write.op("Add", hidden, write.op("Relu", mixed))
+        hidden = write.op("Relu", write.op("Add", mixed, hidden))
+        return write.op("Reshape", hidden, write.constant([-1, width, coarse_size[0] * coarse_size[1]]))
 
-    def _rank(
-        self,
-        own: str,
-        size: tuple[int, int],
-        shared: str,
-        hidden: str,
-        coarse_size: tuple[int, int],
-        ids: str,
-    ) -> None:
+    def _pool(self, own: str, size: tuple[int, int], hidden: str, coarse_size: tuple[int, int]) -> str:
+        """Hidden features where the filter fires: sum of share_k h_k over the cells, (N K, hidden)."""
+        write, cells = self.writer, coarse_size[0] * coarse_size[1]
+        column = write.op("Reshape", write.resize(own, size, coarse_size), write.constant([-1, cells, 1]))
+        total = write.op("Max", write.op("ReduceSum", column, write.constant([1])), write.constant(1e-6))
+        pooled = write.op("Div", write.op("MatMul", hidden, column), total)
+        return write.op("Reshape", pooled, write.constant([-1, self.config.hidden]))
+
+    def _learnt(self, pooled: str, shared: str, hidden: str, coarse_size: tuple[int, int]) -> str:
+        """The query's answer in the shared maps, and the shift of the coarse map, (N, K, h, w)."""
         write, net, (rows, columns) = self.writer, self.net, self.config.grid
-        batch = write.op("Shape", FILTERS)
-        coefficients = write.resize(write.layer(hidden, net.coefficients), coarse_size, (rows, columns))
-        split = write.op("Concat", batch, write.constant([self.config.maps, rows, columns]), axis=0)
-        coefficients = write.op("Reshape", coefficients, split)
-        products = write.op("Mul", coefficients, write.op("Unsqueeze", shared, write.constant([1])))
-        learnt = write.op("ReduceSum", products, write.constant([2]), keepdims=0)
-        learnt = write.op("Mul", learnt, write.constant(float(self.config.maps**-0.5)))
-        alpha = write.op("Gather", write.constant(net.alpha.weight[:, 0]), ids)
-        alpha = write.op("Unsqueeze", alpha, write.constant([2, 3]))
-        base = write.op("Mul", alpha, self._log(write.op("Relu", write.resize(own, size, (rows, columns)))))
-        saliency = write.op("Add", base, learnt)
-        saliency = write.op("Reshape", saliency, write.constant([-1, 1, rows, columns]))
-        padded = write.op("Pad", saliency, write.constant([0, 0, 2, 2, 0, 0, 2, 2]), mode="edge")
-        smooth = write.conv(padded, net.get_buffer("kernel"), None)
-        cells = rows * columns
-        flat = write.op("Reshape", smooth, write.op("Concat", batch, write.constant([cells]), axis=0), name=SALIENCY)
+        batch, scale = write.op("Shape", FILTERS), self.config.maps**-0.5
+        weight, bias = net.query.weight.T * scale, net.query.bias * scale
+        query = write.op("Gemm", pooled, write.constant(weight.contiguous()), write.constant(bias))
+        query = write.op("Reshape", query, self._shape(batch, self.config.maps))
+        maps = write.op("Reshape", shared, write.constant([0, self.config.maps, rows * columns]))
+        learnt = write.op("Reshape", write.op("MatMul", query, maps), self._shape(batch, rows, columns))
+        shift = write.op("MatMul", write.constant(net.shift.weight), hidden)
+        shift = write.op(
+            "Add", write.op("Reshape", shift, self._shape(batch, *coarse_size)), write.constant(net.shift.bias)
+        )
+        return write.op("Add", learnt, write.resize(shift, coarse_size, (rows, columns)))
+
+    def _shape(self, batch: str, *last: int) -> str:
+        """The shape (N, K, *last)."""
+        return self.writer.op("Concat", batch, self.writer.constant(list(last)), axis=0)
+
+    def _saliency(self, own: str, size: tuple[int, int], learnt: str, ids: str) -> str:
+        """Feature map and learnt part, smoothed by one matrix per axis, (N, K, h, w)."""
+        write, net, grid = self.writer, self.net, self.config.grid
+        alpha = write.op("Gather", write.constant(net.alpha.weight[:, :, None]), ids)
+        base = write.op("Mul", self._log(write.resize(own, size, grid)), alpha)
+        rows, columns = (_smoothing(edge, self.config.sigma) for edge in grid)
+        across = write.op("MatMul", write.op("Add", base, learnt), write.constant(columns.T.contiguous()))
+        return write.op("MatMul", write.constant(rows), across)
+
+    def _rank(self, smooth: str) -> None:
+        write, (rows, columns) = self.writer, self.config.grid
+        batch, cells = write.op("Shape", FILTERS), rows * columns
+        flat = write.op("Reshape", smooth, self._shape(batch, cells), name=SALIENCY)
         order = write.op("TopK", flat, write.constant([cells]), outputs=2, axis=2) + ":1"
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
-        ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, write.op("Shape", flat)), axis=2)
-        grid = write.op("Concat", batch, write.constant([rows, columns]), axis=0)
-        write.op("Reshape", ranks, grid, name=OUTPUTS[2])
+        ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, self._shape(batch, cells)), axis=2)
+        write.op("Reshape", ranks, self._shape(batch, rows, columns), name=OUTPUTS[2])
 
-    def _retention(self, own: str, hidden: str, peaks: str) -> None:
+    def _retention(self, own: str, pooled: str, peaks: str) -> None:
         write, net = self.writer, self.net
-        split = write.op("Concat", write.op("Shape", FILTERS), write.constant([self.config.hidden]), axis=0)
-        pooled = write.op("Reshape", write.op("GlobalAveragePool", hidden), split)
-        spatial, last = write.constant([2, 3]), write.constant([2])
-        mean = write.op("ReduceMean", own, spatial, keepdims=0)
-        square = write.op("ReduceMean", write.op("Mul", own, own), spatial, keepdims=0)
+        mean = write.op("ReduceMean", own, write.constant([2, 3]), keepdims=0)
         level = write.op("Log", write.op("Add", write.op("Relu", peaks), write.constant(1.0)))
-        shape = [write.op("Unsqueeze", part, last) for part in (mean, square, level)]
-        seen = write.op("Concat", pooled, *shape, axis=2)
-        units = self._linear(seen, net.retention_hidden)
-        growth = write.op("Softplus", self._linear(write.op("Relu", units), net.retention_out))
-        total = write.op("CumSum", growth, write.constant(2))
-        kept = write.op("Exp", write.op("Neg", total))
-        write.op("Sub", write.constant(1.0), kept, name=OUTPUTS[3])
+        shape = [write.op("Reshape", part, write.constant([-1, 1])) for part in (mean, level)]
+        units = write.op("Relu", self._linear(write.op("Concat", pooled, *shape, axis=1), net.retention_hidden))
+        growth = write.op("Softplus", self._linear(units, net.retention_out))
+        minus = torch.triu(torch.full((len(self.config.areas),) * 2, -1.0))  # the negative running sum
+        kept = write.op("Exp", write.op("MatMul", growth, write.constant(minus)))
+        kept = write.op("Sub", write.constant(1.0), kept)
+        write.op("Reshape", kept, self._shape(write.op("Shape", FILTERS), len(self.config.areas)), name=OUTPUTS[3])
 
     def _linear(self, values: str, layer: nn.Linear) -> str:
         write = self.writer
-        product = write.op("MatMul", values, write.constant(layer.weight.T.contiguous()))
-        return write.op("Add", product, write.constant(layer.bias))
+        return write.op("Gemm", values, write.constant(layer.weight.T.contiguous()), write.constant(layer.bias))
 
 
 SALIENCY = f"{PREFIX}saliency"

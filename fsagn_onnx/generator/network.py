@@ -1,10 +1,12 @@
 """The mask generator: taps of a CNN (or an encoder of its own) -> one saliency map per asked filter.
 
-    taps -> lateral 1x1 convs, top-down sums -> R shared maps S on the grid          (trunk, once per image)
-    embedding, coarse features, own feature map -> coefficients c_k per coarse cell   (head, per asked filter)
-    s_k = Gaussian( alpha_k log(up(F_k / peak_k) + .01) + sum_r up(c_k)_r S_r )
+    taps -> lateral 1x1 convs, top-down sums -> R shared maps S on the grid           (trunk, once per image)
+    embedding, coarse features, own feature map -> hidden h_k per coarse cell         (head, per asked filter)
+    q_k = W sum_cells share_k h_k, share_k = F_k / sum F_k;  d_k = w h_k
+    s_k = Gaussian( alpha_k log(up(F_k / peak_k) + .01) + up(d_k) + sum_r q_kr S_r )
 
-The last layer of the head starts at zero, so that step 0 equals the upsampled feature map.
+A filter asks with one query, made where it fires, which places of the image look alike; d_k moves the coarse map.
+The last layers start at zero, so that step 0 equals the upsampled feature map.
 """
 
 from __future__ import annotations
@@ -53,10 +55,15 @@ def gaussian_kernel(sigma: float) -> Tensor:
     return (kernel / kernel.sum())[None, None]
 
 
+TIE = 2.0**-30
+"""Weight of the spatial mean beside the peak when filters are ordered; in double precision it settles ties only."""
+
+
 def choose_filters(feature_map: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
     """Fill every -1 with the strongest filter not asked for by id.
 
-    Strongest = highest peak; equal peaks are ordered by spatial mean, then by id.
+    Strongest = highest peak; equal peaks are ordered by spatial mean, then by id. Both in one key, peak + 2^-30 mean
+    in double precision: float32 peaks that differ do so by at least 2^-24 of their size.
 
     Args:
         feature_map: ``(N, C, h, w)``.
@@ -66,17 +73,17 @@ def choose_filters(feature_map: Tensor, filters: Tensor) -> tuple[Tensor, Tensor
         ``filter_ids`` and ``filter_peaks``, ``(N, K)``; id -1 and peak 0 where no filter was left.
     """
     peaks, means = feature_map.amax(dim=(-2, -1)), feature_map.mean(dim=(-2, -1))
+    key = peaks.double() + TIE * means.double()
+    free = filters < 0
     asked = torch.zeros_like(peaks, dtype=torch.bool)
-    asked = F.pad(asked, (0, 1)).scatter(1, torch.where(filters < 0, peaks.shape[1], filters), True)[:, :-1]
-    free = peaks.masked_fill(asked, -torch.inf)
-    by_mean = torch.sort(means, dim=1, descending=True, stable=True).indices
-    by_peak = torch.sort(free.gather(1, by_mean), dim=1, descending=True, stable=True).indices
-    ranked = by_mean.gather(1, by_peak)
-    left = (~asked).sum(dim=1, keepdim=True)
-    slot = (filters < 0).long().cumsum(dim=1) - 1
-    strongest = ranked.gather(1, slot.clamp(0, peaks.shape[1] - 1))
-    strongest = torch.where(slot < left, strongest, -1)
-    ids = torch.where(filters < 0, strongest, filters)
+    asked = F.pad(asked, (0, 1)).scatter(1, torch.where(free, peaks.shape[1], filters), True)
+    key = F.pad(key, (0, 1)).masked_fill(asked, -torch.inf)  # the last column stands for "nothing left"
+    key[:, -1] = -torch.inf
+    best, ranked = torch.sort(key, dim=1, descending=True, stable=True)
+    ranked = torch.where(best > -torch.inf, ranked, -1)
+    slot = free.long().cumsum(dim=1) - 1
+    strongest = ranked.gather(1, slot.clamp(0, peaks.shape[1]))
+    ids = torch.where(free, strongest, filters)
     chosen = peaks.gather(1, ids.clamp_min(0))
     return ids, torch.where(ids < 0, 0.0, chosen)
 
@@ -100,11 +107,12 @@ class Generator(nn.Module):
         self.embedding = nn.Embedding(config.filters, hidden)
         self.alpha = nn.Embedding(config.filters, 1)
         self.from_coarse = nn.Conv2d(width, hidden, 1)
-        self.from_own = nn.Conv2d(2, hidden, 1, bias=False)
+        self.from_own = nn.Conv2d(1, hidden, 1, bias=False)
         self.head_spatial = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.head_mix = nn.Conv2d(hidden, hidden, 1)
-        self.coefficients = nn.Conv2d(hidden, maps, 1)
-        self.retention_hidden = nn.Linear(hidden + 3, hidden)
+        self.shift = nn.Linear(hidden, 1)
+        self.query = nn.Linear(hidden, maps)
+        self.retention_hidden = nn.Linear(hidden + 2, hidden)
         self.retention_out = nn.Linear(hidden, len(config.areas))
         self.register_buffer("kernel", gaussian_kernel(config.sigma), persistent=False)
         self._start()
@@ -112,8 +120,9 @@ class Generator(nn.Module):
     def _start(self) -> None:
         nn.init.ones_(self.alpha.weight)
         nn.init.normal_(self.embedding.weight, std=0.5)
-        nn.init.zeros_(self.coefficients.weight)
-        nn.init.zeros_(self.coefficients.bias)  # type: ignore[arg-type]
+        for layer in (self.shift, self.query):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         nn.init.constant_(self.retention_out.bias, -2.0)
 
     def trunk(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
@@ -127,7 +136,7 @@ class Generator(nn.Module):
             if carried is not None:
                 fused = fused + resize(carried, (fused.shape[-2], fused.shape[-1]))
             fused = F.relu(fused)
-            carried = fused + F.relu(mix(spatial(fused)))
+            carried = F.relu(fused + mix(spatial(fused)))
             coarse = carried if coarse is None else coarse
         if carried is None or coarse is None:
             raise AssertionError("an encoder has at least one level")
@@ -152,34 +161,34 @@ class Generator(nn.Module):
             1, safe[:, :, None, None].expand(-1, -1, *encoded.feature_map.shape[-2:])
         )  # (N, K, fh, fw)
         own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(0)
-        hidden = self._head(own, coarse, safe)  # (N K, hidden, hc, wc)
-        coefficients = resize(self.coefficients(hidden), encoded.grid)
-        coefficients = coefficients.view(count, asked, -1, *encoded.grid)
-        learnt = (coefficients * shared[:, None]).sum(dim=2) * self.config.maps**-0.5
-        base = torch.log(resize(own, encoded.grid).clamp_min(0) + FLOOR)
-        saliency = self.alpha(safe)[..., None] * base + learnt
+        hidden = self._head(own, coarse, safe)  # (N, K, hidden, cells)
+        share = resize(own, (coarse.shape[-2], coarse.shape[-1])).flatten(2)  # (N, K, cells)
+        share = share / share.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        pooled = (hidden @ share[..., None])[..., 0]  # (N, K, hidden)
+        query = self.query(pooled) * self.config.maps**-0.5
+        learnt = (query @ shared.flatten(2)).view(count, asked, *encoded.grid)
+        shift = self.shift(hidden.transpose(2, 3)).view(count, asked, *coarse.shape[-2:])
+        base = torch.log(resize(own, encoded.grid) + FLOOR)
+        saliency = self.alpha(safe)[..., None] * base + resize(shift, encoded.grid) + learnt
         smooth = F.conv2d(
             F.pad(saliency.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate"), self.get_buffer("kernel")
         )
         saliency = smooth.view_as(saliency)
-        retention = self._retention(hidden.detach(), own.detach(), peaks.detach())
+        retention = self._retention(pooled.detach(), own.detach(), peaks.detach())
         return Generated(ids, peaks, saliency, retention)
 
     def _head(self, own: Tensor, coarse: Tensor, ids: Tensor) -> Tensor:
+        """Hidden features of every asked filter at every coarse cell, ``(N, K, hidden, hc wc)``."""
         size = (coarse.shape[-2], coarse.shape[-1])
-        at_coarse = resize(own, size).flatten(0, 1)[:, None]  # (N K, 1, hc, wc)
-        seen = torch.cat((at_coarse, torch.log(at_coarse.clamp_min(0) + FLOOR)), dim=1)
+        seen = torch.log(resize(own, size) + FLOOR).flatten(0, 1)[:, None]  # (N K, 1, hc, wc)
         shared = self.from_coarse(coarse)[:, None]  # (N, 1, hidden, hc, wc)
         name = self.embedding(ids)[..., None, None]  # (N, K, hidden, 1, 1)
         hidden = F.relu((shared + name).flatten(0, 1) + self.from_own(seen))
-        return hidden + F.relu(self.head_mix(self.head_spatial(hidden)))
+        hidden = F.relu(hidden + self.head_mix(self.head_spatial(hidden)))
+        return hidden.view(*ids.shape, hidden.shape[1], -1)
 
-    def _retention(self, hidden: Tensor, own: Tensor, peaks: Tensor) -> Tensor:
-        count, asked = peaks.shape
-        pooled = hidden.mean(dim=(-2, -1)).view(count, asked, -1)
-        shape = torch.stack(
-            (own.mean(dim=(-2, -1)), own.square().mean(dim=(-2, -1)), torch.log1p(peaks.clamp_min(0))), dim=-1
-        )
+    def _retention(self, pooled: Tensor, own: Tensor, peaks: Tensor) -> Tensor:
+        shape = torch.stack((own.mean(dim=(-2, -1)), torch.log1p(peaks.clamp_min(0))), dim=-1)
         hidden_units = F.relu(self.retention_hidden(torch.cat((pooled, shape), dim=-1)))
         growth = F.softplus(self.retention_out(hidden_units))
         return 1 - torch.exp(-growth.cumsum(dim=-1))

@@ -22,10 +22,11 @@ class TrainingOptions:
         active: filters are drawn among this many strongest by peak in the image.
         learning_rate: peak of the one-cycle schedule of Adam.
         average: decay of the moving average of the weights, which is what is exported.
-        small_share: share of the pairs seen at a smaller input first (fewer pixels, more pairs per minute).
-        small_scale: edge of that smaller input relative to the model's.
+        ramp: (share of the pairs, edge relative to the model's input) of the smaller inputs seen first: fewer pixels,
+            more pairs per minute. What is left of the pairs is seen at the model's own size.
         crop: smallest area of the random crops, as a share of the picture.
         flip: whether pictures are mirrored at random.
+        jitter: largest random change of each colour's gain, and of its offset as a share of 255.
         mix: shares of the infills.
         objective: what is minimised.
         checkpoint_every: steps between checkpoints.
@@ -38,10 +39,10 @@ class TrainingOptions:
     active: int = 80
     learning_rate: float = 2e-3
     average: float = 0.998
-    small_share: float = 0.5
-    small_scale: float = 0.72
+    ramp: tuple[tuple[float, float], ...] = ((0.35, 0.57), (0.35, 0.72))
     crop: float = 0.2
     flip: bool = True
+    jitter: float = 0.15
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     objective: Objective = field(default_factory=Objective)
     checkpoint_every: int = 100
@@ -54,6 +55,10 @@ class TrainingOptions:
                 raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop must be in (0, 1], but got {self.crop}")
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"jitter must be in [0, 1), but got {self.jitter}")
+        if sum(share for share, _ in self.ramp) > 1 or any(not 0 < scale <= 1 for _, scale in self.ramp):
+            raise UsageError(f"ramp must have shares of at most 1 in all and scales in (0, 1], but got {self.ramp}")
 
     @property
     def steps(self) -> int:
@@ -77,6 +82,7 @@ class TrainingOptions:
             for pair in ("area_range", "tau"):
                 objective[pair] = (float(objective[pair][0]), float(objective[pair][1]))
             fields["objective"] = Objective(**objective)
+            fields["ramp"] = tuple((float(share), float(scale)) for share, scale in fields["ramp"])
             return TrainingOptions(**fields)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CheckpointError(f"the checkpoint's training options are not usable: {error}") from error

@@ -40,10 +40,15 @@ class StepResult:
 
 def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[int, int]:
     """Fewer pixels first: the edge of this step's input, a multiple of 32 where it is smaller than the model's."""
-    if step >= options.small_share * options.steps or min(spec.size) < 128:
+    if min(spec.size) < 128:
         return spec.size
-    height, width = (max(32, round(edge * options.small_scale / 32) * 32) for edge in spec.size)
-    return min(height, spec.size[0]), min(width, spec.size[1])
+    end = 0.0
+    for share, scale in options.ramp:
+        end += share * options.steps
+        if step < end:
+            height, width = (max(32, round(edge * scale / 32) * 32) for edge in spec.size)
+            return min(height, spec.size[0]), min(width, spec.size[1])
+    return spec.size
 
 
 def draw_filters(feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
@@ -105,7 +110,7 @@ class Stepper:
         """The pixels ``(B, H, W, c)`` of a step."""
         options = self.options
         size = input_size(self.spec, options, step)
-        return draw_batch(self.pool, self.spec, size, options.images_per_step, options.crop, options.flip, rng)
+        return draw_batch(self.pool, self.spec, size, options.images_per_step, options, rng)
 
     def __call__(self, step: int) -> StepResult:
         """Everything of one step but the optimiser's update."""

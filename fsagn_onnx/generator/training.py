@@ -117,7 +117,7 @@ class Trainer:
     def calibrate(self) -> None:
         """Scale the encoder by the statistics of a first batch; done once, before step 0."""
         rng = np.random.default_rng([self.options.seed, 2**31])
-        full = replace(self.options, images_per_step=32, small_share=0.0)
+        full = replace(self.options, images_per_step=32, ramp=())
         stepper = Stepper(self.stepper.module, self.generator, self.pool, self.model.input_spec, full)
         pixels = stepper.draw(0, rng)
         taps = stepper.look(torch.from_numpy(self.model.input_spec.normalise(pixels)).to(self.device))

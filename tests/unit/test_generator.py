@@ -28,7 +28,9 @@ from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime import masks
 from fsagn_onnx.runtime.engine import Engine, FileEngine
 
-SMALL = TrainingOptions(pairs=384, images_per_step=8, small_share=0, crop=0.9, flip=False, active=4, checkpoint_every=5)
+SMALL = TrainingOptions(
+    pairs=384, images_per_step=8, ramp=(), jitter=0, crop=0.9, flip=False, active=4, checkpoint_every=5
+)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,7 @@ def test_optimise_finds_the_planted_patches(model: Model) -> None:
 TRAIN = """
 import sys
 from fsagn_onnx.generator import TrainingOptions, train
-options = TrainingOptions(pairs=384, images_per_step=8, small_share=0, crop=0.9, flip=False, active=4,
+options = TrainingOptions(pairs=384, images_per_step=8, ramp=(), jitter=0, crop=0.9, flip=False, active=4,
     checkpoint_every=5)
 model, images, out, layer = sys.argv[1:]
 def step(progress):
