@@ -29,7 +29,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
 @reading_options
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint, bit for bit.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, bit for bit; --pairs may differ.")
 @click.option("--overwrite", is_flag=True, help="Start anew though there is a checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context

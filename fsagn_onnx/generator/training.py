@@ -71,6 +71,10 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return hashlib.sha256("\n".join(str(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _but_pairs(value: Any) -> Any:
+    return {key: entry for key, entry in value.items() if key != "pairs"} if isinstance(value, dict) else value
+
+
 class Trainer:
     """Trains one generator and keeps a checkpoint from which it can go on, bit for bit, after being killed.
 
@@ -230,6 +234,8 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take up a run where a checkpoint left it.
 
+        Another number of pairs is allowed: learning rate and input sizes then follow the new schedule from here on.
+
         Raises:
             CheckpointError: if the checkpoint is of another model, layer, options or images.
         """
@@ -241,7 +247,7 @@ class Trainer:
             "images": "images",
         }
         for key, name in what.items():
-            if json.loads(json.dumps(mine[key])) != theirs.get(key):
+            if _but_pairs(json.loads(json.dumps(mine[key]))) != _but_pairs(theirs.get(key)):
                 raise CheckpointError(
                     f"{self.checkpoint} was made with another {name}, so this run cannot go on from it; "
                     "give the same arguments, or another --out to start anew"

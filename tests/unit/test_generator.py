@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpo
 from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.network import choose_filters
+from fsagn_onnx.generator.objective import Objective
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.methods.engine import strongest
 from fsagn_onnx.model import Model, load_model
@@ -155,6 +158,24 @@ def test_trained_generator_finds_the_planted_patches(explainer: Path, model: Mod
     assert found(FileEngine(explainer), model, range(1000, 1030)) >= 0.95
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "objective", "pairs"),
+    [("shared", "budget", 1600), ("shared", "fsagn", 4800), ("own", "budget", 3200), ("own", "fsagn", 6400)],
+)
+def test_every_encoder_and_objective_finds_the_planted_patches(
+    encoder: Literal["shared", "own"],
+    objective: Literal["budget", "fsagn"],
+    pairs: int,
+    planted: Path,
+    model: Model,
+    tmp_path: Path,
+) -> None:
+    options = replace(SMALL, pairs=pairs, objective=Objective(name=objective), checkpoint_every=pairs)
+    train(model, [planted / "images"], tmp_path / "x.onnx", layer=TAP, encoder=encoder, options=options)
+    assert found(FileEngine(tmp_path / "x.onnx"), model, range(1000, 1060)) >= 0.95
+
+
 def test_optimise_finds_the_planted_patches(model: Model) -> None:
     assert found(engine_for(model, TAP, "optimise"), model, range(1000, 1006)) >= 0.95
 
@@ -188,6 +209,18 @@ def test_killed_training_resumes_bit_for_bit(planted: Path, explainer: Path) -> 
     assert killed.tensors.keys() == whole.tensors.keys()
     for name, tensor in whole.tensors.items():
         assert torch.equal(tensor, killed.tensors[name]), name
+
+
+def test_a_resumed_run_may_see_another_number_of_pairs(planted: Path, model: Model, tmp_path: Path) -> None:
+    out, seen = tmp_path / "x.onnx", []
+    short = replace(SMALL, pairs=96)
+    train(model, [planted / "images"], out, layer=TAP, options=short)
+    longer = replace(short, pairs=160)
+    train(model, [planted / "images"], out, layer=TAP, options=longer, resume=True, on_step=seen.append)
+    assert [progress.step for progress in seen] == [7, 8, 9, 10]
+    assert load_checkpoint(checkpoint_path(out)).description["training"]["pairs"] == 160
+    with pytest.raises(CheckpointError, match="another options"):
+        train(model, [planted / "images"], out, layer=TAP, options=replace(longer, seed=1), resume=True)
 
 
 def test_checkpoint_of_another_model_is_refused(explainer: Path, planted: Path) -> None:
