@@ -53,16 +53,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Train a mask generator on IMAGES (files, folders, globs, or -) and write it as an explainer file."""
-    from fsagn_onnx.generator import Objective, TrainingOptions, train
+    from fsagn_onnx.generator import Objective, TrainingOptions, keep_freed_memory, train
     from fsagn_onnx.report.training import TrainingBar
 
+    keep_freed_memory()
+    minimised = Objective("fsagn" if objective == "fsagn" else "budget")
     options = TrainingOptions(
-        pairs=pairs,
-        crop=crop,
-        flip=not no_flip,
-        seed=seed,
-        checkpoint_every=checkpoint_every,
-        objective=Objective("fsagn" if objective == "fsagn" else "budget"),
+        pairs=pairs, crop=crop, flip=not no_flip, seed=seed, checkpoint_every=checkpoint_every, objective=minimised
     )
     loaded = read_model(model, reading)
     with TrainingBar() as bar:

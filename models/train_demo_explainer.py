@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.generator import Progress, TrainingOptions, train
+from fsagn_onnx.generator import Progress, TrainingOptions, keep_freed_memory, train
 
 MODEL = Path(__file__).with_name("demo_cnn.onnx")
 IMAGES = 2_000
-OPTIONS = TrainingOptions(pairs=48_000, images_per_step=16, crop=0.6, active=40)
+OPTIONS = TrainingOptions(pairs=96_000, images_per_step=16, crop=0.6, active=40)
 
 
 @click.command()
@@ -32,6 +32,7 @@ def main(folder: Path, out: Path) -> None:
                 f"{progress.pairs_per_second:.0f} pairs/s  {progress.seconds_left / 60:.1f} min left"
             )
 
+    keep_freed_memory()
     report = train(MODEL, [folder / "images"], out, options=OPTIONS, resume=True, on_step=show)
     click.echo(f"{out}: {report}")
 

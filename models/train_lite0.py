@@ -17,6 +17,7 @@ from fsagn_onnx.generator import (
     Checkpoint,
     Progress,
     TrainingOptions,
+    keep_freed_memory,
     load_checkpoint,
     save_checkpoint,
     train,
@@ -25,7 +26,7 @@ from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 
 HOLD_OUT_EVERY = 5
-OPTIONS = TrainingOptions(pairs=180_000, crop=0.1, checkpoint_every=200)
+OPTIONS = TrainingOptions(pairs=104_000, crop=0.1, checkpoint_every=200)
 
 
 def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -59,6 +60,7 @@ def main(photos: tuple[str, ...], out: Path, shipped: Path | None) -> None:
                 f"{progress.pairs_per_second:.0f} pairs/s  {progress.seconds_left / 60:.1f} min left"
             )
 
+    keep_freed_memory()
     report = train(model, training, out, layer=LAYER, options=OPTIONS, resume=True, on_step=show)
     click.echo(f"{out}: {report}")
     if shipped is not None:

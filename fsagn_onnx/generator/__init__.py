@@ -4,6 +4,7 @@ from .api import train
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import GeneratorConfig, make_config
 from .export import ExportReport, export_explainer, load_generator
+from .memory import keep_freed_memory
 from .network import Generated, Generator
 from .objective import Objective
 from .options import TrainingOptions
@@ -20,6 +21,7 @@ __all__ = [
     "Trainer",
     "TrainingOptions",
     "export_explainer",
+    "keep_freed_memory",
     "load_checkpoint",
     "load_generator",
     "make_config",
