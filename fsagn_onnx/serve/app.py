@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -27,6 +28,8 @@ from .settings import Settings
 from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request
 
 LONGEST_WAIT: Final = 60
+WORKERS: Final = 4
+"""Threads that decode requests and encode answers."""
 KSERVE: Final = {
     "tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(double)": "FP64", "tensor(int64)": "INT64",
     "tensor(int32)": "INT32", "tensor(uint8)": "UINT8", "tensor(int8)": "INT8", "tensor(bool)": "BOOL",
@@ -44,6 +47,7 @@ class _Server:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = WORKERS
         await run_in_threadpool(self.engine.warm_up)
         self.batcher = Batcher(self.engine, self.settings, self.metrics)
         self.batcher.start()

@@ -1,0 +1,184 @@
+"""The server under twice the load that it can take: statuses, latency, memory. Loopback only; it stops by itself.
+
+    python benchmarks/bench_serve.py [--clients 64] [--seconds 60] [--queue 32] [--explainer FILE]
+
+First a few clients without pause measure what the server can take; then all clients together ask for twice that, each
+on a connection of its own. Counts answers by status (with and without Retry-After), takes the latency of those that
+were served, and the server's memory before and after. Writes build/bench_serve.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import cv2
+import numpy as np
+
+from fsagn_onnx.bench import machine
+from fsagn_onnx.data.synthetic import SyntheticParts
+
+DEMO = Path(__file__).resolve().parent.parent / "models" / "demo_explainer.onnx"
+CODE = "from fsagn_onnx.cli.main import main; main()"
+MEASURE = 10.0
+
+
+def request(path: str) -> bytes:
+    """A request with one encoded picture as raw bytes, which asks for the areas as run lengths."""
+    encoded = cv2.imencode(".jpg", cv2.resize(SyntheticParts("test", 1)[0].image, (320, 240))[..., ::-1])[1].tobytes()
+    packed = len(encoded).to_bytes(4, "little") + encoded
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(packed)}}
+    outputs = [{"name": "filter_ids"}]
+    head = json.dumps({"inputs": [image], "outputs": outputs, "parameters": {"masks": "rle"}}).encode()
+    body = head + packed
+    lines = (
+        f"POST {path}/infer HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Content-Length: {len(body)}",
+        f"Inference-Header-Content-Length: {len(head)}",
+    )
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class Client:
+    """One connection at a time; opened anew where the server closed it."""
+
+    def __init__(self, host: str, port: int, content: bytes) -> None:
+        self.where, self.content = (host, port), content
+        self.reader: asyncio.StreamReader | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def ask(self) -> tuple[int, bool]:
+        if self.writer is None:
+            self.reader, self.writer = await asyncio.open_connection(*self.where)
+        assert self.reader is not None
+        self.writer.write(self.content)
+        await self.writer.drain()
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(head.split("content-length: ")[1].split("\r\n")[0])
+        await self.reader.readexactly(length)
+        if "connection: close" in head:
+            self.close()
+        return int(head.split()[1]), "retry-after: " in head
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        self.reader = self.writer = None
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.seconds: list[float] = []
+
+    async def one(self, client: Client) -> None:
+        started = time.perf_counter()
+        try:
+            status, again = await asyncio.wait_for(client.ask(), 60)
+        except (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError) as error:
+            self.statuses[f"error: {type(error).__name__}"] += 1
+            client.close()
+            return
+        self.statuses[f"{status}{' with Retry-After' if again else ''}"] += 1
+        if status == 200:
+            self.seconds.append(time.perf_counter() - started)
+
+
+async def flat_out(clients: list[Client], seconds: float) -> tuple[Tally, float]:
+    """Every client asks again as soon as it is answered; answers per second."""
+    tally, until, started = Tally(), time.perf_counter() + seconds, time.perf_counter()
+
+    async def work(client: Client) -> None:
+        while time.perf_counter() < until:
+            await tally.one(client)
+
+    await asyncio.gather(*map(work, clients))
+    return tally, tally.statuses["200"] / (time.perf_counter() - started)
+
+
+async def at_rate(clients: list[Client], rate: float, seconds: float, tally: Tally) -> None:
+    """Together, the clients ask ``rate`` times a second; one that is late asks at once."""
+    started = time.perf_counter()
+    gap = len(clients) / rate
+
+    async def work(place: int, client: Client) -> None:
+        due = started + gap * place / len(clients)
+        while due < started + seconds:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            await tally.one(client)
+            due = max(due + gap, time.perf_counter() - gap)
+
+    await asyncio.gather(*(work(place, client) for place, client in enumerate(clients)))
+
+
+def resident_mib(process: int) -> float:
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+async def load(address: str, process: int, clients: int, seconds: float) -> dict[str, object]:
+    url = urlsplit(address)
+    content = request(url.path)
+    everyone = [Client(str(url.hostname), int(url.port or 0), content) for _ in range(clients)]
+    await flat_out(everyone[:8], 3)
+    _, capacity = await flat_out(everyone[:8], MEASURE)
+    tally, resident = Tally(), [resident_mib(process)]
+    for _ in range(3):
+        await at_rate(everyone, 2 * capacity, seconds / 3, tally)
+        resident.append(resident_mib(process))
+    for client in everyone:
+        client.close()
+    quantiles = np.quantile(tally.seconds, [0.5, 0.99, 1.0]).round(3).tolist()
+    return {
+        "capacity_per_s": round(capacity, 1),
+        "asked_per_s": round(2 * capacity, 1),
+        "answers": dict(tally.statuses),
+        "served_per_s": round(tally.statuses["200"] / seconds, 1),
+        "served_s": dict(zip(("median", "p99", "max"), quantiles, strict=True)),
+        "server_mib": dict(zip(("before", "third", "two_thirds", "end"), map(round, resident), strict=True)),
+    }
+
+
+@click.command()
+@click.option("--clients", default=64, show_default=True)
+@click.option("--seconds", default=60.0, show_default=True)
+@click.option("--queue", default=32, show_default=True)
+@click.option("--explainer", type=click.Path(path_type=Path), default=DEMO)
+def main(clients: int, seconds: float, queue: int, explainer: Path) -> None:
+    words = [sys.executable, "-c", CODE, "serve", explainer, "--port", "0", "--json", "--queue", str(queue)]
+    with subprocess.Popen(
+        [*words, "--providers", "cpu", "--threads", "1"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            address = json.loads(server.stdout.readline())["url"]
+            result = {
+                "machine": machine(),
+                "clients": clients,
+                "seconds": seconds,
+                "queue": queue,
+                **asyncio.run(load(address, server.pid, clients, seconds)),
+            }
+        finally:
+            server.send_signal(signal.SIGTERM)
+            status = server.wait(timeout=60)
+    result["exit_status"] = status
+    Path("build").mkdir(exist_ok=True)
+    Path("build/bench_serve.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: value for name, value in result.items() if name != "machine"}, indent=1))
+    bad = [name for name in result["answers"] if name not in ("200", "429 with Retry-After", "503 with Retry-After")]  # type: ignore[attr-defined]
+    print(f"answers that must not be: {bad or 'none'}; p99 {result['served_s']['p99']} s")  # type: ignore[index]
+    sys.exit(bool(bad or status))
+
+
+if __name__ == "__main__":
+    main()
