@@ -83,7 +83,7 @@ def open_explainer(
     plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
     plain.require_one_input()
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
-    name = type(engine.method).__name__.lower()
+    name = engine.method.name
     explainer = Explainer(engine, providers=providers, threads=threads)
     better = (
         f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
