@@ -30,6 +30,7 @@ from fuzz_models import BUILDERS
 from fuzz_mutants import KINDS, Mutant, make_mutant
 
 ROOT = Path(__file__).resolve().parent.parent
+ABOUT = __doc__.partition("\n\n")[2].partition("\n\n")[2].strip()
 MAX_SECONDS = 30.0
 MAX_LINE = 1200
 TIMES_FILE = 4
@@ -272,7 +273,8 @@ def main() -> int:
     ]  # fmt: skip
     options.out.write_text(json.dumps({"seed": options.seed, "base": base, "mutants": results}, indent=1) + "\n")
     if options.docs:
-        head = f"# Damaged files\n\n`python benchmarks/fuzz.py --mutants {options.mutants} --seed {options.seed}`\n\n"
+        command = f"`python benchmarks/fuzz.py --mutants {options.mutants} --seed {options.seed}`"
+        head = f"# Damaged files\n\n{command}. What is done to each:\n\n{ABOUT}\n\n"
         options.docs.write_text(head + "\n".join(lines) + "\n")
     if not options.keep:
         shutil.rmtree(folder)

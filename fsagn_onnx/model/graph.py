@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,14 +23,10 @@ from .prepare import prepared
 from .preprocess import InputSpec
 from .reading import ValueInfo, metadata_of, read_proto, value_info
 from .shapes import skeleton, static_shapes
-from .topology import Topology, sort_nodes
+from .sizes import oversized
+from .topology import sort_nodes
 
-__all__ = ["MAX_ELEMENTS", "MAX_GROWTH", "Model", "load_model"]
-
-MAX_ELEMENTS = 2**24
-MAX_GROWTH = 384
-"""A value may have `MAX_ELEMENTS` elements, or `MAX_GROWTH` times as many as the image input: 64 maps of a picture
-enlarged four times have 341 times as many as the picture."""
+__all__ = ["Model", "load_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +128,9 @@ class Model:
         Raises:
             LayerError: a value on the way is too large for the model's input; it is named.
         """
-        most = max(MAX_ELEMENTS, MAX_GROWTH * math.prod(self.shapes.get(self.input_spec.name, ())))
-        topology = Topology(self.proto.graph)
-        for index in sorted(topology.ancestors(values)):
-            for name in topology.nodes[index].output:
-                count = math.prod(self.shapes.get(name, ()))
-                if count > most or min(self.shapes.get(name, ()), default=0) < 0:
-                    raise LayerError(
-                        f"{self.path.name}: the value '{name}' has the shape {self.shapes[name]} for one input: "
-                        f"expected at most {most} elements; the file is damaged, or its input too large"
-                    )
+        largest = oversized(self.proto.graph, self.shapes, values, self.input_spec.name)
+        if largest:
+            raise LayerError(f"{self.path.name}: {largest}; the file is damaged, or its input too large")
 
     def require_one_input(self) -> None:
         """Check that the image is all that the model needs.

@@ -167,3 +167,13 @@ def test_completion_completes_commands_without_importing_them() -> None:
 def test_completion_completes_arguments() -> None:
     done = script(_FSAGN_ONNX_COMPLETE="bash_complete", COMP_WORDS="fsagn-onnx completion ", COMP_CWORD="2")
     assert done.stdout.split() == ["plain,bash", "plain,zsh", "plain,fish"]
+
+
+def test_a_message_is_one_printable_line_of_bounded_length(failing, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(errors.ModelError("no value '" + "\x1b[31mx\n" * 50_000 + "' in net.onnx"))
+    assert run(["inspect"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert len(line) < 1100
+    assert line.startswith("error: no value '")
+    assert line.endswith("' in net.onnx")

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fsagn_onnx.errors import ModelError, UsageError
+from fsagn_onnx.errors import LayerError, ModelError, UsageError
 from fsagn_onnx.model import InputSpec, ValueInfo, load_model
 from fsagn_onnx.model.batch import fixed_batch, free_batch
 from fsagn_onnx.model.describing import input_spec, labels_of, read_preprocess
@@ -319,3 +319,35 @@ def test_a_fixed_batch_is_freed(save: Save) -> None:
     sessions = [onnxruntime.InferenceSession(item.SerializeToString()) for item in (proto, freed)]
     one_by_one = np.concatenate([sessions[0].run(None, {"x": image[None]})[0] for image in images])
     assert np.array_equal(sessions[1].run(None, {"x": images})[0], one_by_one)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "pads", "message"),
+    [
+        (None, [1, 1, 1, 1024], r"the conv 'y' pads its map from \(16, 16\) to \(16, 1039\)"),
+        (
+            [1, 3, 2**12, 2**12],
+            None,
+            r"the value 'normal' has the shape \(1, 3, 4096, 4096\) for one input, expected at",
+        ),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_computed(
+    size: list[int] | None, pads: list[int] | None, message: str, save: Save
+) -> None:
+    if size is None:
+        proto = network()
+        proto.graph.node[-1].attribute.append(helper.make_attribute("pads", pads))
+    else:
+        proto = network(helper.make_node("Resize", ["x", "", "", "sizes"], ["normal"]), sizes=np.array(size))
+    model = load_model(save(proto))
+    with pytest.raises(LayerError, match=message):
+        model.require_size(["y"])
+
+
+def test_a_large_fixed_batch_is_refused(save: Save) -> None:
+    with pytest.raises(ModelError, match="fixed batch of 1048576 images of 16 x 16, expected at most 16777216 pixels"):
+        load_model(save(network(batch=2**20)))
