@@ -1,20 +1,54 @@
 """What an explanation costs: explainer beside plain model, batch 1, in pairs in one run.
 
-    python benchmarks/bench_cost.py [MODEL EXPLAINER] [--filters 5] [--pairs 60]
+    python benchmarks/bench_cost.py [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 60]
 
-Without arguments it builds EfficientNet-Lite0 and its explainer into build/. Prints medians and writes
-build/bench_cost.json. The model's outputs of both files are compared before anything is timed.
+EfficientNet-Lite0 is the trained one with its trained generator; the others are torchvision's, untrained (cost does not
+depend on weights), each with the default generator of its default layer. The model's outputs of both files are compared
+before anything is timed. Prints medians and quartiles of the ratio, and what each further filter costs as a share of
+the model, and writes build/bench_cost.json.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import onnxruntime
+import torch
+
+from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config
+from fsagn_onnx.model import load_model
+from fsagn_onnx.models.lite0 import build_lite0, build_lite0_explainer
+
+BUILD = Path("build/bench_cost")
+WARM = 10
+
+
+def files(network: str) -> tuple[Path, Path]:
+    """The model and its explainer, built where they are missing."""
+    model, explainer = BUILD / f"{network}.onnx", BUILD / f"{network}-explainer.onnx"
+    if network == "lite0":
+        return build_lite0(model), build_lite0_explainer(explainer)
+    import torchvision
+
+    module = getattr(torchvision.models, network)(weights=None).eval()
+    torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), model, dynamo=False, opset_version=17)
+    loaded = load_model(model)
+    generator = Generator(make_config(loaded, loaded.default_layer))
+    description: dict[str, Any] = {
+        "model_sha256": loaded.sha256,
+        "generator": generator.config.to_dict(),
+        "options": TrainingOptions().to_dict(),
+        "training": {},
+    }
+    weights = {f"weights/{name}": value for name, value in generator.state_dict().items()}
+    export_explainer(loaded, Checkpoint(description, weights), explainer)
+    return model, explainer
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -23,46 +57,54 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-@click.command()
-@click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.argument("explainer", required=False, type=click.Path(path_type=Path))
-@click.option("--filters", default=5, show_default=True)
-@click.option("--pairs", default=60, show_default=True)
-def main(model: Path | None, explainer: Path | None, filters: int, pairs: int) -> None:
-    if model is None or explainer is None:
-        from fsagn_onnx.models.lite0 import build_lite0, build_lite0_explainer
-
-        model, explainer = Path("build/lite0.onnx"), Path("build/lite0-explainer.onnx")
-        build_lite0(model)
-        build_lite0_explainer(explainer, model=model)
+def measure(model: Path, explainer: Path, asked: list[int], pairs: int) -> dict[str, Any]:
+    """Median times in ms and ratios; every round runs the plain model and then the explainer at each K."""
     plain, explaining = session(model), session(explainer)
     port = plain.get_inputs()[0]
     shape = [extent if isinstance(extent, int) else 1 for extent in port.shape]
-    batch = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    asked = np.full((1, filters), -1, dtype=np.int64)
-    feeds, both = {port.name: batch}, {port.name: batch, "filters": asked}
+    feeds = {port.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    both = [{**feeds, "filters": np.full((1, count), -1, dtype=np.int64)} for count in asked]
     outputs = [output.name for output in plain.get_outputs()]
-    for expected, got in zip(plain.run(outputs, feeds), explaining.run(outputs, both), strict=True):
+    for expected, got in zip(plain.run(outputs, feeds), explaining.run(outputs, both[0]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    times = np.empty((pairs, 2))
-    for index in range(-10, pairs):
-        for column, run in enumerate((lambda: plain.run(None, feeds), lambda: explaining.run(None, both))):
+    times = np.empty((pairs, 1 + len(asked)))
+    for index in range(-WARM, pairs):
+        for column, feed in enumerate((feeds, *both)):
             started = time.perf_counter()
-            run()
-            if index >= 0:
-                times[index, column] = time.perf_counter() - started
-    ratios = times[:, 1] / times[:, 0]
-    result = {
-        "model_ms": 1e3 * float(np.median(times[:, 0])),
-        "explainer_ms": 1e3 * float(np.median(times[:, 1])),
-        "ratio_median": float(np.median(ratios)),
-        "ratio_quartiles": [float(value) for value in np.quantile(ratios, [0.25, 0.75])],
-        "filters": filters,
-        "pairs": pairs,
-    }
-    Path("build").mkdir(exist_ok=True)
-    Path("build/bench_cost.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+            (explaining if column else plain).run(None, feed)
+            times[max(index, 0), column] = time.perf_counter() - started
+    ratios = times[:, 1:] / times[:, :1]
+    medians = np.median(ratios, axis=0)
+    result: dict[str, Any] = {"model_ms": 1e3 * float(np.median(times[:, 0])), "pairs": pairs, "explainer": {}}
+    for column, count in enumerate(asked):
+        result["explainer"][count] = {
+            "ms": 1e3 * float(np.median(times[:, column + 1])),
+            "ratio": float(medians[column]),
+            "quartiles": np.quantile(ratios[:, column], [0.25, 0.75]).tolist(),
+        }
+    for (low, first), (high, second) in pairwise(zip(asked, medians, strict=True)):
+        result["each_further_filter"] = float((second - first) / (high - low))
+    result["added_bytes"] = explainer.stat().st_size - model.stat().st_size
+    return result
+
+
+@click.command()
+@click.option("--networks", default="lite0,resnet50,vgg16", show_default=True)
+@click.option("--filters", default="5,32", show_default=True)
+@click.option("--pairs", default=60, show_default=True)
+def main(networks: str, filters: str, pairs: int) -> None:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    asked = [int(count) for count in filters.split(",")]
+    results = {}
+    for network in networks.split(","):
+        results[network] = found = measure(*files(network), asked, pairs)
+        print(f"{network}: model {found['model_ms']:.2f} ms, explainer adds {found['added_bytes'] / 2**20:.2f} MiB")
+        for count, cost in found["explainer"].items():
+            low, high = cost["quartiles"]
+            print(f"  K = {count}: {cost['ms']:.2f} ms, ratio {cost['ratio']:.3f} (quartiles {low:.3f} to {high:.3f})")
+        if "each_further_filter" in found:
+            print(f"  each further filter: {found['each_further_filter']:.2%} of the model")
+    Path("build/bench_cost.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,13 +24,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--top", type=click.IntRange(1), help="Answer the K strongest filters; no second input.")
 @click.option("--own", is_flag=True, help="Insist on a file without the model inside.")
 @click.option("--opset", type=click.IntRange(1), help="Opset of the file, 18 or later.")
+@click.option("--quality", type=PATH, help="evaluation.json of 'evaluate --out': figures for the metadata.")
 @reading_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def command(
     checkpoint: Path, model: Path, out: Path, reading: dict[str, Any], own: bool, as_json: bool, **options: Any
 ) -> None:
     """Write the explainer file of CHECKPOINT, compared with the torch generator before it gets its name."""
-    from fsagn_onnx.generator import export_explainer, load_checkpoint
+    from fsagn_onnx.generator import export_explainer, load_checkpoint, read_quality
     from fsagn_onnx.generator.variants import asked_variant, insist_on_own
 
     known = load_checkpoint(checkpoint)
@@ -41,6 +42,7 @@ def command(
         read_model(model, reading),
         known,
         out,
+        quality=read_quality(options["quality"]) if options["quality"] else None,
         variant=variant,
         opset=options["opset"],
         calibrate=options["calibrate"],

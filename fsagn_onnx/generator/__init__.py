@@ -8,6 +8,7 @@ from .memory import keep_freed_memory
 from .network import Generated, Generator
 from .objective import Objective
 from .options import TrainingOptions
+from .quality import read_quality
 from .training import Progress, Trainer
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "load_checkpoint",
     "load_generator",
     "make_config",
+    "read_quality",
     "save_checkpoint",
     "train",
 ]

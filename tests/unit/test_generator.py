@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from hypothesis.extra import numpy as arrays
 
 from fsagn_onnx.data.planted import SIZE, TAP, planted_picture, write_planted
 from fsagn_onnx.errors import CheckpointError, ImageError, UsageError
-from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, train
+from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, read_quality, train
 from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.network import choose_filters
@@ -265,3 +266,26 @@ def test_own_encoder_gives_a_file_without_the_model(planted: Path, model: Model)
     assert proto.graph.output[0].name == "filter_ids"
     assert make_config(model, model.layer(TAP)).taps[0].value == TAP
     assert FileEngine(out).metadata.encoder == "own"
+
+
+def test_an_explainer_carries_what_was_measured(explainer: Path, model: Model, planted: Path, tmp_path: Path) -> None:
+    rows = [
+        {
+            "metric": "retention AUC",
+            "method": "e",
+            "infill": "inpaint",
+            "value": {"mean": 0.5, "low": 0.4, "high": 0.6},
+        },
+        {"metric": "part IoU", "method": "e", "infill": None, "value": {"mean": None, "low": None, "high": None}},
+    ]
+    document = {"images": 3, "pairs": 6, "filters": 2, "areas": [0.1], "rows": rows}
+    (tmp_path / "evaluation.json").write_text(json.dumps(document))
+    quality = read_quality(tmp_path / "evaluation.json")
+    export_explainer(model, checkpoint_path(explainer), tmp_path / "x.onnx", quality=quality)
+    expected = {"e": {"retention AUC": {"inpaint": [0.5, 0.4, 0.6]}}}
+    assert FileEngine(tmp_path / "x.onnx").metadata.quality["figures"] == expected
+    (tmp_path / "evaluation.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"expected the evaluation\.json"):
+        read_quality(tmp_path / "evaluation.json")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_quality(tmp_path / "missing.json")
