@@ -32,7 +32,7 @@ def make_checkpoint(model: Model, encoder: str) -> Checkpoint:
     """An untrained generator whose learnt part is not zero."""
     torch.manual_seed(0)
     generator = Generator(make_config(model, model.layer(TAP), encoder))  # type: ignore[arg-type]
-    torch.nn.init.normal_(generator.coefficients.weight, std=0.3)
+    torch.nn.init.normal_(generator.query.weight, std=0.3)
     description = {
         "model_sha256": model.sha256,
         "generator": json.loads(json.dumps(generator.config.to_dict())),
