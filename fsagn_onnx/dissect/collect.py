@@ -213,11 +213,19 @@ def _part_rows(
     for part in () if found is None else found.parts:
         pixels = part.pixels(geometry.original)
         joined[part.name] = joined[part.name] | pixels if part.name in joined else pixels
-    largest = sorted(joined, key=lambda name: (-int(joined[name].sum()), name))[:MAX_PARTS]
-    for place, name in enumerate(sorted(largest)):
-        rows, columns = np.nonzero(joined[name])
-        if rows.size:
+    sizes = {name: int(np.count_nonzero(pixels)) for name, pixels in joined.items()}
+    largest = sorted((name for name in joined if sizes[name]), key=lambda name: (-sizes[name], name))[:MAX_PARTS]
+    if largest:
+        chosen = sorted(largest)
+        stacked = np.stack([joined[name] for name in chosen])
+        down, across = stacked.sum(axis=2), stacked.sum(axis=1)  # (n, H0) and (n, W0)
+        for place, name in enumerate(chosen):
             ids[place] = numbers[name]
-            centres[place] = columns.mean() + 0.5, rows.mean() + 0.5
-            cells[place] = np.rint(255 * coverage(joined[name], geometry, grid)).astype(np.uint8).ravel()
+            centres[place] = (
+                across[place] @ (np.arange(across.shape[1]) + 0.5) / sizes[name],
+                down[place] @ (np.arange(down.shape[1]) + 0.5) / sizes[name],
+            )
+        cells[: len(chosen)] = (
+            np.rint(255 * coverage(stacked, geometry, grid)).astype(np.uint8).reshape(len(chosen), -1)
+        )
     return {"part_ids": ids, "part_centres": centres, "part_cells": cells}

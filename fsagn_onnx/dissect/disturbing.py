@@ -198,7 +198,7 @@ def _regions(
         joined[part.name] = joined[part.name] | pixels if part.name in joined else pixels
     largest = sorted(joined, key=lambda name: (-int(joined[name].sum()), name))[:MAX_PARTS]
     for place, name in enumerate(sorted(largest)):
-        mask = coverage(joined[name], item.geometry, size) >= 0.5
+        mask = coverage(joined[name][None], item.geometry, size)[0] >= 0.5
         if mask.sum() >= FEWEST_PIXELS:
             regions[disturbing.slots + place] = (disturbing.part_numbers[name], mask)
     return regions, feature_map

@@ -121,7 +121,8 @@ class Scores:
 
     def __init__(self, filters: int, parts: int, grid: tuple[int, int]) -> None:
         shape = (filters, parts)
-        self._grid = grid
+        rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+        self._middles = np.stack([columns + 0.5, rows + 0.5], axis=1) / (grid[1], grid[0])  # of the cells, in 0..1
         self.images = 0
         self.active = np.zeros(filters)
         self.labelled = np.zeros(parts)
@@ -146,14 +147,16 @@ class Scores:
         inter, mask = inter[lit], mask[lit]
         union = mask[:, None] + part[None] - inter
         iou = inter / np.maximum(union, 1e-9)
-        mask_centres, peak_centres = self._centres(row, lit, map_shape)
+        kept = row.masks[lit]
+        middles = kept.astype(np.float32) @ self._middles.astype(np.float32) / np.maximum(mask, 1)[:, None]
+        mask_centres, peak_centres = _centres(row, lit, middles, map_shape)
         added = {
             "inter": inter,
             "union": union,
             "image_iou": iou,
             "share": inter / np.maximum(mask, 1)[:, None],
             "located": iou > LOCATED,
-            "pointed": self._pointed(row, lit),
+            "pointed": self._pointed(kept, middles, row.parts.cells),
         }
         self.both[at] += 1
         for name, values in added.items():
@@ -164,32 +167,11 @@ class Scores:
             self._distance[name][0][at] += distance
             self._distance[name][1][at] += distance**2
 
-    def _pointed(self, row: Row, lit: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def _pointed(self, kept: NDArray[np.bool_], middles: Floats, cells: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether the masks' middles (the kept cell next to the centroid) lie on the parts, (lit, n)."""
-        h, w = self._grid
-        weights = row.masks[lit].astype(np.float64)
-        total = np.maximum(weights.sum(axis=1), 1)
-        y, x = (weights @ places / total for places in np.divmod(np.arange(h * w), w))
-        rows, columns = np.divmod(np.arange(h * w), w)
-        away = (rows[None] - y[:, None]) ** 2 + (columns[None] - x[:, None]) ** 2
-        nearest = np.where(row.masks[lit], away, np.inf).argmin(axis=1)
-        assert_parts = row.parts
-        cells = np.zeros((0, h * w), dtype=np.float32) if assert_parts is None else assert_parts.cells
+        away = ((self._middles[None] - middles[:, None]) ** 2).sum(axis=2)
+        nearest = np.where(kept, away, np.inf).argmin(axis=1)
         return cells[:, nearest].T >= 0.5
-
-    def _centres(self, row: Row, lit: NDArray[np.intp], map_shape: tuple[int, int]) -> tuple[Floats, Floats]:
-        """Centroids of masks, and places of the activation peaks, (lit, 2) in pixels of the original."""
-        h, w = self._grid
-        (scale_x, shift_x, scale_y, shift_y), (_, _, height, width) = row.geometry
-        weights = row.masks[lit].astype(np.float64)
-        total = np.maximum(weights.sum(axis=1), 1)
-        rows, columns = np.divmod(np.arange(h * w), w)
-        mask = np.stack([(weights @ (columns + 0.5)) / total / w, (weights @ (rows + 0.5)) / total / h], axis=1)
-        at_row, at_column = np.divmod(row.places[lit], map_shape[1])
-        peak = np.stack([(at_column + 0.5) / map_shape[1], (at_row + 0.5) / map_shape[0]], axis=1)
-        scale, shift = np.array([scale_x, scale_y]), np.array([shift_x, shift_y])
-        size = np.array([width, height])
-        return mask * size * scale + shift, peak * size * scale + shift
 
     def compute(self) -> dict[str, Floats]:
         """The metrics, each (K, P); NaN where a filter is active in no image that has the part.
@@ -222,6 +204,15 @@ class Scores:
         logs = np.log(s, out=np.zeros_like(s), where=s > 0)
         spread = -(s * logs).sum(axis=1) / max(np.log(max(share.shape[1], 2)), 1e-9)
         return np.where(total[:, 0] > 0, spread, np.nan)
+
+
+def _centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Centroids of masks, and places of the activation peaks, (lit, 2) in pixels of the original."""
+    (scale_x, shift_x, scale_y, shift_y), (_, _, height, width) = row.geometry
+    at_row, at_column = np.divmod(row.places[lit], map_shape[1])
+    peak = np.stack([(at_column + 0.5) / map_shape[1], (at_row + 0.5) / map_shape[0]], axis=1)
+    scale, shift = np.array([width * scale_x, height * scale_y]), np.array([shift_x, shift_y])
+    return middles * scale + shift, peak * scale + shift
 
 
 def score_run(

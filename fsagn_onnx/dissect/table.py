@@ -99,9 +99,14 @@ class Dissection:
         """
         return next(row for row in self.filters if row.filter == number)
 
-    def atlas(self) -> Atlas:
-        """The table filters x parts as a picture, for a notebook."""
-        return Atlas(self)
+    def atlas(self, metric: str = "image_iou", rows: int = 60) -> Atlas:
+        """The table filters x parts with shaded cells, for a notebook.
+
+        Args:
+            metric: one of `METRICS`.
+            rows: filters to show, those with a part first.
+        """
+        return Atlas(self, metric, rows)
 
     @classmethod
     def load(cls, folder: str | Path) -> Dissection:
@@ -129,7 +134,7 @@ class Dissection:
 class Atlas:
     """Filters x parts as a table with shaded cells; shows itself in a notebook."""
 
-    def __init__(self, dissection: Dissection, metric: str = "image_iou", rows: int = 60) -> None:
+    def __init__(self, dissection: Dissection, metric: str, rows: int) -> None:
         self._dissection, self._metric, self._rows = dissection, metric, rows
 
     def _repr_html_(self) -> str:

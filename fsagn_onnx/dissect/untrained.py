@@ -23,7 +23,7 @@ from .collect import mask_bits, unpack
 from .sampling import Sample
 from .scores import ACTIVE_SHARE, STRONG, Floats
 
-WANTED: Final = 512
+WANTED: Final = 384
 """Untrained filters that make up the null distribution, about."""
 MAX_NETWORKS: Final = 48
 

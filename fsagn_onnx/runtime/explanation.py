@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,6 +15,9 @@ from ..errors import UsageError
 from ..model.preprocess import Geometry
 from .masks import FloatMap, Mask, pixel_mask
 from .stream import Pixels
+
+if TYPE_CHECKING:
+    from .panel import Panel
 
 Box = tuple[int, int, int, int]
 Point = tuple[float, float]
@@ -165,6 +168,16 @@ class Explanation:
             ],
             "filters": [explained.to_dict() for explained in self.filters],
         }
+
+    def plot(self, area: float | None = None) -> Panel:
+        """The image and its filters' areas side by side, as a picture that shows itself in a notebook.
+
+        Args:
+            area: share of the model's input to show for every filter; None: the filters' own areas.
+        """
+        from .panel import Panel
+
+        return Panel.of(self, area)
 
     def _repr_png_(self) -> bytes:
         from .overlay import draw_panel, encode_png

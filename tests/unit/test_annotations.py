@@ -346,10 +346,16 @@ def test_coverage_is_the_share_of_each_cell() -> None:
     geometry = spec.fit(np.zeros((64, 96, 3), np.uint8))[1]  # the central 64 x 64 square
     mask = np.zeros((64, 96), dtype=bool)
     mask[:32, 16:32] = True  # the upper left quarter of the square, half as wide
-    cells = coverage(mask, geometry, (4, 4))
+    cells = coverage(mask[None], geometry, (4, 4))[0]
     np.testing.assert_allclose(cells[:2, 0], 1)
     np.testing.assert_allclose(cells[2:], 0)
     assert cells.sum() == pytest.approx(16 * mask[:, 16:80].mean())
+    odd = coverage(np.stack([mask, ~mask]), geometry, (5, 3))
+    assert odd.shape == (2, 5, 3)
+    np.testing.assert_allclose(odd.sum(axis=0), 1, atol=1e-6)
+    letterbox = InputSpec("x", "NCHW", "RGB", (32, 32), 1.0, (0.0,) * 3, (1.0,) * 3, "letterbox:0")
+    boxed = coverage(np.ones((1, 64, 96), dtype=bool), letterbox.fit(np.zeros((64, 96, 3), np.uint8))[1], (32, 32))[0]
+    assert boxed.sum() == pytest.approx(32 * round(32 * 64 / 96))
 
 
 def test_labels_from_csv_json_and_folders(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Part
 from .reading import entry, read_index_png, read_json, read_text
@@ -70,7 +72,7 @@ def read_mask_folder(folder: Path, names_file: Path) -> Annotations:
 
 def _read(path: Path, names: dict[int, str], label: str | None, seed: int | None) -> ImageParts:
     numbers = read_index_png(path)
-    present: list[Any] = [number for number in sorted(set(numbers.ravel().tolist())) if number]
+    present: list[Any] = [number for number in np.unique(numbers).tolist() if number]
     if unknown := [number for number in present if number not in names]:
         raise AnnotationError(f"{path}: number {unknown[0]} has no name in the names file")
     parts = tuple(Part(names[number], mask=numbers == number) for number in present)

@@ -197,23 +197,30 @@ def polygon_mask(source: object, points: object, size: tuple[int, int]) -> Mask:
     return canvas.astype(np.bool_)
 
 
-def coverage(mask: Mask, geometry: Geometry, grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Share of each cell of a grid over the model's input that a mask of the original image covers.
+def coverage(masks: Mask, geometry: Geometry, grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Share of each cell of a grid over the model's input that masks of the original image cover.
 
     Args:
-        mask: bool (H0, W0) on the original.
+        masks: bool (n, H0, W0) on the original.
         geometry: between the model's input and the original.
         grid: (h, w) cells.
 
     Returns:
-        float32 (h, w) in [0, 1]; 0 where the input shows no part of the original (letterbox borders).
+        float32 (n, h, w) in [0, 1]; 0 where the input shows no part of the original (letterbox borders).
     """
     height, width = geometry.size
     centres = geometry.points_to_original(np.stack([np.arange(max(height, width)) + 0.5] * 2, axis=1))
     columns = np.floor(centres[:width, 0]).astype(np.int64)
     rows = np.floor(centres[:height, 1]).astype(np.int64)
-    seen_rows, seen_columns = (rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1])
-    seen = np.zeros(geometry.size, dtype=np.float32)
-    seen[np.ix_(seen_rows, seen_columns)] = mask[np.ix_(rows[seen_rows], columns[seen_columns])]
-    cells = cv2.resize(seen, grid[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(cells, dtype=np.float32).reshape(grid)
+    kept_rows = np.flatnonzero((rows >= 0) & (rows < masks.shape[1]))
+    kept_columns = np.flatnonzero((columns >= 0) & (columns < masks.shape[2]))
+    seen = np.zeros((len(masks), height, width), dtype=np.float32)
+    looked_up = masks[:, rows[kept_rows]][:, :, columns[kept_columns]]
+    if kept_rows.size and kept_columns.size:
+        down, across = slice(kept_rows[0], kept_rows[-1] + 1), slice(kept_columns[0], kept_columns[-1] + 1)
+        seen[:, down, across] = looked_up
+    if height % grid[0] == 0 and width % grid[1] == 0:
+        cells = seen.reshape(len(masks), grid[0], height // grid[0], grid[1], width // grid[1])
+        return np.asarray(cells.sum(axis=4).sum(axis=2) * np.float32(grid[0] * grid[1] / (height * width)))
+    resized = [cv2.resize(single, grid[::-1], interpolation=cv2.INTER_AREA) for single in seen]
+    return np.asarray(resized, dtype=np.float32).reshape(len(masks), *grid)
