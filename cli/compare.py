@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 PATH = click.Path(path_type=Path)
+FORMATS = click.Choice(["json", "md", "png"])
 DRIFTED = 4
 """Exit status where something drifted."""
 
@@ -19,10 +18,19 @@ DRIFTED = 4
 @click.option("--out", type=PATH, help="Folder for changes.csv, changes.jsonl and report.html.")
 @click.option("--level", type=float, default=0.05, show_default=True, help="q value up to which a change counts.")
 @click.option("--least", type=float, default=0.05, show_default=True, help="Size from which a change counts.")
+@click.option("--format", "formats", multiple=True, type=FORMATS, help="Write report.FORMAT too; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(
-    context: click.Context, run_a: Path, run_b: Path, out: Path | None, level: float, least: float, as_json: bool
+    context: click.Context,
+    /,
+    run_a: Path,
+    run_b: Path,
+    out: Path | None,
+    level: float,
+    least: float,
+    formats: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Find what moved from RUN_A to RUN_B: two folders of explain, dissect or perturb.
 
@@ -30,14 +38,16 @@ def command(
     moved, classes whose decisions hang on others now. The exit status is 4 where something drifted, for use in CI.
     """
     from fsagn_onnx.dissect.compare import compare, write_comparison
-    from fsagn_onnx.dissect.speaking import comparison_lines
+    from fsagn_onnx.dissect.grids import comparison_grid
+    from fsagn_onnx.dissect.speaking import comparison_json, comparison_lines
+    from fsagn_onnx.report.grid import write_formats
 
+    if formats and out is None:
+        raise click.UsageError("--format writes into --out DIR; give one")
     comparison = compare(run_a, run_b, level=level, least=least)
     if out is not None:
         write_comparison(comparison, out)
-    if as_json:
-        click.echo(json.dumps({**asdict(comparison), "drifted": len(comparison.drifted)}, allow_nan=False))
-    else:
-        click.echo("\n".join(comparison_lines(comparison, out)))
+        write_formats(out, formats, comparison_grid(comparison), lambda: comparison_json(comparison))
+    click.echo(comparison_json(comparison) if as_json else "\n".join(comparison_lines(comparison, out)))
     if comparison.drifted:
         context.exit(DRIFTED)

@@ -10,6 +10,7 @@ import click
 from .reading import read_model, reading_options
 
 PATH = click.Path(path_type=Path)
+FORMATS = click.Choice(["json", "md", "png"])
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -32,6 +33,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
 @click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
 @click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
+@click.option("--format", "formats", multiple=True, type=FORMATS, help="Write report.FORMAT too; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(
@@ -43,6 +45,7 @@ def command(
     out: Path,
     parts: Path | None,
     labels: str | None,
+    formats: tuple[str, ...],
     reading: dict[str, Any],
     as_json: bool,
     **options: Any,
@@ -53,8 +56,10 @@ def command(
     """
     from fsagn_onnx.data.annotations import open_annotations, read_labels
     from fsagn_onnx.dissect import DissectRun, Request
+    from fsagn_onnx.dissect.grids import dissection_grid
     from fsagn_onnx.dissect.speaking import dissection_json, dissection_lines
     from fsagn_onnx.report.following import follow, stage
+    from fsagn_onnx.report.grid import write_formats
 
     session = {name: options.pop(name) for name in ("threads", "providers")}
     kept = {name: options.pop(name) for name in ("names", "resume", "overwrite")}
@@ -68,6 +73,7 @@ def command(
         follow(run.images(), "dissecting")
         dissection = run.finish(stage)
         failed = run.folder.failures()
+    write_formats(out, formats, dissection_grid(dissection), lambda: dissection_json(dissection))
     click.echo(dissection_json(dissection) if as_json else "\n".join(dissection_lines(dissection)))
     if failed:
         context.exit(3)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 PATH = click.Path(path_type=Path)
+FORMATS = click.Choice(["json", "md", "png"])
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -28,6 +29,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
 @click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
 @click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
+@click.option("--format", "formats", multiple=True, type=FORMATS, help="Write report.FORMAT too; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(
@@ -39,6 +41,7 @@ def command(
     out: Path,
     labels: str | None,
     parts: Path | None,
+    formats: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -48,10 +51,12 @@ def command(
     the part.
     """
     from fsagn_onnx.data.annotations import open_annotations, read_labels
+    from fsagn_onnx.dissect.grids import perturbation_grid
     from fsagn_onnx.dissect.perturb import PerturbRequest, PerturbRun
     from fsagn_onnx.dissect.speaking import perturbation_json, perturbation_lines
     from fsagn_onnx.model import load_model
     from fsagn_onnx.report.following import follow
+    from fsagn_onnx.report.grid import write_formats
 
     session = {name: options.pop(name) for name in ("threads", "providers")}
     kept = {name: options.pop(name) for name in ("dissection", "resume", "overwrite")}
@@ -63,6 +68,7 @@ def command(
         follow(run.images(), "disturbing")
         result = run.finish()
         failed = run.folder.failures()
+    write_formats(out, formats, perturbation_grid(result), lambda: perturbation_json(result))
     click.echo(perturbation_json(result) if as_json else "\n".join(perturbation_lines(result)))
     if failed:
         context.exit(3)

@@ -25,8 +25,8 @@ COLUMNS: Final = "columns"
 KEPT: Final = "names.json"
 """The user's own names of filters: no run removes them."""
 RESULTS: Final = frozenset({
-    MANIFEST, INDEX, "filters.jsonl", "filters.csv", "filters.parquet", "masks.json", "report.html", "report.md",
-    "effects.jsonl", "effects.csv", "effects.parquet", "ablation.csv",
+    MANIFEST, INDEX, "masks.json", "ablation.csv", *(f"report.{ending}" for ending in ("html", "json", "md", "png")),
+    *(f"{table}.{ending}" for table in ("filters", "effects") for ending in ("jsonl", "csv", "parquet")),
 })  # fmt: skip
 """Files that a run writes and --overwrite removes."""
 

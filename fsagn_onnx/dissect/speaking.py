@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,6 +113,11 @@ def _region(result: Perturbation, row: dict[str, Any]) -> str:
         return printable(row["region"])
     name = result.names.get(row["region"])
     return f"filter {row['region']}" + (f" ({printable(name)})" if name else "")
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """One JSON document: all changes."""
+    return json.dumps({**asdict(comparison), "drifted": len(comparison.drifted)}, allow_nan=False)
 
 
 def comparison_lines(comparison: Comparison, out: Path | None) -> Iterator[str]:

@@ -122,10 +122,10 @@ def test_another_model_moves_areas_in_the_same_pictures(runs: Path, tmp_path: Pa
     drifted = {(change.what, change.of) for change in comparison.drifted}
     assert {("part", "filter 1"), ("part", "filter 2")} <= drifted
     assert {of for _, of in drifted} == {"filter 1", "filter 2"}
-    result = CliRunner().invoke(command, [*map(str, folders), "--out", str(tmp_path / "compared")])
+    result = CliRunner().invoke(command, [*map(str, folders), "--out", str(tmp_path / "compared"), "--format", "md"])
     assert result.exit_code == 4, result.output
     assert "pattern 1 -> pattern 2" in result.stdout
-    for name in ("changes.csv", "changes.jsonl", "report.html"):
+    for name in ("changes.csv", "changes.jsonl", "report.html", "report.md"):
         assert (tmp_path / "compared" / name).is_file()
     same = CliRunner().invoke(command, [str(folders[0]), str(folders[0]), "--json"])
     assert same.exit_code == 0
