@@ -116,13 +116,13 @@ def start(path: Path | None, mutant: Mutant | None = None) -> Running:
     return Running(pid, time.monotonic(), folder, mutant)
 
 
-def finished(running: Running, idle: int) -> Outcome | None:
+def finished(running: Running, idle: int, most: float = MAX_SECONDS) -> Outcome | None:
     """The outcome, or None while it runs; a process that runs too long is killed."""
     seconds = time.monotonic() - running.started
     pid, status, usage = os.wait4(running.pid, os.WNOHANG)
     killed = False
     if pid == 0:
-        if seconds < MAX_SECONDS:
+        if seconds < most:
             return None
         os.killpg(running.pid, signal.SIGKILL)
         pid, status, usage = os.wait4(running.pid, 0)
@@ -182,7 +182,9 @@ def read_bytes(mutant: Mutant) -> int:
     return sum(path.stat().st_size for path in mutant.path.parent.iterdir() if path.is_file() and not path.is_symlink())
 
 
-def fuzz(count: int, seed: int, workers: int, folder: Path) -> tuple[dict[Mutant, Outcome], dict[str, int]]:
+def fuzz(
+    count: int, seed: int, workers: int, seconds: float, folder: Path
+) -> tuple[dict[Mutant, Outcome], dict[str, int]]:
     models = {name: build() for name, build in BUILDERS.items()}
     preload()
     idle = alone(None, 0).grown
@@ -207,7 +209,7 @@ def fuzz(count: int, seed: int, workers: int, folder: Path) -> tuple[dict[Mutant
                 mutant = make_mutant(number, seed, models, folder)
                 running.append(start(mutant.path, mutant))
         for item in list(running):
-            outcome = finished(item, idle)
+            outcome = finished(item, idle, seconds)
             if outcome is not None and item.mutant is not None:
                 running.remove(item)
                 judge(outcome, TIMES_FILE * read_bytes(item.mutant) + CONSTANT)
@@ -241,13 +243,14 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=MAX_SECONDS, help="a process that runs longer hangs")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz.json")
     parser.add_argument("--docs", type=Path, help="write the table as Markdown too")
     parser.add_argument("--keep", type=Path, help="keep the mutants in this folder")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="fuzz-mutants-"))
     folder.mkdir(parents=True, exist_ok=True)
-    outcomes, base = fuzz(options.mutants, options.seed, options.workers, folder)
+    outcomes, base = fuzz(options.mutants, options.seed, options.workers, options.seconds, folder)
     for mutant, outcome in sorted(outcomes.items(), key=lambda item: item[0].number):
         if outcome.faults:
             what = f"{', '.join(outcome.faults)}: signal {outcome.signal}, status {outcome.status}"

@@ -15,9 +15,10 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from fsagn_onnx.cli.inspect import command
-from fsagn_onnx.errors import ExplainerError, FsagnError, ModelError, UsageError
+from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, ModelError, UsageError
 from fsagn_onnx.model import InputSpec, load_model
 from fsagn_onnx.report.inspection import inspect_file
 from fsagn_onnx.report.inspection_text import print_inspection
@@ -275,6 +276,36 @@ def test_errors_are_ours(content: bytes | None, tmp_path: Path) -> None:
             inspect(*arguments)
         assert isinstance(caught.value, FsagnError)
         assert "\n" not in str(caught.value)
+
+
+def test_dead_filters(save: Callable[[onnx.ModelProto], Path], tmp_path: Path) -> None:
+    """Filter 0 never exceeds 0, filter 1 never changes; a broken image is listed, and the rest goes on."""
+    proto = network()
+    weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    weight[:2] = 0
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w1"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1, *[0] * 6], np.float32), "b1"))
+    proto.graph.node[0].input.append("b1")
+    path = save(proto)
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        picture = np.random.default_rng(number).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(images / f"{number}.png")
+    found = document(path, "--no-convert", "--images", images)
+    assert found["images"] == 6
+    assert found["layers"][0]["dead"] == [0, 1]
+    assert isinstance(found["layers"][1]["dead"], list)
+    text = inspect(path, "--no-convert", "--images", images).stdout.splitlines()
+    assert next(line for line in text if "block[1]" in line).endswith("2 (25%)")
+    assert "dead         filters that never exceed 0 or never change in 6 images" in text
+    (images / "broken.png").write_bytes(b"no picture")
+    done = inspect(path, "--no-convert", "--images", images, "--json")
+    assert done.exit_code == 3
+    assert [Path(failure["path"]).name for failure in json.loads(done.stdout)["failures"]] == ["broken.png"]
+    assert done.stderr.startswith("failed: ")
+    with pytest.raises(ImageError, match="no image could be read"):
+        inspect(path, "--images", images / "broken.png")
 
 
 def test_names_cannot_write_to_the_terminal(save: Callable[[onnx.ModelProto], Path]) -> None:

@@ -19,10 +19,8 @@ pytestmark = [
 
 def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     results = tmp_path / "fuzz.json"
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--mutants", "25", "--seed", "4", "--workers", "2", "--out", results],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    options = ["--mutants", "25", "--seed", "4", "--workers", "2", "--seconds", "120", "--out", str(results)]
+    done = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     mutants = json.loads(results.read_text())["mutants"]
     assert len(mutants) == 25
