@@ -303,5 +303,5 @@ def test_a_small_file_does_not_blow_up(load):
         s = Constant<value = int64[4] {20000, 20000, 20000, 20000}>()
         z = ConstantOfShape(s) r = ReduceMax<keepdims=0>(z)
         a = Conv(x, w) y = Add(a, r)"""
-    module = convert(load(written(text)), ["y"], check=False)
-    assert sum(buffer.numel() for buffer in module.buffers()) < 100
+    with pytest.raises(LayerError, match=r"net.onnx: the value 'z' has the shape .* expected at most"):
+        convert(load(written(text)), ["y"], check=False)
