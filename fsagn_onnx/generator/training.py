@@ -22,6 +22,7 @@ from ..model import Layer, Model
 from .batches import ImagePool
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
 from .config import GeneratorConfig, make_config
+from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
 from .step import Stepper
@@ -108,6 +109,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
+        start = filter_embedding(model, layer, self.config.hidden)
+        if start is not None:
+            self.generator.embedding.weight.data.copy_(start)
         self.device = torch.device(device)
         self.generator.to(self.device)
         module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)

@@ -18,12 +18,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from onnx import numpy_helper
 
 from fsagn_onnx.data.planted import SIZE, TAP, planted_picture, write_planted
 from fsagn_onnx.errors import CheckpointError, ImageError, UsageError
 from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, read_quality, train
 from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
+from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
 from fsagn_onnx.generator.objective import Objective
 from fsagn_onnx.methods import engine_for
@@ -157,6 +159,20 @@ def test_step_zero_is_the_upsampled_feature_map(model: Model) -> None:
 
 def test_trained_generator_finds_the_planted_patches(explainer: Path, model: Model) -> None:
     assert found(FileEngine(explainer), model, range(1000, 1030)) >= 0.95
+
+
+def test_embeddings_start_at_the_weights_of_their_filters(model: Model) -> None:
+    layer = model.layer(TAP)
+    embedding = filter_embedding(model, layer, 48)
+    assert embedding is not None
+    assert embedding.shape == (layer.channels, 48)
+    assert float(embedding.std()) == pytest.approx(0.5)
+    weight = numpy_helper.to_array(next(t for t in model.proto.graph.initializer if t.name == f"{TAP}.weight"))
+    rows = weight.reshape(len(weight), -1) / np.linalg.norm(weight.reshape(len(weight), -1), axis=1, keepdims=True)
+    wanted = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    got = np.linalg.norm((embedding[:, None] - embedding[None]).numpy(), axis=2)
+    np.testing.assert_allclose(got, wanted * got.max() / wanted.max(), atol=1e-5)  # all 8 components: distances stay
+    assert filter_embedding(model, replace(layer, conv="no such value"), 48) is None
 
 
 @pytest.mark.slow
