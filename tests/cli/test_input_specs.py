@@ -81,6 +81,7 @@ TIMM = json.dumps({"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, SIZE, 
 CASES = {
     "nhwc": Case(nhwc, ((2, SIZE, SIZE, 3),), metadata={"pretrained_cfg": TIMM}),
     "uint8": Case(pixels, ((2, SIZE, SIZE, 3),), torch.uint8),
+    "float16": Case(plain, (NCHW,), torch.float16),
     "gray": Case(plain, ((2, 1, SIZE, SIZE),), channels=1),
     "four channels": Case(plain, ((2, 4, SIZE, SIZE),), channels=4),
     "ultralytics": Case(
@@ -99,6 +100,7 @@ def exported(case: Case, folder: Path) -> Path:
     tensors = tuple(torch.ones(shape, dtype=case.dtype) for shape in case.inputs)
     axes = {name: {0: "N"} for name, shape in zip(names, case.inputs, strict=True) if shape[0] == 2}
     network = Network(case.take, case.channels).eval()
+    network = network.half() if case.dtype == torch.float16 else network
     path = folder / "net.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -163,7 +165,8 @@ def _same_predictions(model: Path, explainer: Path, case: Case, images: Path) ->
     for explanation in explained:
         assert explanation.path is not None
         values, _ = loaded.input_spec.preprocess(cv2.imread(str(explanation.path))[..., ::-1])
-        fed = values[None].astype(np.uint8 if case.dtype == torch.uint8 else np.float32)
+        kinds = {torch.uint8: np.uint8, torch.float16: np.float16}
+        fed = values[None].astype(kinds.get(case.dtype, np.float32))
         (scores,) = session.run(None, {loaded.input_spec.name: fed})
         assert explanation.predictions[0].index == scores[0].argmax()
 
