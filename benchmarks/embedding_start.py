@@ -2,7 +2,8 @@
 
     python benchmarks/embedding_start.py PHOTOS... [--steps 700]
 
-EfficientNet-Lite0's last conv at 128 px, default options otherwise; prints the running retention of both every 50 steps.
+EfficientNet-Lite0's last conv at 128 px, default options otherwise; prints the running retention of both every 50
+steps.
 """
 
 from __future__ import annotations
