@@ -120,7 +120,7 @@ export function normalise(pixels, spec) {
   for (let place = 0; place < height * width; place++) {
     const rgb = pixels.subarray(place * 3, place * 3 + 3);
     for (let c = 0; c < channels; c++) {
-      let pixel = rgb[spec.color === "BGR" ? 2 - c : c];
+      let pixel = c === 3 ? 255 : rgb[spec.color.startsWith("BGR") ? 2 - c : c]; // a fourth channel is opaque
       if (spec.color === "GRAY") pixel = Math.floor((rgb[0] * 4899 + rgb[1] * 9617 + rgb[2] * 1868) / 16384 + 0.5);
       values[planes ? c * height * width + place : place * channels + c] = (pixel * spec.scale - spec.mean[c]) / spec.std[c];
     }

@@ -114,8 +114,10 @@ def fit(picture: np.ndarray, spec: dict) -> np.ndarray:
 
 def normalise(pixels: np.ndarray, spec: dict) -> np.ndarray:
     """(H, W, 3) in 0..255 -> (1, c, H, W) or (1, H, W, c) float32."""
-    if spec["color"] == "BGR":
+    if spec["color"] in ("BGR", "BGRA"):
         pixels = pixels[..., ::-1]
+    if len(spec["mean"]) == 4:  # opaque
+        pixels = np.dstack([pixels, np.full(pixels.shape[:2], 255.0)])
     elif spec["color"] == "GRAY":
         pixels = np.round(pixels @ np.array([0.299, 0.587, 0.114]))[..., None]
     x = (pixels * spec["scale"] - np.array(spec["mean"])) / np.array(spec["std"])

@@ -112,9 +112,9 @@ def test_variant_answers_as_the_plain_file(
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop:1.0", "crop:0.875", "letterbox:114"])
-@pytest.mark.parametrize(("color", "layout"), [("RGB", "NCHW"), ("BGR", "NHWC"), ("GRAY", "NCHW")])
+@pytest.mark.parametrize(("color", "layout"), [("RGB", "NCHW"), ("BGRA", "NHWC"), ("GRAY", "NCHW")])
 def test_preprocessing_inside_agrees_with_the_host(resize: str, color: str, layout: str) -> None:
-    channels = 1 if color == "GRAY" else 3
+    channels = {"GRAY": 1, "BGRA": 4}.get(color, 3)
     spec = InputSpec("x", layout, color, (30, 44), 1 / 255, (0.4,) * channels, (0.2,) * channels, resize)
     proto = onnx.helper.make_model(
         onnx.helper.make_graph([], "g", [], []), opset_imports=[onnx.helper.make_opsetid("", 18)]

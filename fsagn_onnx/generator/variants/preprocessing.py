@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...errors import ExplainerError
-from ...model.preprocess import InputSpec, parse_resize
+from ...model.preprocess import OPAQUE, InputSpec, parse_resize
 from ..graph import PREFIX, GraphWriter
 
 BEFORE = f"{PREFIX}in/"
@@ -30,8 +30,8 @@ MOST_LEVELS: Final = 1.6
 class _InputGraph:
     """Writes the nodes between the uint8 image and the model's input."""
 
-    def __init__(self, spec: InputSpec) -> None:
-        self.spec, self.write = spec, GraphWriter()
+    def __init__(self, spec: InputSpec, kind: int = TensorProto.FLOAT) -> None:
+        self.spec, self.kind, self.write = spec, kind, GraphWriter()
 
     def _cast(self, value: str, kind: int) -> str:
         return self.write.op("Cast", value, to=kind)
@@ -146,8 +146,10 @@ class _InputGraph:
 
     def _coloured(self, pixels: str) -> str:
         write = self.write
-        if self.spec.color == "BGR":
-            return write.op("Gather", pixels, write.constant([2, 1, 0]), axis=2)
+        if self.spec.color in ("BGR", "BGRA"):
+            pixels = write.op("Gather", pixels, write.constant([2, 1, 0]), axis=2)
+        if self.spec.channels == 4:
+            return write.op("Pad", pixels, write.constant([0, 0, 0, 0, 0, 0, 1, 0]), write.constant(float(OPAQUE)))
         if self.spec.color == "GRAY":  # OpenCV's fixed-point weights; exact in float32
             weights = write.constant(np.array([4899, 9617, 1868], dtype=np.float32)[:, None])
             total = write.op("ReduceSum", write.op("Mul", pixels, weights), write.constant([2]), keepdims=1)
@@ -161,7 +163,13 @@ class _InputGraph:
         std = write.constant(np.array(spec.std, dtype=np.float32)[:, None])
         centred = write.op("Sub", write.op("Mul", pixels, write.constant(float(spec.scale))), mean)
         perm = [0, 2, 1, 3] if spec.layout == "NCHW" else [0, 1, 3, 2]
-        return write.op("Transpose", write.op("Div", centred, std), perm=perm, name=PREPROCESSED)
+        name = PREPROCESSED if self.kind == TensorProto.FLOAT else ""
+        value = write.op("Transpose", write.op("Div", centred, std), perm=perm, name=name)
+        if self.kind != TensorProto.FLOAT:
+            whole = self.kind not in (TensorProto.FLOAT16, TensorProto.DOUBLE)
+            value = write.op("Round", value) if whole else value
+            value = write.op("Cast", value, to=self.kind, name=PREPROCESSED)
+        return value
 
 
 def preprocess_inside(proto: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProto:
@@ -174,9 +182,10 @@ def preprocess_inside(proto: onnx.ModelProto, spec: InputSpec) -> onnx.ModelProt
     full = onnx.ModelProto()
     full.CopyFrom(proto)
     graph = full.graph
+    kind = next(value.type.tensor_type.elem_type for value in graph.input if value.name == spec.name)
     for node in graph.node:
         node.input[:] = [PREPROCESSED if name == spec.name else name for name in node.input]
-    nodes, initializers = _renamed(_InputGraph(spec).nodes())
+    nodes, initializers = _renamed(_InputGraph(spec, kind).nodes())
     before = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *before])
