@@ -20,6 +20,9 @@ from .options import TrainingOptions
 FSAGN_OFFSET = 2.0
 """Added to the saliency before the sigmoid of ``fsagn``: the log of a feature map lies in -4.6..0."""
 
+SMALLEST = 128
+"""Least edge in pixels of a smaller input: a layer of stride 32 then still has 4 cells each way."""
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -39,14 +42,12 @@ class StepResult:
 
 
 def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[int, int]:
-    """Fewer pixels first: the edge of this step's input, a multiple of 32 where it is smaller than the model's."""
-    if min(spec.size) < 128:
-        return spec.size
+    """Fewer pixels first: this step's input, a multiple of 32 and at least 128 each way, or the model's own size."""
     end = 0.0
     for share, scale in options.ramp:
         end += share * options.steps
         if step < end:
-            height, width = (max(32, round(edge * scale / 32) * 32) for edge in spec.size)
+            height, width = (max(SMALLEST, round(edge * scale / 32) * 32) for edge in spec.size)
             return min(height, spec.size[0]), min(width, spec.size[1])
     return spec.size
 

@@ -28,6 +28,7 @@ from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
 from fsagn_onnx.generator.objective import Objective
+from fsagn_onnx.generator.step import input_size
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.methods.engine import strongest
 from fsagn_onnx.model import Model, load_model
@@ -159,6 +160,13 @@ def test_step_zero_is_the_upsampled_feature_map(model: Model) -> None:
 
 def test_trained_generator_finds_the_planted_patches(explainer: Path, model: Model) -> None:
     assert found(FileEngine(explainer), model, range(1000, 1030)) >= 0.95
+
+
+def test_fewer_pixels_first_but_never_under_128(model: Model) -> None:
+    options = TrainingOptions(pairs=1600)
+    for edge, expected in ((224, [128, 160, 224]), (160, [128, 128, 160]), (64, [64, 64, 64])):
+        spec = replace(model.input_spec, size=(edge, edge))
+        assert [input_size(spec, options, step) for step in (0, 40, 99)] == [(size, size) for size in expected]
 
 
 def test_embeddings_start_at_the_weights_of_their_filters(model: Model) -> None:
