@@ -25,7 +25,7 @@ from fsagn_onnx.models.train_lite0 import split
 def run(photos: list[Path], steps: int, folder: Path, random: bool) -> list[float]:
     """Running retention after every 50 steps."""
     model = load_model(build_lite0(folder / "lite0.onnx"))
-    options = TrainingOptions(ramp=((1.0, 0.57),), crop=0.1, images_per_step=8, filters_per_image=2, pairs=16 * steps)
+    options = TrainingOptions(ramp=((1.0, 0.57),), images_per_step=8, filters_per_image=2, pairs=16 * steps)
     start = "fsagn_onnx.generator.training.filter_embedding"
     with mock.patch(start, return_value=None) if random else nullcontext():
         trainer = Trainer(model, model.layer(LAYER), photos, folder / "x.safetensors", options=options)

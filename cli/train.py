@@ -23,7 +23,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--pairs", type=click.IntRange(1), default=40_000, show_default=True, help="(image, filter) pairs to see."
 )
-@click.option("--crop", type=click.FloatRange(0.01, 1), default=0.2, show_default=True, help="Smallest random crop.")
+@click.option("--crop", type=click.FloatRange(0.01, 1), help="Smallest random crop; default: .1 (few images) to .5.")
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
@@ -42,7 +42,7 @@ def command(
     own: bool,
     objective: str,
     pairs: int,
-    crop: float,
+    crop: float | None,
     no_flip: bool,
     seed: int,
     device: str,

@@ -26,7 +26,7 @@ from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 
 HOLD_OUT_EVERY = 5
-OPTIONS = TrainingOptions(pairs=104_000, crop=0.1, checkpoint_every=200)
+OPTIONS = TrainingOptions(pairs=64_000, checkpoint_every=200)
 
 
 def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..data.images import read_image
 from ..errors import ImageError
 from ..model import InputSpec
-from .options import TrainingOptions
+from .options import TrainingOptions, default_crop
 
 Pixels = NDArray[np.uint8]
 
@@ -117,9 +117,10 @@ def draw_batch(
         ``(B, H, W, c)`` uint8 in the model's colour order.
     """
     target = replace(spec, size=size, resize="stretch")
+    smallest = default_crop(len(pool)) if options.crop is None else options.crop
     batch = []
     for index in rng.integers(len(pool), size=count):
-        cut = random_crop(pool[int(index)], options.crop, options.flip, rng)
+        cut = random_crop(pool[int(index)], smallest, options.flip, rng)
         pixels = target.fit(np.ascontiguousarray(cut))[0]
         batch.append(jittered(pixels, options.jitter, rng) if rng.random() < JITTERED else pixels)
     return np.stack(batch)

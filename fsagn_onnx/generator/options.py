@@ -11,6 +11,14 @@ from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
 
 
+def default_crop(images: int) -> float:
+    """Smallest random crop for a number of pictures: a tenth for up to 400, half for 2,000 and more.
+
+    Crops make few pictures many; where there are many, they only show views that nobody will ask about.
+    """
+    return min(0.5, max(0.1, images / 4000))
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
     """Settings of a training run; a checkpoint stores them and a resumed run must have the same.
@@ -24,7 +32,7 @@ class TrainingOptions:
         average: decay of the moving average of the weights, which is what is exported.
         ramp: (share of the pairs, edge relative to the model's input) of the smaller inputs seen first: fewer pixels,
             more pairs per minute. What is left of the pairs is seen at the model's own size.
-        crop: smallest area of the random crops, as a share of the picture.
+        crop: smallest area of the random crops, as a share of the picture; None: see `default_crop`.
         flip: whether pictures are mirrored at random.
         jitter: largest random change of each colour's gain, and of its offset as a share of 255.
         mix: shares of the infills.
@@ -40,7 +48,7 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     average: float = 0.998
     ramp: tuple[tuple[float, float], ...] = ((0.35, 0.57), (0.35, 0.72))
-    crop: float = 0.2
+    crop: float | None = None
     flip: bool = True
     jitter: float = 0.15
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
@@ -53,7 +61,7 @@ class TrainingOptions:
         for name in ("pairs", "images_per_step", "filters_per_image", "active", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
-        if not 0 < self.crop <= 1:
+        if self.crop is not None and not 0 < self.crop <= 1:
             raise UsageError(f"crop must be in (0, 1], but got {self.crop}")
         if not 0 <= self.jitter < 1:
             raise UsageError(f"jitter must be in [0, 1), but got {self.jitter}")

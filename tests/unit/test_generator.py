@@ -28,6 +28,7 @@ from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
 from fsagn_onnx.generator.objective import Objective
+from fsagn_onnx.generator.options import default_crop
 from fsagn_onnx.generator.step import input_size
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.methods.engine import strongest
@@ -167,6 +168,11 @@ def test_fewer_pixels_first_but_never_under_128(model: Model) -> None:
     for edge, expected in ((224, [128, 160, 224]), (160, [128, 128, 160]), (64, [64, 64, 64])):
         spec = replace(model.input_spec, size=(edge, edge))
         assert [input_size(spec, options, step) for step in (0, 40, 99)] == [(size, size) for size in expected]
+
+
+@pytest.mark.parametrize(("images", "expected"), [(1, 0.1), (400, 0.1), (1000, 0.25), (2000, 0.5), (10**6, 0.5)])
+def test_many_pictures_are_cropped_less(images: int, expected: float) -> None:
+    assert default_crop(images) == pytest.approx(expected)
 
 
 def test_embeddings_start_at_the_weights_of_their_filters(model: Model) -> None:
