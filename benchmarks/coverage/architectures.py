@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from fsagn_onnx.convert.parity import probe_images
 
 CLASSES = 10
 
@@ -51,7 +54,7 @@ MobileNet      timm mobilenetv1_100:64 mobilenetv4_conv_small:64 mobilenetv4_hyb
 MNASNet        torchvision mnasnet0_5:64 mnasnet1_0:64
 MNASNet        timm spnasnet_100:64 fbnetc_100:64 hardcorenas_a:64 tinynet_e:64
 MixNet         timm mixnet_s:64 tf_mixnet_s:64
-EfficientNet   torchvision efficientnet_b0:64 efficientnet_v2_s:64
+EfficientNet   torchvision efficientnet_b0:64 efficientnet_v2_s:128
 EfficientNet   timm tf_efficientnet_b0:64 tf_efficientnetv2_b0:64 efficientnet_es:64
 EfficientNet-Lite timm efficientnet_lite0:64 tf_efficientnet_lite0:64
 RegNet         torchvision regnet_y_400mf:64 regnet_x_400mf:64
@@ -131,7 +134,7 @@ def build(architecture: Architecture) -> nn.Module:
     """The network in eval mode, weights and statistics seeded."""
     torch.manual_seed(0)
     network = _made(architecture)
-    spread(network, torch.randn(4, 3, architecture.size, architecture.size))
+    spread(network, pictures(architecture.size))
     return network.eval()
 
 
@@ -150,13 +153,24 @@ def _made(architecture: Architecture) -> nn.Module:
     return network
 
 
-def spread(network: nn.Module, images: Tensor) -> None:
-    """Statistics as after a little training, then moved at random: a wrong fold, or a wrong epsilon, shows.
+def pictures(size: int) -> Tensor:
+    """Four normalised images (4, 3, size, size) of the kinds that parity is checked on, but not the same."""
+    pixels = [image for seed in (1, 2) for image in probe_images((size, size), 3, seed).values()]
+    x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float()
+    mean, deviation = (torch.tensor(numbers).reshape(3, 1, 1) for numbers in (_MEAN, _DEVIATION))
+    return (x - mean) / deviation
 
-    Scales and shifts of all norms are drawn, gains that start at 0 or 1e-6 (layer scale, zero-initialised
-    residual branches) too: they would hide what lies in their branch.
+
+_MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def spread(network: nn.Module, images: Tensor) -> None:
+    """Statistics as after training, moved at random: a wrong fold, or a wrong epsilon, shows.
+
+    Each batch norm gets those of its own input, in the order in which they run, so that no activation grows from layer
+    to layer and blows float32's rounding up. Scales and shifts of all norms are drawn, gains that start at 0 or 1e-6
+    (layer scale, zero-initialised residual branches) too: they would hide what lies in their branch.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             small = float(parameter.detach().abs().max()) <= 1e-3
@@ -166,19 +180,23 @@ def spread(network: nn.Module, images: Tensor) -> None:
                 nn.init.uniform_(parameter, 0.2, 0.6)
             elif name == "bias" and _is_norm(module):
                 nn.init.normal_(parameter, 0, 0.1)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    network.train()
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    hooks = [norm.register_forward_pre_hook(_settle) for norm in norms]
+    network.eval()
     with torch.no_grad():
         network(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        if norm.running_var is not None and norm.running_mean is not None:
-            deviation = norm.running_var.sqrt()
-            norm.running_mean += 0.1 * deviation * torch.randn_like(deviation)
-            norm.running_var *= torch.empty_like(deviation).uniform_(0.7, 1.4)
-    network.eval()
+    for hook in hooks:
+        hook.remove()
+
+
+def _settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Mean and variance of the input, moved by .1 deviations and a factor of .7 to 1.4."""
+    x = inputs[0].transpose(0, 1).flatten(1)  # (C, N h w)
+    variance = x.var(1, unbiased=False)
+    # few images: a channel without any spread would be blown up
+    variance = variance.clamp(min=0.1 * float(variance.mean()) + 1e-6)
+    norm.running_mean.copy_(x.mean(1) + 0.1 * variance.sqrt() * torch.randn_like(variance))
+    norm.running_var.copy_(variance * torch.empty_like(variance).uniform_(0.7, 1.4))
 
 
 def _is_norm(module: nn.Module) -> bool:

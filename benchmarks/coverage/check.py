@@ -50,4 +50,6 @@ def _converted(path: Path, row: Row) -> dict[str, Any]:
         "taps": len(taps),
         "error": parity.max_relative_error,
         "worst": parity.worst_value,
+        "allowed": parity.tolerance,
+        "drift": parity.drift,
     }

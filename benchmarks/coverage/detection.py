@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .architectures import spread
+from .architectures import pictures, spread
 from .exporting import export
 from .files import Made
 
@@ -131,7 +131,7 @@ def _segmentation(name: str) -> Callable[[Path], None]:
         torch.manual_seed(0)
         made = getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=5)
         network = _Segmenter(made)
-        spread(network, torch.randn(4, 3, 64, 64))
+        spread(network, pictures(64))
         export(network.eval(), 64, exporter_of(name), path)
 
     return write
@@ -146,7 +146,7 @@ def _module(make: Callable[[], nn.Module], exporter: str, size: int) -> Callable
     def write(path: Path) -> None:
         torch.manual_seed(0)
         network = make()
-        spread(network, torch.randn(4, 3, size, size))
+        spread(network, pictures(size))
         if isinstance(network, Yolo) and network.nms:
             _export_single(network.eval(), size, path)
         else:
@@ -185,7 +185,7 @@ def _detector(name: str) -> Callable[[Path], None]:
         torch.manual_seed(0)
         classes = {} if name.startswith("keypoint") else {"num_classes": 5}
         network = getattr(detection, name)(weights=None, weights_backbone=None, **classes, **arguments)
-        spread(network.backbone, torch.randn(4, 3, size, size))
+        spread(network.backbone, pictures(size))
         _export_single(network.eval(), size, path)
 
     return write

@@ -23,15 +23,10 @@ KERAS = {
     "MobileNetV2": 64,
     "MobileNetV3Small": 64,
     "EfficientNetB0": 64,
-    "EfficientNetV2B0": 64,
-    "ResNet50": 64,
     "ResNet50V2": 64,
-    "DenseNet121": 64,
-    "NASNetMobile": 64,
-    "Xception": 96,
-    "InceptionV3": 96,
     "ConvNeXtTiny": 64,
     "VGG16": 64,
+    "Xception": 96,
 }
 """Network of keras.applications -> edge of its input."""
 

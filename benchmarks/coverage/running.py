@@ -16,6 +16,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
 
+from fsagn_onnx.convert.ops import load_converters
+
 from .check import check
 from .rows import Row
 
@@ -75,6 +77,7 @@ def _finish(job: _Job, timed_out: bool) -> dict[str, Any]:
 
 def run(rows: Sequence[Row], jobs: int) -> Iterator[dict[str, Any]]:
     """Results in the order in which rows finish."""
+    load_converters()  # once, not in every process
     waiting, running = list(reversed(rows)), []
     while waiting or running:
         while waiting and len(running) < jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,12 @@ TOLERANCE = 1e-4
 ROUNDED_TOLERANCE = 2e-2
 """Largest error ‖a - b‖ / ‖b‖ between a half-precision file in onnxruntime and its float32 form."""
 
+NODE_TOLERANCE = 1e-5
+"""Largest relative error of any single node of a float network whose taps differ by more than `TOLERANCE`."""
+
+FLOAT_DRIFT_LIMIT = 1e-2
+"""Largest relative error at a tap of such a network, which amplifies float32's own rounding."""
+
 DRIFT_LIMIT = 0.5
 """Largest ‖a - b‖ / ‖b‖ of a quantised model's tap when both sides round by themselves: a number on a rounding
 threshold falls to either side, moves by a whole step (1/255 of its range), and everything behind it follows. Two
@@ -59,6 +66,7 @@ _TORCH_ERRORS = (RuntimeError, TypeError, ValueError, IndexError, KeyError)
 _REASONS = {
     "float": "float32 sums in another order",
     "quantised": "float32 sums in another order; node by node, up to the rounding",
+    "amplified": "the network amplifies float32's rounding: node by node, each on onnxruntime's inputs",
     "half": "the file computes in half precision, this in float32",
 }
 
@@ -70,12 +78,13 @@ class Parity:
     Attributes:
         max_relative_error: the largest of `errors`.
         worst_value: the tap that has it.
-        errors: {tap: max|a - b| / max|b| over all inputs}. Of a quantised model: of all nodes up to there, each on
-            onnxruntime's own inputs.
+        errors: {tap: max|a - b| / max|b| over all inputs}; where the model is compared node by node, the largest of all
+            nodes up to the tap, each on onnxruntime's own inputs.
         inputs: the images compared.
         tolerance: the largest error allowed.
         reason: why it is what it is.
-        drift: of a quantised model: the largest ‖a - b‖ / ‖b‖ at a tap when both sides round by themselves.
+        drift: where the model is compared node by node: the largest difference at a tap when both sides run by
+            themselves; ‖a - b‖ / ‖b‖ for a quantised model, max|a - b| / max|b| for a float one.
     """
 
     max_relative_error: float
@@ -111,8 +120,10 @@ def check_parity(model: Model, module: TappedModule, *, tolerance: float | None 
     size. So a module that mixes images up, or that holds on to the file's batch size, does not pass.
 
     A quantised model is compared node by node, each on onnxruntime's own inputs and up to the rounding, as
-    roundings that fall differently would add up; and as a whole, up to `DRIFT_LIMIT`. A model that was prepared
-    (half precision, onnxruntime's own operators) is compared with its prepared graph, and that with the file's.
+    roundings that fall differently would add up; and as a whole, up to `DRIFT_LIMIT`. So is a float network that
+    amplifies float32's rounding beyond the tolerance, with `NODE_TOLERANCE` and `FLOAT_DRIFT_LIMIT`. A model that was
+    prepared (half precision, onnxruntime's own operators) is compared with its prepared graph, and that with the
+    file's.
 
     Args:
         model: the model that the module was made from.
@@ -146,6 +157,10 @@ def _float(model: Model, module: TappedModule, images: Array, values: Values, al
     errors = {tap: relative_error(made[tap], value) for tap, value in expected.items()}
     limits = {tap: max(allowed, HALF_TOLERANCE) if v.dtype == np.float16 else allowed for tap, v in expected.items()}
     worst = max(errors, key=lambda tap: errors[tap] / limits[tap])
+    if limits[worst] < errors[worst] <= FLOAT_DRIFT_LIMIT:
+        found, wrong = node_errors(model.proto, module, images, min(NODE_TOLERANCE, allowed), model.path.name)
+        if not wrong:
+            return _by_node(module, found, expected, allowed, "amplified", errors[worst])
     if not errors[worst] <= limits[worst]:
         message = first_divergence(model.proto, module, images, allowed, model.path.name)
         raise ParityError(message or _tap_message(model, worst, errors[worst]))
@@ -164,12 +179,19 @@ def _quantised(model: Model, module: TappedModule, images: Array, values: Values
             f"{name}: every node agrees with onnxruntime, but their roundings add up to {drifts[furthest]:.2g} "
             f"(‖a - b‖ / ‖b‖; allowed {DRIFT_LIMIT}) at the value '{furthest}': explain the float model"
         )
+    return _by_node(module, found, expected, allowed, "quantised", drifts[furthest])
+
+
+def _by_node(
+    module: TappedModule, found: dict[str, float], taps: Collection[str], allowed: float, reason: str, drift: float
+) -> Parity:
+    """The result of a comparison node by node: a tap has the largest error of all nodes up to it."""
     errors, so_far = {}, 0.0
     for step in module.steps:
         so_far = max([so_far, *(found.get(value, 0.0) for value in step.outputs)])
-        errors.update({value: so_far for value in step.outputs if value in expected})
+        errors.update({value: so_far for value in step.outputs if value in taps})
     worst = max(errors, key=lambda tap: errors[tap])
-    return Parity(errors[worst], worst, errors, PROBES, allowed, _REASONS["quantised"], drifts[furthest])
+    return Parity(errors[worst], worst, errors, PROBES, allowed, _REASONS[reason], drift)
 
 
 def _with_source(model: Model, module: TappedModule, images: Array, parity: Parity) -> Parity:

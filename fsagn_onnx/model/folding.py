@@ -65,8 +65,9 @@ def _fold(node: onnx.NodeProto, known: Tensors, shapes: Mapping[str, tuple[int, 
     """The outputs of a node as tensors, None if they cannot be known."""
     if node.domain not in ("", "ai.onnx"):
         return None
-    if node.op_type == "Shape" and not node.attribute and node.input[0] in shapes:
-        return {node.output[0]: np.array(shapes[node.input[0]], dtype=np.int64)}
+    if node.op_type == "Shape" and node.input[0] in shapes:
+        ends = {item.name: item.i for item in node.attribute}
+        return {node.output[0]: np.array(shapes[node.input[0]][ends.get("start", 0) : ends.get("end")], dtype=np.int64)}
     if node.op_type == "Constant":
         tensor = next((item.t for item in node.attribute if item.name == "value"), None)
         if tensor is None or math.prod(tensor.dims) > MAX_ELEMENTS:

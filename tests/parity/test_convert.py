@@ -195,8 +195,8 @@ def test_all_unsupported_ops_are_told_at_once(load):
 def test_a_refused_attribute_names_the_node(load):
     text = """
         a = Conv(x, w) t = Constant<value = float[4] {1.0, 1.0, 2.0, 2.0}>()
-        y = Resize<antialias=1, mode="linear">(a, , t)"""
-    with pytest.raises(ConversionError, match=r"^net.onnx: node 'y' \(Resize, value 'y'\) cannot.*antialias=1"):
+        y = Resize<coordinate_transformation_mode="tf_crop_and_resize", mode="linear">(a, , t)"""
+    with pytest.raises(ConversionError, match=r"^net.onnx: node 'y' \(Resize, value 'y'\) cannot.*without a roi"):
         convert(load(written(text, opset=18)), ["y"])
 
 

@@ -30,6 +30,8 @@ __all__ = [
     "QLinearMatMul",
     "Quantise",
     "Rounding",
+    "Truncating",
+    "holds_integers",
 ]
 
 RANGES = {
@@ -91,6 +93,44 @@ class Rounding(nn.Module):
 
     def _rounded(self, x: Tensor) -> Tensor:
         return rounded(x) if self.rounds else x
+
+
+class _Truncated(torch.autograd.Function):
+    """x -> its whole part; its gradient is that of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Cut off."""
+        del ctx
+        return x.trunc()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Pass the gradient through."""
+        del ctx
+        return gradients[0]
+
+
+class Truncating(Rounding):
+    """The whole part of what `inner` makes of integers: onnxruntime's interpolation keeps their type."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, *rest: Tensor, **named: Tensor) -> Tensor:
+        """Compute and cut off; the number before rounding is the middle of what is cut to the same integer."""
+        made: Tensor = self.inner(_float(x), *rest, **named)
+        if not self.rounds:
+            return made - 0.5 * made.sign()
+        cut: Tensor = _Truncated.apply(made)
+        return cut
+
+
+def holds_integers(node: OnnxNode, graph: OnnxGraph) -> bool:
+    """Whether the node's first input is of an integer type, in the file."""
+    info = graph.value_info.get(node.input_values[0])
+    return info is not None and info.type.tensor_type.elem_type in RANGES
 
 
 class Quantise(Rounding):

@@ -44,7 +44,8 @@ def general_target(target: Sequence[int], dims: Sequence[int | None] | None, *, 
         made[left] = ("copy", left)
         left += 1
     right = 1
-    while right <= most - left and made[-right] == ("size", known[-right]):
+    # from the right, the batch axis is none to repeat: (N, 64) to (-1, 1, 64) has a new axis of size 1
+    while right <= min(most - left, len(known) - 1) and made[-right] == ("size", known[-right]):
         made[-right] = ("copy", -right)
         right += 1
     sizes = [axis for axis, (kind, _) in enumerate(made) if kind == "size"]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..registry import register
 from .nodes import constant, converted, dims_of, given, known_constant
+from .quantise import Truncating, holds_integers
 
 __all__ = ["Resize", "ResizeAsComputed", "Sampling", "Target"]
 
@@ -267,7 +268,7 @@ def _resize(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
     if dims is None or not (known_constant(node, graph, 2) and known_constant(node, graph, 3)):
         if crops:
             raise NotImplementedError("tf_crop_and_resize to a size that is computed at run time")
-        return converted(ResizeAsComputed(sampling, chosen, policy), node)
+        return converted(_typed(ResizeAsComputed(sampling, chosen, policy), node, graph), node)
     where = list(range(len(dims))) if chosen is None else [axis % len(dims) for axis in chosen]
     if crops:
         sampling = replace(sampling, roi=_roi(node, graph, where, len(dims)))
@@ -276,13 +277,18 @@ def _resize(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
         scales = constant(node, graph, 2)
         factors = dict(zip(where, [] if scales is None else scales.tolist(), strict=True))
         target = Target(tuple(factors.get(axis, 1.0) for axis in range(len(dims))))
-        return converted(Resize(sampling, target), node, 1)
+        return converted(_typed(Resize(sampling, target), node, graph), node, 1)
     wanted = dict(zip(where, sizes.tolist(), strict=True))
     if crops or policy != "stretch":
         target = Target(None, tuple(wanted.get(axis) for axis in range(len(dims))), policy)
     else:
         target = _of_sizes(dims, wanted)
-    return converted(Resize(sampling, target), node, 1)
+    return converted(_typed(Resize(sampling, target), node, graph), node, 1)
+
+
+def _typed(module: Resize | ResizeAsComputed, node: OnnxNode, graph: OnnxGraph) -> nn.Module:
+    """Interpolated integers are cut to integers."""
+    return Truncating(module) if module.sampling.mode != "nearest" and holds_integers(node, graph) else module
 
 
 def _of_sizes(dims: tuple[int | None, ...], wanted: dict[int, int]) -> Target:

@@ -98,10 +98,10 @@ def _constant_part(graph: Graph) -> list[onnx.NodeProto]:
             known.update(node.output)
     if not part:
         return []
-    types = infer_types(_model(graph, part, ()))
+    types, uses = infer_types(_model(graph, part, ())), graph.uses()
     known, allowed = set(graph.constants), []
     for node in part:
-        sizes = [types[value].elements if value in types else None for value in node.output if value]
+        sizes = [types[value].elements if value in types else None for value in node.output if uses[value]]
         small = all(size is not None and size <= MAX_FOLDED_ELEMENTS for size in sizes)
         if small and all(name in known for name in node.input if name):
             allowed.append(node)
