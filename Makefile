@@ -1,12 +1,13 @@
 # make demo    explain real photographs with a trained explainer
 # make test    everything that .ci/run runs: lint, types, all tests
 # make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
+# make coverage  what of the networks that people export converts (docs/coverage.md)
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-deploy lint format bench clean help
+.PHONY: demo test test-deploy lint format bench coverage clean help
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,6 +66,16 @@ bench: $(VENV)/.dev
 	@shopt -s nullglob; files=(benchmarks/bench_*.py); \
 	[ $${#files[@]} -gt 0 ] || { echo "no benchmarks yet"; exit 0; }; \
 	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+$(VENV)/.coverage: $(VENV)/.dev
+	@echo "installing the packages whose exports the coverage zoo checks into $(VENV) (TensorFlow among them)"
+	@$(PIP) --editable '.[coverage]'
+	@touch $@
+
+## About an hour on one idle core; JOBS=4 for four rows at once. It goes on where it was interrupted.
+JOBS ?= 1
+coverage: $(VENV)/.coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage --jobs $(JOBS)
 
 clean:
 	rm -rf build dist examples/*/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

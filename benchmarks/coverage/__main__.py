@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .rows import all_rows, sampled
-from .running import run_stored
+from .running import run_stored, stored
 from .table import summary, write_reports
 
 
@@ -20,6 +20,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", metavar="TEXT", help="rows whose name contains TEXT; no report is written")
     parser.add_argument("--sample", metavar="SEED/PARTS", help="a seeded share of the cheap rows; no report is written")
     parser.add_argument("--results", type=Path, default=Path("build/coverage.jsonl"), help="a line per row; resumed")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the report of what was run")
     parser.add_argument("--again", action="store_true", help="repeat the rows that failed")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and stop")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of coverage.md and coverage.json")
@@ -46,10 +47,16 @@ def main() -> int:
         print("\n".join(row.id for row in rows))
         return 0
     torch.set_num_threads(1)
+    if given.report:
+        known = stored(given.results)
+        results = [known[row.id] for row in rows if row.id in known]
+        write_reports(results, given.docs, len(rows))
+        print(summary(results, len(rows)))
+        return 0
     results = run_stored(rows, given.results, given.jobs, _report, again=given.again)
-    print(summary(results))
+    print(summary(results, len(rows)))
     if not (given.only or given.sample):
-        write_reports(results, given.docs)
+        write_reports(results, given.docs, len(rows))
     return 0 if all(result["status"] in ("passed", "not made") for result in results) else 1
 
 

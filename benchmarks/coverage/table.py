@@ -2,13 +2,129 @@
 
 from __future__ import annotations
 
+import json
+import platform
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnx2torch
+import onnxruntime
+import torch
 
-def summary(results: list[dict[str, Any]]) -> str:
-    return str(len(results))
+Result = dict[str, Any]
+
+_WORDS = {"passed": "ok", "failed": "**failed**", "crashed": "**crashed**", "not made": "-"}
 
 
-def write_reports(results: list[dict[str, Any]], folder: Path) -> None:
-    del results, folder
+def _counts(results: Iterable[Result]) -> dict[str, int]:
+    counts = dict.fromkeys(_WORDS, 0)
+    for result in results:
+        counts[result["status"]] += 1
+    return counts
+
+
+def summary(results: list[Result], rows: int | None = None) -> str:
+    """One line: how many of the rows that could be made passed."""
+    counts = _counts(results)
+    made = len(results) - counts["not made"]
+    share = 100 * counts["passed"] / made if made else 0.0
+    missing = f"; {rows - len(results)} of {rows} rows are not run yet" if rows and rows > len(results) else ""
+    return (
+        f"{counts['passed']} of {made} files convert with parity at every tap ({share:.1f} %); {counts['failed']} fail "
+        f"with a message, {counts['crashed']} crash; {counts['not made']} could not be made by their exporter or tool"
+        f"{missing}"
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "onnx": onnx.__version__,
+        "onnx2torch": getattr(onnx2torch, "__version__", "1.5.15"),
+        "onnxruntime": onnxruntime.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _families(results: list[Result]) -> list[str]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result["family"]].append(result)
+    lines = [
+        "| family | networks | files | ok | failed | not made | largest error | largest drift |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for family in sorted(groups, key=str.lower):
+        rows = groups[family]
+        counts = _counts(rows)
+        errors = [row["error"] for row in rows if row["status"] == "passed"]
+        drifts = [row.get("drift", 0.0) for row in rows if row["status"] == "passed"]
+        names = dict.fromkeys(row["network"] for row in rows)
+        shown = ", ".join(names) if len(names) <= 6 else f"{len(names)}"
+        largest, drift = (f"{max(numbers, default=0.0):.1e}" for numbers in (errors, drifts))
+        lines.append(
+            f"| {family} | {shown} | {len(rows)} | {counts['passed']} | {counts['failed'] + counts['crashed']} | "
+            f"{counts['not made']} | {largest} | {drift} |"
+        )
+    return lines
+
+
+def _columns(results: list[Result], key: str, plain: str) -> list[str]:
+    groups: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result[key] or plain].append(result)
+    lines = [f"| {key} | files | ok | failed | not made |", "|---|---|---|---|---|"]
+    for name in sorted(groups):
+        counts = _counts(groups[name])
+        bad = counts["failed"] + counts["crashed"]
+        lines.append(f"| {name} | {len(groups[name])} | {counts['passed']} | {bad} | {counts['not made']} |")
+    return lines
+
+
+def _problems(results: list[Result], statuses: tuple[str, ...]) -> list[str]:
+    found = [result for result in results if result["status"] in statuses]
+    lines = [f"| file | {'what is said' if 'failed' in statuses else 'why'} |", "|---|---|"]
+    return (
+        [*lines, *(f"| {r['id']} | {str(r['error']).replace('|', '/')[:300]} |" for r in found)] if found else ["none"]
+    )
+
+
+def write_reports(results: list[Result], folder: Path, rows: int) -> None:
+    """Write ``coverage.md`` and ``coverage.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = sorted(results, key=lambda result: (result["family"].lower(), result["id"]))
+    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    by_node = sum(result.get("drift", 0.0) > 0 for result in results)
+    text = [
+        "# What converts",
+        "",
+        f"{summary(results, rows)}. Measured by `make coverage` ({versions}).",
+        "",
+        "A file passes when every conv layer (and, but for detectors, every output) agrees with onnxruntime on two",
+        "images: max abs(a - b) / max abs(b) <= 1e-4, or what [design/0002](design/0002-conversion.md) says of the",
+        f"{by_node} files that are compared node by node (quantised, or amplifying float32's rounding; their drift is",
+        "the difference when both sides run by themselves) and of half precision (2e-2). Weights are random, the",
+        "statistics and scales of batch norms too.",
+        "",
+        *_families(results),
+        "",
+        *_columns(results, "exporter", ""),
+        "",
+        *_columns(results, "change", "as exported"),
+        "",
+        "## Failed",
+        "",
+        *_problems(results, ("failed", "crashed")),
+        "",
+        "## Not made",
+        "",
+        "What the exporter, or the tool behind it, refuses: no file, so nothing to convert.",
+        "",
+        *_problems(results, ("not made",)),
+    ]
+    (folder / "coverage.md").write_text("\n".join(text) + "\n")
+    document = {"versions": _versions(), "rows": rows, "summary": summary(results, rows), "results": results}
+    (folder / "coverage.json").write_text(json.dumps(document, indent=1) + "\n")
