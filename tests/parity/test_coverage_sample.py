@@ -13,7 +13,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_a_seeded_sample_of_the_zoo_converts(tmp_path):
-    pytest.importorskip("timm", reason="the extra 'coverage' is not installed")
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.coverage", "--sample", "1/10"]
     done = subprocess.run(
         [*command, "--results", str(tmp_path / "rows.jsonl")], cwd=ROOT, capture_output=True, text=True, check=False
