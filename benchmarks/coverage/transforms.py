@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -116,6 +117,18 @@ class _Calibration:
         return next(self._images, None)
 
 
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """onnxruntime's quantiser logs advice to the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def _prepared(source: Path, target: Path) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -125,18 +138,18 @@ def _prepared(source: Path, target: Path) -> None:
 def _static(source: Path, target: Path, form: str, activation: str, weight: str, per_channel: bool) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    logging.getLogger().setLevel(logging.ERROR)
     prepared = target.with_suffix(".prepared.onnx")
-    _prepared(source, prepared)
-    quantize_static(
-        str(prepared),
-        str(target),
-        _Calibration(onnx.load(prepared, load_external_data=False)),
-        quant_format=QuantFormat[form],
-        activation_type=QuantType[activation],
-        weight_type=QuantType[weight],
-        per_channel=per_channel,
-    )
+    with _only_errors():
+        _prepared(source, prepared)
+        quantize_static(
+            str(prepared),
+            str(target),
+            _Calibration(onnx.load(prepared, load_external_data=False)),
+            quant_format=QuantFormat[form],
+            activation_type=QuantType[activation],
+            weight_type=QuantType[weight],
+            per_channel=per_channel,
+        )
     prepared.unlink()
 
 
@@ -164,8 +177,8 @@ def _int8_qoperator_u8(source: Path, target: Path) -> None:
 def _int8_dynamic(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)
     prepared = target.with_suffix(".prepared.onnx")
-    _prepared(source, prepared)
-    quantize_dynamic(str(prepared), str(target), weight_type=QuantType.QUInt8)
+    with _only_errors():
+        _prepared(source, prepared)
+        quantize_dynamic(str(prepared), str(target), weight_type=QuantType.QUInt8)
     prepared.unlink()

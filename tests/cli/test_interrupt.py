@@ -20,6 +20,11 @@ EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onn
 COUNT = 150
 
 
+def heed_interrupts() -> None:
+    """A job in the background of a shell, as a test run may be one, ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def explain(images: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     code = "from fsagn_onnx.cli.main import main; main()"
     words = ["explain", str(EXPLAINER), f"@{images}", "--out", str(out), "--filters", "top:1", "--providers", "cpu"]
@@ -28,6 +33,7 @@ def explain(images: Path, out: Path, *options: str) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
 
 
