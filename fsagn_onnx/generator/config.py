@@ -90,8 +90,13 @@ class GeneratorConfig:
 
 
 def _narrowest(model: Model, layer: Layer) -> Tap:
-    """The layer, or the value that its conv reads where that has fewer channels (inverted bottlenecks widen first)."""
+    """The layer, or the value that its conv reads where that has fewer channels (inverted bottlenecks widen first).
+
+    A graph that was prepared (quantised, half) keeps to its layers: other values of it may be whole numbers.
+    """
     own = Tap(layer.value, layer.channels, layer.stride)
+    if model.source is not model.proto:
+        return own
     reads = {output: node.input[0] for node in model.proto.graph.node for output in node.output if node.input}
     before = reads.get(layer.conv, "")
     shape = model.shapes.get(before, ())
