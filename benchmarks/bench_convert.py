@@ -10,7 +10,6 @@ converting it in a fresh process, without and with the parity check. Writes buil
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -74,13 +73,18 @@ def compare(name: str, module: nn.Module, path: Path, pairs: int) -> dict[str, A
     return {"torch_s": float(np.median(times[:, 0])), "ratio": float(middle), "quartiles": [float(low), float(high)]}
 
 
+def peak() -> int:
+    """Peak resident memory of this process in bytes (Linux; `ru_maxrss` would carry over the parent's)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
 def once(path: Path, check: bool) -> None:
     """Load and convert one file; print seconds and the growth of the peak memory in bytes."""
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, started = peak(), time.perf_counter()
     model = load_model(path)
     convert(model, [model.default_layer.value], check=check)
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    print(json.dumps({"seconds": time.perf_counter() - started, "bytes": grown}))
+    print(json.dumps({"seconds": time.perf_counter() - started, "bytes": peak() - before}))
 
 
 @click.command()

@@ -47,7 +47,12 @@ def trained(row: Row, pictures: Path, folder: Path) -> dict[str, Any]:
     try:
         row.build(folder / "model.onnx")
     except (RuntimeError, ValueError) as error:
-        return {**result, "status": "refused", "error": f"by its exporter: {str(error).splitlines()[0]}", "seconds": 0}
+        return {
+            **result,
+            "status": "refused",
+            "error": f"by its exporter: {str(error).splitlines()[0].split('[Caused')[0].strip()}",
+            "seconds": 0,
+        }
     try:
         model = load_model(folder / "model.onnx")
         result["layer"] = model.default_layer.value
