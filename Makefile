@@ -51,15 +51,26 @@ format: $(VENV)/.dev
 test: lint
 	CI=1 $(BIN)/python -m pytest
 
-## apt-get asks for root; without it, or elsewhere than on Debian, install node, npm and chromium yourself first.
+## apt-get asks for root; without it, or elsewhere than on Debian, install these yourself first: node, npm, chromium, cmake,
+## a C++ compiler, OpenCV, nlohmann-json.
+DEPLOY_FILES := nodejs:/usr/bin/node npm:/usr/bin/npm chromium:/usr/bin/chromium cmake:/usr/bin/cmake g++:/usr/bin/c++ \
+  libopencv-imgcodecs-dev:/usr/include/opencv4/opencv2/imgcodecs.hpp \
+  libopencv-imgproc-dev:/usr/include/opencv4/opencv2/imgproc.hpp nlohmann-json3-dev:/usr/include/nlohmann/json.hpp
+
 examples/%/node_modules: examples/%/package.json
 	cd $(@D) && npm install --ignore-scripts --no-audit --no-fund
 	@touch $@
 
+build/onnxruntime/include: examples/cpp/onnxruntime.sh | $(VENV)/.dev
+	@if [ -e /usr/include/onnxruntime/onnxruntime_cxx_api.h ] || [ -n "$${ONNXRUNTIME_ROOT:-}" ]; then mkdir -p $@; \
+	else examples/cpp/onnxruntime.sh build/onnxruntime $(BIN)/python; fi
+	@touch $@
+
 test-deploy: $(VENV)/.dev
-	@missing=(); for tool in node npm chromium; do command -v $$tool >/dev/null || missing+=($${tool/node/nodejs}); done; \
+	@missing=(); for entry in $(DEPLOY_FILES); do file=$${entry#*:}; \
+	  [ -e $$file ] || command -v $${file##*/} >/dev/null || missing+=($${entry%%:*}); done; \
 	[ $${#missing[@]} -eq 0 ] || { apt-get update -qq && apt-get install -y --no-install-recommends "$${missing[@]}"; }
-	$(MAKE) examples/node/node_modules examples/web/node_modules
+	$(MAKE) examples/node/node_modules examples/web/node_modules build/onnxruntime/include
 	CI=1 $(BIN)/python -m pytest tests/examples
 
 bench: $(VENV)/.dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -53,6 +54,24 @@ def same_to_one_cell(ours: Mask, theirs: Mask, cell: int) -> bool:
     grow = np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)
     wide = [cv2.dilate(mask.astype(np.uint8), grow) > 0 for mask in (ours, theirs)]
     return not (ours & ~wide[1]).any() and not (theirs & ~wide[0]).any() and ours.sum() == theirs.sum()
+
+
+@pytest.fixture(scope="session")
+def cpp_program() -> Path:
+    """The C++ example, built into build/cpp; skips where the compiler or a library is missing, and says which."""
+    cmake, _ = need("cmake"), need("c++")
+    folder, collected = ROOT / "build" / "cpp", ROOT / "build" / "onnxruntime"
+    words = [cmake, "-S", ROOT / "examples" / "cpp", "-B", folder]
+    if (collected / "lib").is_dir():
+        words.append(f"-DONNXRUNTIME_ROOT={collected}")
+    configured = subprocess.run(words, capture_output=True, text=True)
+    if configured.returncode and (missing := re.search(r"missing: .*", configured.stderr)):
+        pytest.skip(f"{missing[0]}: 'make test-deploy' installs what the deployment tests need")
+    assert configured.returncode == 0, configured.stderr
+    built = subprocess.run([cmake, "--build", folder], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "warning:" not in built.stderr
+    return folder / "explain"
 
 
 class Expected:

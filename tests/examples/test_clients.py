@@ -74,6 +74,26 @@ def test_web_page_in_a_browser(expected: Expected) -> None:
     expected.check([entry["id"] for entry in document["filters"]], [decode(m) for m in document["masks"]], best.index)
 
 
+def test_cpp(expected: Expected, cpp_program: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.png"
+    document = run_json(cpp_program, EXPLAINER, expected.picture, f"--area={AREA}", f"--overlay={overlay}")
+    expected.check_document(document)
+    for entry, explained in zip(document["filters"], expected.explanation.filters, strict=True):
+        ours = expected.explanation.input_mask(explained)
+        assert (ours != decode(entry["mask"])).mean() < 1e-3  # the same OpenCV, up to its version
+    again = run_json(cpp_program, EXPLAINER, overlay, "--filters=3,17", "--threads=1")
+    assert [entry["id"] for entry in again["filters"]] == [3, 17]
+
+
+def test_cpp_says_what_is_wrong(cpp_program: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(EXPLAINER.read_bytes()[:1000])
+    for words, status in (([tmp_path / "x.onnx", "x.png"], 1), ([EXPLAINER, "x.png"], 1), ([EXPLAINER], 2)):
+        done = subprocess.run([cpp_program, *words], capture_output=True, text=True)
+        assert done.returncode == status
+        assert done.stderr.startswith("error: " if status == 1 else "usage: ")
+        assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["node", "web"])
 def test_packages_are_pinned(name: str) -> None:
     described = json.loads((EXAMPLES / name / "package.json").read_text(encoding="utf-8"))

@@ -1,0 +1,305 @@
+#include "fsagn.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <opencv2/imgproc.hpp>
+#include <set>
+#include <stdexcept>
+
+namespace fsagn {
+namespace {
+
+using nlohmann::json;
+
+const Ort::MemoryInfo &host() {
+  static const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  return memory;
+}
+
+Ort::Session open_session(Ort::Env &env, const std::filesystem::path &file, int threads) {
+  Ort::SessionOptions options;
+  if (threads > 0) options.SetIntraOpNumThreads(threads);
+  return Ort::Session(env, file.c_str(), options);
+}
+
+json read_metadata(const Ort::Session &session) {
+  Ort::AllocatorWithDefaultOptions allocator;
+  const auto text = session.GetModelMetadata().LookupCustomMetadataMapAllocated("fsagn", allocator);
+  if (!text) throw std::runtime_error("not an explainer: no metadata 'fsagn'");
+  return json::parse(text.get());
+}
+
+InputSpec read_spec(const json &input) {
+  InputSpec spec;
+  spec.name = input.at("name").get<std::string>();
+  spec.layout = input.at("layout").get<std::string>();
+  spec.color = input.at("color").get<std::string>();
+  spec.size = {input.at("size").at(1).get<int>(), input.at("size").at(0).get<int>()};
+  spec.scale = input.at("scale").get<float>();
+  spec.mean = input.at("mean").get<std::vector<float>>();
+  spec.deviation = input.at("std").get<std::vector<float>>();
+  const auto resize = input.at("resize").get<std::string>();
+  const auto colon = resize.find(':');
+  spec.policy = resize.substr(0, colon);
+  if (colon != std::string::npos) spec.number = std::stod(resize.substr(colon + 1));
+  return spec;
+}
+
+// Area average along an axis that shrinks, bilinear where it grows.
+cv::Mat resize(const cv::Mat &pixels, cv::Size size) {
+  const cv::Size shrunk(std::min(size.width, pixels.cols), std::min(size.height, pixels.rows));
+  cv::Mat resized = pixels;
+  if (shrunk != resized.size()) {
+    cv::Mat smaller;
+    cv::resize(resized, smaller, shrunk, 0, 0, cv::INTER_AREA);
+    resized = smaller;
+  }
+  if (size != resized.size()) {
+    cv::Mat larger;
+    cv::resize(resized, larger, size, 0, 0, cv::INTER_LINEAR);
+    resized = larger;
+  }
+  return resized;
+}
+
+int rounded(double value, int most) { return std::min(most, std::max(1, cvRound(value))); }
+
+// BGR pixels in the model's order of channels, CV_32F.
+cv::Mat ordered(const cv::Mat &bgr, const InputSpec &spec) {
+  cv::Mat pixels;
+  if (spec.color == "GRAY") cv::cvtColor(bgr, pixels, cv::COLOR_BGR2GRAY);
+  else if (spec.color == "RGB") cv::cvtColor(bgr, pixels, cv::COLOR_BGR2RGB);
+  else if (spec.color == "RGBA") cv::cvtColor(bgr, pixels, cv::COLOR_BGR2RGBA);
+  else if (spec.color == "BGRA") cv::cvtColor(bgr, pixels, cv::COLOR_BGR2BGRA);
+  else pixels = bgr;
+  cv::Mat values;
+  pixels.convertTo(values, CV_32F);
+  return values;
+}
+
+// Normalised pixels in the model's layout, one image.
+std::vector<float> normalised(const cv::Mat &fitted, const InputSpec &spec) {
+  const cv::Mat pixels = ordered(fitted, spec);
+  const std::size_t channels = pixels.channels(), places = pixels.total();
+  const bool planes = spec.layout == "NCHW";
+  std::vector<float> values(places * channels);
+  const float *pixel = pixels.ptr<float>();
+  for (std::size_t place = 0; place < places; ++place)
+    for (std::size_t c = 0; c < channels; ++c, ++pixel)
+      values[planes ? c * places + place : place * channels + c] =
+          (*pixel * spec.scale - spec.mean.at(c)) / spec.deviation.at(c);
+  return values;
+}
+
+template <typename T>
+std::vector<std::uint8_t> as_bytes(const std::vector<float> &values, T (*convert)(float)) {
+  std::vector<std::uint8_t> bytes(values.size() * sizeof(T));
+  for (std::size_t n = 0; n < values.size(); ++n) {
+    const T value = convert(values[n]);
+    std::memcpy(bytes.data() + n * sizeof(T), &value, sizeof(T));
+  }
+  return bytes;
+}
+
+std::vector<std::uint8_t> as_type(const std::vector<float> &values, ONNXTensorElementDataType type) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      return as_bytes<float>(values, [](float value) { return value; });
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE:
+      return as_bytes<double>(values, [](float value) { return static_cast<double>(value); });
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16:
+      return as_bytes<Ort::Float16_t>(values, [](float value) { return Ort::Float16_t(value); });
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8:
+      return as_bytes<std::uint8_t>(values, [](float value) { return cv::saturate_cast<std::uint8_t>(value); });
+    default:
+      throw std::runtime_error("the model's input must be float16, float, double or uint8");
+  }
+}
+
+// y at x, linear between the points; x in the range of xs, which ascend between the two that enclose it.
+double along(double x, const std::vector<double> &xs, const std::vector<double> &ys) {
+  const auto found = std::find_if(xs.begin() + 1, xs.end(), [x](double value) { return value >= x; });
+  const std::size_t at = std::min<std::size_t>(found - xs.begin(), xs.size() - 1);
+  return ys[at - 1] + (ys[at] - ys[at - 1]) * (x - xs[at - 1]) / (xs[at] - xs[at - 1]);
+}
+
+// The smallest area whose predicted retention reaches .8, or .8 of the most that any area has.
+double sufficient_area(const std::vector<double> &areas, const std::vector<float> &curve) {
+  const double most = *std::max_element(curve.begin(), curve.end());
+  const double target = most < 0.8 ? 0.8 * most : 0.8;
+  if (curve.front() >= target) return areas.front();
+  return along(target, {curve.begin(), curve.end()}, areas);
+}
+
+std::vector<double> probabilities(const float *values, std::size_t count) {
+  std::vector<double> scores(values, values + count);
+  const auto [least, most] = std::minmax_element(scores.begin(), scores.end());
+  if (*least >= 0 && *most <= 1 + 1e-6) return scores;
+  const double highest = *most;
+  double sum = 0;
+  for (double &score : scores) sum += score = std::exp(score - highest);
+  for (double &score : scores) score /= sum;
+  return scores;
+}
+
+// The five best answers, where a result has the form (1, classes) or (1, classes, 1, 1).
+std::vector<Prediction> best_answers(const Ort::Value &result, const json &labels) {
+  const auto info = result.GetTensorTypeAndShapeInfo();
+  const auto shape = info.GetShape();
+  const std::size_t count = info.GetElementCount();
+  if (info.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || shape.size() < 2 || count == 0 ||
+      count != static_cast<std::size_t>(shape[1]))
+    return {};
+  const auto scores = probabilities(result.GetTensorData<float>(), count);
+  std::vector<int> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return scores[a] > scores[b]; });
+  std::vector<Prediction> best;
+  for (std::size_t n = 0; n < std::min<std::size_t>(5, count); ++n) {
+    std::optional<std::string> label;
+    if (labels.is_array() && static_cast<std::size_t>(order[n]) < labels.size())
+      label = labels[order[n]].get<std::string>();
+    best.push_back({order[n], label, scores[order[n]]});
+  }
+  return best;
+}
+
+}  // namespace
+
+cv::Mat fit(const cv::Mat &bgr, const InputSpec &spec) {
+  const double high = static_cast<double>(bgr.rows) / spec.size.height;
+  const double wide = static_cast<double>(bgr.cols) / spec.size.width;
+  if (spec.policy == "crop") {
+    const double unit = spec.number * std::min(high, wide);
+    const int height = rounded(unit * spec.size.height, bgr.rows), width = rounded(unit * spec.size.width, bgr.cols);
+    return resize(bgr(cv::Rect((bgr.cols - width) / 2, (bgr.rows - height) / 2, width, height)), spec.size);
+  }
+  if (spec.policy == "letterbox") {
+    const double factor = std::min(1 / high, 1 / wide);
+    const int height = rounded(bgr.rows * factor, spec.size.height);
+    const int width = rounded(bgr.cols * factor, spec.size.width);
+    cv::Mat padded(spec.size, CV_8UC3, cv::Scalar::all(cvRound(spec.number)));
+    const cv::Rect place((spec.size.width - width) / 2, (spec.size.height - height) / 2, width, height);
+    resize(bgr, place.size()).copyTo(padded(place));
+    return padded;
+  }
+  return resize(bgr, spec.size);
+}
+
+cv::Mat area_mask(const cv::Mat &rank, double area, cv::Size size) {
+  cv::Mat pixels, mask(size, CV_8U, cv::Scalar(0));
+  cv::resize(rank, pixels, size, 0, 0, cv::INTER_LINEAR);
+  const float *values = pixels.ptr<float>();
+  const int count = cvRound(area * size.area());
+  if (count == 0) return mask;
+  std::vector<float> sorted(values, values + size.area());
+  std::nth_element(sorted.begin(), sorted.begin() + count - 1, sorted.end());
+  const float threshold = sorted[count - 1];
+  auto left = count - std::count_if(values, values + size.area(), [&](float value) { return value < threshold; });
+  for (int place = 0; place < size.area(); ++place)
+    if (values[place] < threshold || (values[place] == threshold && left-- > 0)) mask.data[place] = 255;
+  return mask;
+}
+
+std::vector<int> run_lengths(const cv::Mat &mask) {
+  std::vector<int> counts;
+  bool current = false;
+  int length = 0;
+  for (int x = 0; x < mask.cols; ++x)
+    for (int y = 0; y < mask.rows; ++y, ++length) {
+      if ((mask.at<std::uint8_t>(y, x) != 0) == current) continue;
+      counts.push_back(length);
+      current = !current;
+      length = 0;
+    }
+  counts.push_back(length);
+  return counts;
+}
+
+Explainer::Explainer(const std::filesystem::path &file, int threads)
+    : env_(ORT_LOGGING_LEVEL_ERROR, "fsagn"),
+      session_(open_session(env_, file, threads)),
+      about_(read_metadata(session_)),
+      spec_(read_spec(about_.at("input"))),
+      areas_(about_.at("areas").get<std::vector<double>>()) {
+  if (const auto variant = about_.find("variant"); variant != about_.end())
+    pixels_inside_ = variant->value("preprocessing", false);
+  Ort::AllocatorWithDefaultOptions allocator;
+  for (std::size_t n = 0; n < session_.GetInputCount(); ++n)
+    inputs_.push_back(session_.GetInputNameAllocated(n, allocator).get());
+  for (std::size_t n = 0; n < session_.GetOutputCount(); ++n)
+    outputs_.push_back(session_.GetOutputNameAllocated(n, allocator).get());
+}
+
+Ort::Value Explainer::image_value(const cv::Mat &bgr) {
+  auto type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+  std::vector<std::int64_t> shape{1, bgr.rows, bgr.cols, 3};
+  if (pixels_inside_) {
+    cv::Mat rgb;
+    cv::cvtColor(bgr, rgb, cv::COLOR_BGR2RGB);
+    bytes_.assign(rgb.datastart, rgb.dataend);
+  } else {
+    const auto channels = static_cast<std::int64_t>(spec_.mean.size());
+    if (spec_.layout == "NCHW") shape = {1, channels, spec_.size.height, spec_.size.width};
+    else shape = {1, spec_.size.height, spec_.size.width, channels};
+    const auto at = std::find(inputs_.begin(), inputs_.end(), spec_.name) - inputs_.begin();
+    type = session_.GetInputTypeInfo(at).GetTensorTypeAndShapeInfo().GetElementType();
+    bytes_ = as_type(normalised(fit(bgr, spec_), spec_), type);
+  }
+  return Ort::Value::CreateTensor(host(), bytes_.data(), bytes_.size(), shape.data(), shape.size(), type);
+}
+
+Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_t> &filters) {
+  if (bgr.type() != CV_8UC3 || bgr.empty()) throw std::runtime_error("a picture must be 8-bit BGR and not empty");
+  std::vector<std::int64_t> asked = filters, shape{1, static_cast<std::int64_t>(filters.size())};
+  std::vector<Ort::Value> feeds;
+  std::vector<const char *> feed_names, names;
+  for (const auto &name : inputs_) {
+    feed_names.push_back(name.c_str());
+    if (name == "filters")
+      feeds.push_back(Ort::Value::CreateTensor<std::int64_t>(host(), asked.data(), asked.size(), shape.data(), 2));
+    else feeds.push_back(image_value(bgr));
+  }
+  for (const auto &name : outputs_) names.push_back(name.c_str());
+  auto values = session_.Run({}, feed_names.data(), feeds.data(), feeds.size(), names.data(), names.size());
+  std::map<std::string, Ort::Value> results;
+  for (std::size_t n = 0; n < values.size(); ++n) results.emplace(outputs_[n], std::move(values[n]));
+  return read(std::move(results));
+}
+
+Explanation Explainer::read(std::map<std::string, Ort::Value> results) const {
+  static const std::set<std::string> OWN{"filter_ids", "filter_peaks", "area_rank", "retention"};
+  Explanation found;
+  for (const auto &name : outputs_)
+    if (OWN.count(name) == 0 && found.predictions.empty())
+      found.predictions = best_answers(results.at(name), about_.value("labels", json()));
+  const auto grid = results.at("area_rank").GetTensorTypeAndShapeInfo().GetShape();  // (1, K, h, w)
+  const auto *ids = results.at("filter_ids").GetTensorData<std::int64_t>();
+  const auto *peaks = results.at("filter_peaks").GetTensorData<float>();
+  auto *ranks = results.at("area_rank").GetTensorMutableData<float>();
+  const auto *curves = results.at("retention").GetTensorData<float>();
+  for (std::int64_t k = 0; k < grid[1]; ++k) {
+    if (ids[k] < 0) continue;
+    const cv::Mat rank(static_cast<int>(grid[2]), static_cast<int>(grid[3]), CV_32F, ranks + k * grid[2] * grid[3]);
+    const auto *start = curves + k * static_cast<std::int64_t>(areas_.size());
+    const std::vector<float> curve(start, start + areas_.size());
+    found.filters.push_back({ids[k], peaks[k], rank.clone(), curve, sufficient_area(areas_, curve)});
+  }
+  return found;
+}
+
+double Explainer::retention_at(const Filter &filter, double area) const {
+  std::vector<double> xs{0}, ys{0};
+  xs.insert(xs.end(), areas_.begin(), areas_.end());
+  ys.insert(ys.end(), filter.curve.begin(), filter.curve.end());
+  if (xs.back() < 1) {
+    xs.push_back(1);
+    ys.push_back(1);
+  }
+  return along(area, xs, ys);
+}
+
+}  // namespace fsagn
