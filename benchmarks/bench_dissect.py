@@ -41,7 +41,7 @@ def run_explainer(images: Path) -> tuple[float, np.ndarray]:
     engine = FileEngine(EXPLAINER, **SESSION)
     spec, bits = engine.metadata.input, []
     started = time.process_time()
-    prepared = ordered_map(lambda item: prepare(item, spec), named_images(images), DECODERS, 8)
+    prepared = ordered_map(lambda item: prepare(item, spec, preview=False), named_images(images), DECODERS, 8)
     while batch := [item for item in islice(prepared, 8) if isinstance(item, Prepared)]:
         ids = np.tile(np.arange(FILTERS), (len(batch), 1))
         ranks = engine.run(np.stack([item.values for item in batch]), ids).area_rank

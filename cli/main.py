@@ -58,7 +58,6 @@ EXTRAS = {
     "scipy": ("dissect", "dissection"),
     "skimage": ("demo", "demo"),
     "starlette": ("serve", "serve"),
-    "sklearn": ("dissect", "dissection"),
     "torch": ("train", "training"),
     "uvicorn": ("serve", "serve"),
 }

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,13 +18,15 @@ from ..data.annotations.parts import coverage
 from ..data.files import read_lines
 from ..errors import AnnotationError, OutputError
 from ..model.geometry import Geometry
-from ..runtime.answers import predictions
-from ..runtime.stream import DECODERS, Failure, Prepared, named_images, ordered_map, prepare
+from ..runtime.answers import winners
+from ..runtime.stream import DECODERS, Failure, Prepared, ordered_map, prepare
 from .folder import INDEX, RunFolder
-from .looking import Look, Looker
+from .looking import Looker
 
 MAX_PARTS: Final = 24
 """Parts kept per image; the largest ones."""
+LineAndRow: TypeAlias = tuple[dict[str, Any], dict[str, Any] | None]
+"""An image's line of the index, and its row of the columns; None: it failed."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,6 @@ def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, part
     cells = grid[0] * grid[1]
     folder.column("masks", "u1", (filters, (cells + 7) // 8))
     folder.column("peaks", "f4", (filters,))
-    folder.column("means", "f4", (filters,))
     folder.column("places", "u2", (filters,))
     folder.column("geometry", "f8", (2, 4))
     if parts:
@@ -82,7 +84,7 @@ def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, part
 
 
 def collect(
-    folder: RunFolder, collecting: Collecting, images: Iterable[str | Path], grid: tuple[int, int]
+    folder: RunFolder, collecting: Collecting, images: Iterable[Path], grid: tuple[int, int]
 ) -> Iterator[str | Failure]:
     """Look at the images that the folder does not hold yet, and write a row for each.
 
@@ -93,25 +95,24 @@ def collect(
         The path of every image, or its failure, in order; those that were there already too.
     """
     spec, size = collecting.looker.spec, collecting.batch_size
-    named = named_images(images)
+    named = ((str(path), path) for path in images)
     start = folder.lines - folder.lines % size
     check_same_images(folder, islice(named, start))
-    prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, size)
+    prepared = ordered_map(lambda item: prepare(item, spec, preview=False), named, DECODERS, size)
 
     def batches() -> Iterator[list[Prepared | Failure]]:
         while batch := list(islice(prepared, size)):
             yield batch
 
-    def looked(batch: Sequence[Prepared | Failure]) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    def looked(batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
         return _rows(collecting, batch, grid)
 
-    done, skip = start, folder.lines
+    skip = folder.lines - start
     try:
-        for rows in ordered_map(looked, batches(), collecting.workers, collecting.workers):
-            for line, row in rows:
-                done += 1
-                if done > skip:
-                    folder.append(line, row)
+        for found in ordered_map(looked, batches(), collecting.workers, collecting.workers):
+            folder.append(found[skip:])
+            skip = 0
+            for line, _ in found:
                 error = line.get("error")
                 yield line["path"] if error is None else Failure(line["path"], error)
     finally:
@@ -133,57 +134,74 @@ def check_same_images(folder: RunFolder, named: Iterable[tuple[str, object]]) ->
             )
 
 
-def _rows(
-    collecting: Collecting, batch: Sequence[Prepared | Failure], grid: tuple[int, int]
-) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What filters answer in a batch: masks (N, K, bytes), peaks and their cells (N, K), finite (N,)."""
+
+    masks: NDArray[np.uint8]
+    peaks: NDArray[np.float32]
+    places: NDArray[np.intp]
+    finite: NDArray[np.bool_]
+    map_shape: tuple[int, int]
+    predicted: NDArray[np.intp] | None
+
+
+def _answers(collecting: Collecting, batch: Sequence[Prepared]) -> _Answers:
+    look = collecting.looker.look(np.stack([item.values for item in batch]), collecting.filters)
+    rows, columns = look.feature_map.shape[2:]
+    every = len(collecting.filters) == look.feature_map.shape[1]
+    chosen = look.feature_map if every else look.feature_map[:, list(collecting.filters)]
+    flat = chosen.reshape(*chosen.shape[:2], rows * columns)
+    places = flat.argmax(axis=2)  # a NaN counts as the highest
+    peaks = np.take_along_axis(flat, places[..., None], axis=2)[..., 0]
+    finite = np.asarray(np.isfinite(flat).all(axis=(1, 2)))
+    return _Answers(
+        mask_bits(look.area_rank, collecting.area), peaks, places, finite, (rows, columns), winners(look.outputs)
+    )
+
+
+def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure], grid: tuple[int, int]) -> list[LineAndRow]:
     """Line and row of every image of a batch."""
     ready = [item for item in batch if isinstance(item, Prepared)]
-    look = None
-    if ready:
-        look = collecting.looker.look(np.stack([item.values for item in ready]), collecting.filters)
-    rows: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
+    answers = _answers(collecting, ready) if ready else None
+    rows: list[LineAndRow] = []
     place = 0
     for item in batch:
-        if isinstance(item, Failure) or look is None:
+        if isinstance(item, Failure) or answers is None:
             failed = item if isinstance(item, Failure) else Failure(item.name, "not computed")
             rows.append(({"path": failed.path, "error": failed.message}, None))
             continue
-        rows.append(_row(collecting, item, look, place, grid))
+        rows.append(_row(collecting, item, answers, place, grid))
         place += 1
     return rows
 
 
-def _row(
-    collecting: Collecting, item: Prepared, look: Look, n: int, grid: tuple[int, int]
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    chosen = look.feature_map[n, list(collecting.filters)]  # (K, fh, fw)
-    if not np.isfinite(chosen).all():
+def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int, grid: tuple[int, int]) -> LineAndRow:
+    if not answers.finite[n]:
         return {
             "path": item.name,
             "error": f"{item.name}: the layer's feature map is not finite (NaN or infinite)",
         }, None
+    row: dict[str, Any] = {
+        "masks": answers.masks[n],
+        "peaks": answers.peaks[n],
+        "places": answers.places[n],
+        "geometry": _geometry_row(item.geometry),
+    }
     try:
         found = None if collecting.annotations is None else collecting.annotations.find(item.name)
         label = _label(collecting, item.name, found)
-        row: dict[str, Any] = {
-            "masks": mask_bits(look.area_rank[n], collecting.area),
-            "peaks": chosen.max(axis=(1, 2)),
-            "means": chosen.mean(axis=(1, 2)),
-            "places": chosen.reshape(len(chosen), -1).argmax(axis=1),
-            "geometry": _geometry_row(item.geometry),
-        }
         if collecting.annotations is not None:
             row |= _part_rows(collecting.part_numbers, found, item.geometry, grid)
     except AnnotationError as error:
         return {"path": item.name, "error": str(error)}, None
-    answers = predictions(look.outputs, n, None)
     line = {
         "path": item.name,
         "height": item.geometry.original[0],
         "width": item.geometry.original[1],
-        "map": list(chosen.shape[1:]),
+        "map": list(answers.map_shape),
         "label": label,
-        "predicted": answers[0].index if answers else None,
+        "predicted": None if answers.predicted is None else int(answers.predicted[n]),
         "annotated": found is not None,
     }
     if found is not None and found.seed is not None:
@@ -217,15 +235,17 @@ def _part_rows(
     largest = sorted((name for name in joined if sizes[name]), key=lambda name: (-sizes[name], name))[:MAX_PARTS]
     if largest:
         chosen = sorted(largest)
-        stacked = np.stack([joined[name] for name in chosen])
-        down, across = stacked.sum(axis=2), stacked.sum(axis=1)  # (n, H0) and (n, W0)
         for place, name in enumerate(chosen):
-            ids[place] = numbers[name]
-            centres[place] = (
-                across[place] @ (np.arange(across.shape[1]) + 0.5) / sizes[name],
-                down[place] @ (np.arange(down.shape[1]) + 0.5) / sizes[name],
-            )
-        cells[: len(chosen)] = (
-            np.rint(255 * coverage(stacked, geometry, grid)).astype(np.uint8).reshape(len(chosen), -1)
-        )
+            ids[place], centres[place] = numbers[name], _middle(joined[name], sizes[name])
+        covered = coverage(np.stack([joined[name] for name in chosen]), geometry, grid)
+        cells[: len(chosen)] = np.rint(255 * covered).astype(np.uint8).reshape(len(chosen), -1)
     return {"part_ids": ids, "part_centres": centres, "part_cells": cells}
+
+
+def _middle(pixels: NDArray[np.bool_], size: int) -> tuple[float, float]:
+    """(x, y) of the middle of a mask (H0, W0) with so many pixels."""
+    across, down = (
+        cv2.reduce(pixels.view(np.uint8), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (0, 1)
+    )
+    x, y = (float(counts @ (np.arange(counts.size) + 0.5)) / size for counts in (across, down))
+    return x, y

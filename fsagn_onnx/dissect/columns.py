@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -38,10 +38,10 @@ class Column:
         self._file.flush()
         return self.path.stat().st_size // self.row_bytes
 
-    def append(self, row: NDArray[Any]) -> None:
-        """Append one row."""
+    def append(self, rows: Sequence[NDArray[Any]]) -> None:
+        """Append rows."""
         try:
-            self._file.write(np.ascontiguousarray(row, dtype=self.dtype).reshape(self.shape).tobytes())
+            self._file.write(np.stack(rows).astype(self.dtype, copy=False).reshape(len(rows), *self.shape).tobytes())
             self._file.flush()
         except OSError as error:
             raise cannot_write(self.path, error) from error
@@ -52,12 +52,12 @@ class Column:
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``, shape (stop - start, *shape)."""
-        content = np.fromfile(
-            self.path, self.dtype, (stop - start) * self.row_bytes // self.dtype.itemsize, offset=start * self.row_bytes
-        )
-        if content.size * self.dtype.itemsize != (stop - start) * self.row_bytes:
+        wanted = (stop - start) * self.row_bytes
+        self._file.seek(start * self.row_bytes)
+        content = self._file.read(wanted)
+        if len(content) != wanted:
             raise OutputError(f"{self.path} is shorter than its index says: start again with --overwrite")
-        return content.reshape(stop - start, *self.shape)
+        return np.frombuffer(content, self.dtype).reshape(stop - start, *self.shape)
 
     def row(self, index: int) -> NDArray[Any]:
         """One row."""

@@ -98,7 +98,7 @@ def disturb_images(folder: RunFolder, disturbing: Disturbing, images: Iterable[s
         for line, row in ordered_map(
             lambda item: _row(disturbing, item), prepared, disturbing.workers, disturbing.workers
         ):
-            folder.append(line, row)
+            folder.append([(line, row)])
             error = line.get("error")
             yield line["path"] if error is None else Failure(line["path"], error)
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -112,14 +112,17 @@ class RunFolder:
         for column in self.columns.values():
             column.cut(self.rows)
 
-    def append(self, line: Mapping[str, Any], row: Mapping[str, Any] | None) -> None:
-        """Write the row of one image (None: it failed), then its line."""
-        if row is not None:
+    def append(self, images: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> None:
+        """Write line and row (None: it failed) of some images: the rows first, then the lines."""
+        rows = [row for _, row in images if row is not None]
+        if rows:
             for name, column in self.columns.items():
-                column.append(row[name])
-            self.rows += 1
-        self._index.append(json.dumps(line, allow_nan=False).encode("ascii") + b"\n")
-        self.lines += 1
+                column.append([row[name] for row in rows])
+        if images:
+            lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line, _ in images)
+            self._index.append(lines.encode("ascii"))
+        self.rows += len(rows)
+        self.lines += len(images)
 
     def index(self) -> Iterator[dict[str, Any]]:
         """The lines of the images that did not fail, in the order of the columns' rows."""

@@ -80,7 +80,7 @@ class Similarity:
 
 
 def group(similarity: Similarity, wanted: int | None = None) -> Groups:
-    """Cluster the filters: average linkage by scikit-learn, as many groups as separate best (silhouette).
+    """Cluster the filters: average linkage by scipy, as many groups as separate best (silhouette).
 
     Args:
         similarity: of the filters.
@@ -89,27 +89,45 @@ def group(similarity: Similarity, wanted: int | None = None) -> Groups:
     Raises:
         UsageError: more groups than active filters.
     """
-    from sklearn.cluster import AgglomerativeClustering
-    from sklearn.metrics import silhouette_score
+    from scipy.cluster.hierarchy import cut_tree, linkage
 
     living = np.flatnonzero(similarity.active > 0)
     numbers = np.full(len(similarity.active), -1, dtype=np.int64)
     if wanted is not None and not 1 <= wanted <= max(len(living), 1):
         raise UsageError(f"groups must be in 1..{len(living)} (the filters that are active), but got {wanted}")
     distance = similarity.distances()[np.ix_(living, living)]
+    counts = range(2, min(MOST_GROUPS, len(living) - 1) + 1) if wanted is None else [wanted]
+    tree = linkage(distance[np.triu_indices(len(living), 1)], "average") if len(living) > 1 else None
+    cuttable = [count for count in counts if 2 <= count < len(living)]
+    if tree is None or not cuttable:  # one group, or one per filter
+        alone = wanted is not None and wanted > 1
+        best_labels = np.arange(len(living)) if alone else np.zeros(len(living), dtype=np.int64)
+        numbers[living] = _by_size(best_labels.tolist())
+        return Groups(numbers, float("nan"))
     best, best_labels = float("nan"), np.zeros(len(living), dtype=np.int64)
-    for count in range(2, min(MOST_GROUPS, len(living) - 1) + 1) if wanted is None else [wanted]:
-        if count < 2 or count >= len(living):
-            best_labels = np.arange(len(living)) if count > 1 else best_labels
-            continue
-        labels = AgglomerativeClustering(n_clusters=count, metric="precomputed", linkage="average").fit_predict(
-            distance
-        )
-        score = float(silhouette_score(distance, labels, metric="precomputed"))
+    for labels in cut_tree(tree, n_clusters=cuttable).T:
+        score = silhouette(distance, labels)
         if not best >= score:
             best, best_labels = score, labels
     numbers[living] = _by_size(best_labels.tolist())
     return Groups(numbers, best)
+
+
+def silhouette(distance: Floats, labels: NDArray[np.integer]) -> float:
+    """How well groups are separated (Rousseeuw 1987): mean of (b - a) / max(a, b), 0 for a group of one.
+
+    Args:
+        distance: (n, n).
+        labels: (n,) groups 0, 1, ..., at least two.
+
+    a is the mean distance to the others of the own group, b the least mean distance to another group.
+    """
+    member = np.eye(int(labels.max()) + 1)[labels]  # (n, groups)
+    sizes, sums = member.sum(axis=0), distance @ member
+    own = sizes[labels]
+    a = (sums * member).sum(axis=1) / np.maximum(own - 1, 1)
+    b = np.where(member > 0, np.inf, sums / sizes).min(axis=1)
+    return float(np.where(own > 1, (b - a) / np.maximum(np.maximum(a, b), 1e-300), 0).mean())
 
 
 def _by_size(labels: Iterable[int]) -> NDArray[np.int64]:

@@ -167,13 +167,15 @@ class DissectRun:
         limits, overall, per_class = score_run(folder, self.grid, len(self.parts), classes)
         place = untrained = None
         sample = self._sample(index)
+        with Session(cut(self.model.proto, [self.looker.layer]), **request.session) as network:
+            maps = list(sample.feature_maps(network, self.looker.layer, self.looker.spec.name))
         if self.annotations is not None:
             on_stage("permutation tests")
             place = place_test(folder, limits, self.grid, len(self.parts), request.permutations, request.seed)
             on_stage("untrained networks")
-            untrained = self._untrained(sample)
+            untrained = self._untrained(sample, maps)
         on_stage("grouping")
-        groups = self._groups(sample, limits)
+        groups = self._groups(sample, maps, limits)
         strongest = strongest_rows(folder, limits, np.ones(folder.rows, dtype=np.bool_), REFERENCES)
         references = [tuple(index[i]["path"] for i in ids.tolist()) for ids in strongest]
         found = Found(
@@ -234,17 +236,17 @@ class DissectRun:
         rows = spread(np.flatnonzero(usable), MAX_SAMPLE)
         return draw_sample([line["path"] for line in index], rows, self.looker.spec)
 
-    def _untrained(self, sample: Sample) -> UntrainedTest | None:
+    def _untrained(self, sample: Sample, maps: Sequence[NDArray[np.float32]]) -> UntrainedTest | None:
         if not len(sample.rows):
             return None
-        size = self.grid[0] * self.grid[1]
-        cells = [part_cells(row_at(self.folder, int(i), size), len(self.parts)) for i in sample.rows]
+        cells = [part_cells(self.folder, index, len(self.parts)) for index in sample.rows.tolist()]
         request = self.request
         return untrained_test(
             self.model,
             self.looker.layer,
             self.filters,
             sample,
+            maps,
             np.stack(cells).astype(np.float32) / np.float32(255),
             self.grid,
             request.area,
@@ -252,10 +254,8 @@ class DissectRun:
             **request.session,
         )
 
-    def _groups(self, sample: Sample, limits: NDArray[np.float64]) -> Groups:
+    def _groups(self, sample: Sample, maps: Sequence[NDArray[np.float32]], limits: NDArray[np.float64]) -> Groups:
         size = self.grid[0] * self.grid[1]
-        with Session(cut(self.model.proto, [self.looker.layer]), **self.request.session) as network:
-            maps = list(sample.feature_maps(network, self.looker.layer, self.looker.spec.name))
         strong = np.quantile([m.max(axis=(1, 2)) for m in maps], STRONG, axis=0) if maps else np.ones(1)
         similarity = Similarity(len(self.filters), self.looker.filters, self.grid)
         for number, feature_map in zip(sample.rows.tolist(), maps, strict=True):

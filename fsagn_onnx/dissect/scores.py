@@ -100,14 +100,11 @@ def _row(values: dict[str, NDArray[Any]], cells: int) -> Row:
     )
 
 
-def overlap(masks: NDArray[np.bool_], cells: NDArray[np.float32]) -> tuple[Floats, Floats, Floats]:
-    """Intersection (K, n), mask size (K,) and part size (n,) in cells, of masks (K, cells) with parts (n, cells)."""
-    kept = masks.astype(np.float32)
-    return (
-        np.asarray(kept @ cells.T, dtype=np.float64),
-        kept.sum(axis=1).astype(np.float64),
-        cells.sum(axis=1).astype(np.float64),
-    )
+_SUMMED: Final = (
+    "both", "inter", "union", "image_iou", "share", "located", "pointed", "part", "mask", "mask_2", "peak", "peak_2",
+)  # fmt: skip
+"""Sums over the images that have the part and in which the filter is active: their number; cells; shares; the part's
+cells; distances of the part's middle to the mask's and to the activation peak, and their squares."""
 
 
 class Scores:
@@ -120,16 +117,15 @@ class Scores:
     """
 
     def __init__(self, filters: int, parts: int, grid: tuple[int, int]) -> None:
-        shape = (filters, parts)
         rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
         self._middles = np.stack([columns + 0.5, rows + 0.5], axis=1) / (grid[1], grid[0])  # of the cells, in 0..1
+        self._moments = np.ones((len(self._middles), 3), dtype=np.float32)  # x, y and 1 of every cell
+        self._moments[:, :2] = self._middles
+        self._squares = (self._middles**2).sum(axis=1)
         self.images = 0
         self.active = np.zeros(filters)
-        self.labelled = np.zeros(parts)
-        self.both = np.zeros(shape)  # labelled images in which the filter is active
-        self._sums = {name: np.zeros(shape) for name in ("inter", "union", "image_iou", "share", "located", "pointed")}
-        self._missed = np.zeros(shape)  # part cells in labelled images in which the filter is not active
-        self._distance = {name: np.zeros((2, *shape)) for name in ("mask", "peak")}  # sums of d and d²
+        self.cells = np.zeros(parts)  # of each part in all its images
+        self._sums = np.zeros((len(_SUMMED), filters, parts))
 
     def update(self, row: Row, active: NDArray[np.bool_], map_shape: tuple[int, int]) -> None:
         """Add one image; ``active`` (K,) says where the filters answer."""
@@ -138,38 +134,37 @@ class Scores:
         if row.parts is None:
             return
         ids, lit = row.parts.ids, np.flatnonzero(active)
-        inter, mask, part = overlap(row.masks, row.parts.cells)
-        self.labelled[ids] += 1
-        self._missed[:, ids] += np.where(active[:, None], 0, part[None])
+        part = row.parts.cells.sum(axis=1, dtype=np.float64)
+        self.cells[ids] += part
         if not lit.size:
             return
-        at = np.ix_(lit, ids)
-        inter, mask = inter[lit], mask[lit]
-        union = mask[:, None] + part[None] - inter
-        iou = inter / np.maximum(union, 1e-9)
         kept = row.masks[lit]
-        middles = kept.astype(np.float32) @ self._middles.astype(np.float32) / np.maximum(mask, 1)[:, None]
+        moments = kept.astype(np.float32) @ np.concatenate([row.parts.cells.T, self._moments], axis=1)
+        inter, mask = moments[:, :-3].astype(np.float64), moments[:, -1].astype(np.float64)
+        middles = moments[:, -3:-1] / np.maximum(mask, 1)[:, None]
+        union = mask[:, None] + part - inter
+        iou = inter / np.maximum(union, 1e-9)
         mask_centres, peak_centres = _centres(row, lit, middles, map_shape)
-        added = {
-            "inter": inter,
-            "union": union,
-            "image_iou": iou,
-            "share": inter / np.maximum(mask, 1)[:, None],
-            "located": iou > LOCATED,
-            "pointed": self._pointed(kept, middles, row.parts.cells),
-        }
-        self.both[at] += 1
-        for name, values in added.items():
-            self._sums[name][at] += values
-        diagonal = float(np.hypot(*row.geometry[1, :2]))
-        for name, centres in (("mask", mask_centres), ("peak", peak_centres)):
-            distance = np.linalg.norm(centres[:, None] - row.parts.centres[None], axis=2) / diagonal
-            self._distance[name][0][at] += distance
-            self._distance[name][1][at] += distance**2
+        diagonal = np.hypot(*row.geometry[1, :2])
+        missed, off = (_distances(centres, row.parts.centres) / diagonal for centres in (mask_centres, peak_centres))
+        added = np.empty((len(_SUMMED), *inter.shape))
+        for place, values in enumerate(
+            (1, inter, union, iou, inter / np.maximum(mask, 1)[:, None], iou > LOCATED,
+             self._pointed(kept, middles, row.parts.cells), part, missed, missed**2, off, off**2)
+        ):  # fmt: skip
+            added[place] = values
+        self._sums[:, lit[:, None], ids] += added
+
+    def add(self, other: Scores) -> None:
+        """Add the images of another."""
+        self.images += other.images
+        self.active += other.active
+        self.cells += other.cells
+        self._sums += other._sums
 
     def _pointed(self, kept: NDArray[np.bool_], middles: Floats, cells: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Whether the masks' middles (the kept cell next to the centroid) lie on the parts, (lit, n)."""
-        away = ((self._middles[None] - middles[:, None]) ** 2).sum(axis=2)
+        away = self._squares - 2 * (middles @ self._middles.T)
         nearest = np.where(kept, away, np.inf).argmin(axis=1)
         return cells[:, nearest].T >= 0.5
 
@@ -182,18 +177,18 @@ class Scores:
         ``instability`` and ``peak_instability``: standard deviation over images of the distance between the part's
         middle and the mask's centroid (the activation peak), in image diagonals.
         """
+        sums = dict(zip(_SUMMED, self._sums, strict=True))
+        both, missed = sums["both"], self.cells - sums["part"]  # part cells where the filter is not active
         with np.errstate(invalid="ignore", divide="ignore"):
             per_image = {
-                name: np.where(self.both > 0, self._sums[name] / self.both, np.nan)
+                name: np.where(both > 0, sums[name] / both, np.nan)
                 for name in ("image_iou", "located", "share", "pointed")
             }
-            found = {"iou": self._sums["inter"] / (self._sums["union"] + self._missed), **per_image}
+            found = {"iou": np.where(both > 0, sums["inter"] / (sums["union"] + missed), np.nan), **per_image}
             for name, column in (("mask", "instability"), ("peak", "peak_instability")):
-                first, second = self._distance[name]
-                mean = first / self.both
-                spread = np.sqrt(np.maximum(second / self.both - mean**2, 0))
-                found[column] = np.where(self.both > 1, spread, np.nan)
-        found["iou"] = np.where(self.both > 0, found["iou"], np.nan)
+                mean = sums[name] / both
+                spread = np.sqrt(np.maximum(sums[f"{name}_2"] / both - mean**2, 0))
+                found[column] = np.where(both > 1, spread, np.nan)
         return found
 
     def entropy(self) -> Floats:
@@ -215,6 +210,12 @@ def _centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[
     return middles * scale + shift, peak * scale + shift
 
 
+def _distances(points: Floats, others: Floats) -> Floats:
+    """(n, m) between points (n, 2) and others (m, 2)."""
+    x, y = (points[:, axis, None] - others[:, axis] for axis in (0, 1))
+    return np.asarray(np.sqrt(x * x + y * y))
+
+
 def score_run(
     folder: RunFolder, grid: tuple[int, int], parts: int, classes: Sequence[str | None]
 ) -> tuple[Floats, Scores, dict[str, Scores]]:
@@ -228,14 +229,13 @@ def score_run(
     """
     limits = thresholds(folder)
     filters = len(limits)
-    overall = Scores(filters, parts, grid)
-    per_class: dict[str, Scores] = {}
+    per_class: dict[str | None, Scores] = {}
     shapes = [tuple(line["map"]) for line in folder.index()]
     for row, name, shape in zip(rows(folder, grid[0] * grid[1]), classes, shapes, strict=True):
-        active = row.peaks >= limits
-        overall.update(row, active, shape)
-        if name is not None:
-            if name not in per_class:
-                per_class[name] = Scores(filters, parts, grid)
-            per_class[name].update(row, active, shape)
-    return limits, overall, per_class
+        if name not in per_class:
+            per_class[name] = Scores(filters, parts, grid)
+        per_class[name].update(row, row.peaks >= limits, shape)
+    overall = Scores(filters, parts, grid)
+    for scores in per_class.values():
+        overall.add(scores)
+    return limits, overall, {name: scores for name, scores in per_class.items() if name is not None}

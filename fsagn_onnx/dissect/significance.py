@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .folder import RunFolder
-from .scores import Floats, Row, row_at
+from .scores import Floats
 
 MAX_IMAGES: Final = 128
 """Images per filter that the test looks at: the filter's strongest ones of the pool."""
@@ -63,7 +63,7 @@ def cross_iou(masks: NDArray[np.bool_], cells: NDArray[np.float32]) -> NDArray[n
 
 
 def max_test(
-    iou: NDArray[np.float32], there: NDArray[np.bool_], permutations: int, seed: tuple[int, ...]
+    iou: NDArray[np.float32], there: NDArray[np.bool_], orders: NDArray[np.intp]
 ) -> tuple[Floats, Floats, Floats]:
     """The permutation test of one filter.
 
@@ -73,22 +73,20 @@ def max_test(
     Args:
         iou: (n, n, P) of `cross_iou`.
         there: (n, P), whether the image has the part.
-        permutations: how many.
-        seed: of the permutations.
+        orders: (permutations, n), the permutations of the images.
 
     Returns:
         observed and expected mean IoU and max-corrected p values, each (P,).
     """
     count, _, parts = iou.shape
-    rng = np.random.default_rng(seed)
-    orders = np.argsort(rng.random((permutations, count)), axis=1)
-    own = np.arange(count)
+    permutations = len(orders)
+    own, by_part = np.arange(count), np.ascontiguousarray(iou.transpose(2, 0, 1))
     weights = np.maximum(there.sum(axis=0), 1)
     observed = iou[own, own].sum(axis=0) / weights
     null = np.empty((permutations, parts))
     step = max(1, 4_000_000 // max(count * parts, 1))
     for start in range(0, permutations, step):
-        null[start : start + step] = iou[own[None], orders[start : start + step]].sum(axis=1) / weights
+        null[start : start + step] = by_part[:, own, orders[start : start + step]].sum(axis=2).T / weights
     expected, spread = null.mean(axis=0), null.std(axis=0)
     scale = np.maximum(spread, 1e-9)
     largest = ((null - expected) / scale).max(axis=1)
@@ -96,6 +94,12 @@ def max_test(
     p = (1 + (largest[:, None] >= z[None] - 1e-12).sum(axis=0)) / (permutations + 1)
     p[~there.any(axis=0) | (spread < 1e-9)] = 1.0
     return observed, expected, p
+
+
+def drawn_orders(images: int, permutations: int, seed: int) -> NDArray[np.intp]:
+    """Random orders of n images, (permutations, n)."""
+    drawn = np.random.default_rng((seed, images)).random((permutations, images))
+    return np.asarray(np.argsort(drawn, axis=1))
 
 
 def place_test(
@@ -115,22 +119,25 @@ def place_test(
     masks: list[dict[int, NDArray[np.uint8]]] = [{} for _ in chosen]
     cells: dict[int, NDArray[np.uint8]] = {}
     for index in sorted(wanted):
-        row = row_at(folder, index, size)
-        cells[index] = part_cells(row, parts)
+        bits = folder.columns["masks"].row(index)
+        cells[index] = part_cells(folder, index, parts)
         for k in wanted[index]:
-            masks[k][index] = np.packbits(row.masks[k])
+            masks[k][index] = bits[k]
     result = PlaceTest(
         np.array([len(ids) for ids in chosen]), *(np.full((len(limits), parts), fill) for fill in (0.0, 0.0, 1.0))
     )
+    orders: dict[int, NDArray[np.intp]] = {}  # the same for all filters with as many images
     for k, ids in enumerate(chosen):
         if len(ids) < FEWEST:
             continue
+        if len(ids) not in orders:
+            orders[len(ids)] = drawn_orders(len(ids), permutations, seed)
         own = np.unpackbits(np.stack([masks[k][index] for index in ids.tolist()]), axis=1, count=size)
         own_parts = np.stack([cells[index] for index in ids.tolist()]).astype(np.float32) / np.float32(
             255
         )  # (n, P, cells)
         there = np.asarray(own_parts.any(axis=2))
-        outcome = max_test(cross_iou(own.astype(np.bool_), own_parts), there, permutations, (seed, k))
+        outcome = max_test(cross_iou(own.astype(np.bool_), own_parts), there, orders[len(ids)])
         result.observed[k], result.expected[k], result.p[k] = outcome
     return result
 
@@ -142,16 +149,21 @@ def spread(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return ids[np.linspace(0, len(ids) - 1, count).round().astype(np.int64)]
 
 
-def part_cells(row: Row, parts: int) -> NDArray[np.uint8]:
-    """Coverage of all P parts in one image, uint8 (P, cells); 0 where the image lacks the part."""
-    cells = np.zeros((parts, row.masks.shape[1]), dtype=np.uint8)
-    if row.parts is not None:
-        cells[row.parts.ids] = np.rint(255 * row.parts.cells).astype(np.uint8)
+def part_cells(folder: RunFolder, index: int, parts: int) -> NDArray[np.uint8]:
+    """Coverage of all P parts in one image of a run, uint8 (P, cells); 0 where the image lacks the part."""
+    ids, covered = folder.columns["part_ids"].row(index), folder.columns["part_cells"].row(index)
+    cells = np.zeros((parts, covered.shape[1]), dtype=np.uint8)
+    cells[ids[ids >= 0]] = covered[ids >= 0]
     return cells
 
 
 def q_values(p: Floats) -> Floats:
-    """Benjamini & Hochberg's adjusted p values (false discovery rate), by scipy."""
-    from scipy.stats import false_discovery_control
+    """Benjamini & Hochberg's adjusted p values (1995): q of the i-th smallest of n is the least n p_j / j, j >= i.
 
-    return np.asarray(false_discovery_control(p, method="bh"), dtype=np.float64) if p.size else p
+    As `scipy.stats.false_discovery_control`, whose import takes longer than a small run.
+    """
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    q = np.empty(len(p))
+    q[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    return np.minimum(q, 1.0)

@@ -7,7 +7,7 @@ training (Adebayo et al. 2018 ask the same of saliency maps), and a filter must 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ..model import Model, cut
-from ..runtime.masks import area_rank, to_grid
+from ..runtime.masks import to_grid
 from ..runtime.session import Session
-from .collect import mask_bits, unpack
 from .sampling import Sample
 from .scores import ACTIVE_SHARE, STRONG, Floats
+
+Floats32 = NDArray[np.float32]
 
 WANTED: Final = 384
 """Untrained filters that make up the null distribution, about."""
@@ -73,19 +74,31 @@ def _replace(tensor: onnx.TensorProto, values: NDArray[np.floating]) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values.astype(dtype), tensor.name))
 
 
+def highest(saliency: NDArray[np.float32], area: float) -> NDArray[np.bool_]:
+    """The masks that `mask_bits` cuts from `area_rank`, without ranking every cell: (K, h, w) -> (K, h w)."""
+    flat = saliency.reshape(len(saliency), -1)
+    kept = max(1, round(area * flat.shape[1]))
+    least = np.partition(flat, -kept, axis=1)[:, -kept, None]
+    above, level = flat > least, flat == least
+    room = kept - np.count_nonzero(above, axis=1)
+    return np.asarray(above | (level & (np.cumsum(level, axis=1) <= room[:, None])))
+
+
 class _Follower:
     """Mean IoU of filters' feature-map masks with the parts of a sample, over the images where each is active."""
 
     def __init__(self, grid: tuple[int, int], area: float, cells: NDArray[np.float32]) -> None:
         self._grid, self._area, self._cells = grid, area, cells  # cells (n, P, h w)
+        self._operators: tuple[Floats32, Floats32] | None = None
 
     def measure(self, maps: Iterable[NDArray[np.float32]]) -> Floats:
         """(K, P) of feature maps (K, fh, fw), one per image of the sample."""
         peaks, ious = [], []
         for feature_map, cells in zip(maps, self._cells, strict=True):
-            peaks.append(feature_map.max(axis=(1, 2)))
-            bits = mask_bits(area_rank(to_grid(feature_map, self._grid)), self._area)
-            masks = unpack(bits, cells.shape[1]).astype(np.float32)
+            peaks.append(feature_map.reshape(len(feature_map), -1).max(axis=1))
+            down, across = self._to_grid(feature_map.shape[1:])
+            coarse = np.asarray(down @ feature_map @ across.T, dtype=np.float32)
+            masks = highest(coarse, self._area).astype(np.float32)
             inter = masks @ cells.T
             union = masks.sum(axis=1)[:, None] + cells.sum(axis=1)[None] - inter
             ious.append(inter / np.maximum(union, 1e-9))
@@ -96,6 +109,15 @@ class _Follower:
         weight = active[:, :, None] * there[:, None]
         total = weight.sum(axis=0)
         return np.asarray(np.where(total > 0, (iou * weight).sum(axis=0) / np.maximum(total, 1), np.nan))
+
+    def _to_grid(self, shape: tuple[int, ...]) -> tuple[Floats32, Floats32]:
+        """`to_grid` as a matrix per axis, (h, fh) and (w, fw): it is linear, and works on the axes one by one."""
+        if self._operators is None:
+            rows, columns = shape
+            stripes = np.broadcast_to(np.eye(rows, dtype=np.float32)[:, :, None], (rows, rows, columns))
+            bars = np.broadcast_to(np.eye(columns, dtype=np.float32)[:, None], (columns, rows, columns))
+            self._operators = to_grid(stripes, self._grid)[:, :, 0].T, to_grid(bars, self._grid)[:, 0].T
+        return self._operators
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +142,7 @@ def untrained_test(
     layer: str,
     filters: tuple[int, ...],
     sample: Sample,
+    maps: Sequence[NDArray[np.float32]],
     cells: NDArray[np.float32],
     grid: tuple[int, int],
     area: float,
@@ -135,6 +158,7 @@ def untrained_test(
         layer: the explained layer.
         filters: ids of the K filters.
         sample: annotated images.
+        maps: the trained network's feature maps of them, all channels.
         cells: (n, P, h w), their parts.
         grid: (h, w) of the masks.
         area: of the masks.
@@ -147,8 +171,7 @@ def untrained_test(
     piece = cut(model.proto, [layer])
     name, follower = model.input_spec.name, _Follower(grid, area, cells)
     chosen = list(filters)
-    with Session(piece, **session) as trained:
-        observed = follower.measure(maps[chosen] for maps in sample.feature_maps(trained, layer, name))
+    observed = follower.measure(feature_map[chosen] for feature_map in maps)
     null: list[Floats] = []
     living = 0
     for number in range(MAX_NETWORKS):

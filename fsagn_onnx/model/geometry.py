@@ -86,8 +86,11 @@ class Geometry:
         columns = self._source_index(self.original[1], self.matrix[0, 0], self.matrix[0, 2])
         seen_rows = (rows >= 0) & (rows < self.size[0])
         seen_columns = (columns >= 0) & (columns < self.size[1])
+        shown = mask.take(rows[seen_rows], axis=0).take(columns[seen_columns], axis=1)
+        if shown.shape == self.original:
+            return shown
         full = np.zeros(self.original, dtype=mask.dtype)
-        full[np.ix_(seen_rows, seen_columns)] = mask[np.ix_(rows[seen_rows], columns[seen_columns])]
+        full[np.ix_(seen_rows, seen_columns)] = shown
         return full
 
     @staticmethod

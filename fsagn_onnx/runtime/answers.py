@@ -142,16 +142,26 @@ def predictions(outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, 
     Returns:
         At most `ANSWERS` predictions; none where no output has that form.
     """
+    answers = _classifier(outputs)
+    if answers is None:
+        return ()
+    scores = _probabilities(answers[n].astype(np.float64).ravel())
+    order = np.argsort(-scores, kind="stable")[:ANSWERS]
+    return tuple(Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i])) for i in order)
+
+
+def winners(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.intp] | None:
+    """The strongest class of every image, (N,), of the output that `predictions` takes; None where there is none."""
+    answers = _classifier(outputs)
+    return None if answers is None else answers.reshape(len(answers), -1).argmax(axis=1)
+
+
+def _classifier(outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
     for values in outputs.values():
         shape = values.shape[1:]
-        if not np.issubdtype(values.dtype, np.floating) or not shape or shape[0] != np.prod(shape, dtype=int):
-            continue
-        scores = _probabilities(values[n].astype(np.float64).ravel())
-        order = np.argsort(-scores, kind="stable")[:ANSWERS]
-        return tuple(
-            Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i])) for i in order
-        )
-    return ()
+        if np.issubdtype(values.dtype, np.floating) and shape and shape[0] == np.prod(shape, dtype=int):
+            return values
+    return None
 
 
 def _probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from fsagn_onnx.data.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.dissect import Dissection, DissectRun, Request, dissect
 from fsagn_onnx.dissect.collect import mask_bits, unpack
-from fsagn_onnx.dissect.significance import cross_iou, max_test, q_values
+from fsagn_onnx.dissect.significance import cross_iou, drawn_orders, max_test, q_values
 from fsagn_onnx.dissect.untrained import reinitialised
 from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, OutputError, UsageError
 from fsagn_onnx.methods import engine_for
@@ -108,9 +108,9 @@ def test_permutation_test_keeps_its_level_and_has_power() -> None:
         cells = (rng.random((30, 3, 64)) < 0.1).astype(np.float32)
         masks = rng.random((30, 64)) < 0.15
         there = np.ones((30, 3), dtype=bool)
-        p_null.append(max_test(cross_iou(masks, cells), there, 199, (trial,))[2].min())
+        p_null.append(max_test(cross_iou(masks, cells), there, drawn_orders(30, 199, trial))[2].min())
         masks |= cells[:, 1] > 0
-        observed, expected, p = max_test(cross_iou(masks, cells), there, 199, (trial,))
+        observed, expected, p = max_test(cross_iou(masks, cells), there, drawn_orders(30, 199, trial))
         p_follow.append(p[1])
         assert observed[1] > expected[1]
     assert np.mean(np.array(p_null) <= 0.05) <= 0.12  # 60 draws at level .05: above .12 once in 100 such runs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Part
@@ -72,8 +72,15 @@ def read_mask_folder(folder: Path, names_file: Path) -> Annotations:
 
 def _read(path: Path, names: dict[int, str], label: str | None, seed: int | None) -> ImageParts:
     numbers = read_index_png(path)
-    present: list[Any] = [number for number in np.unique(numbers).tolist() if number]
+    present = [number for number in _present(numbers) if number]
     if unknown := [number for number in present if number not in names]:
         raise AnnotationError(f"{path}: number {unknown[0]} has no name in the names file")
     parts = tuple(Part(names[number], mask=numbers == number) for number in present)
     return ImageParts(parts, (numbers.shape[0], numbers.shape[1]), label, seed)
+
+
+def _present(numbers: NDArray[np.int32]) -> list[int]:
+    """The distinct numbers, ascending."""
+    if numbers.max(initial=0) < 2**16:
+        return [int(number) for number in np.flatnonzero(np.bincount(numbers.ravel()))]
+    return [int(number) for number in np.unique(numbers)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -214,13 +215,16 @@ def coverage(masks: Mask, geometry: Geometry, grid: tuple[int, int]) -> NDArray[
     rows = np.floor(centres[:height, 1]).astype(np.int64)
     kept_rows = np.flatnonzero((rows >= 0) & (rows < masks.shape[1]))
     kept_columns = np.flatnonzero((columns >= 0) & (columns < masks.shape[2]))
-    seen = np.zeros((len(masks), height, width), dtype=np.float32)
-    looked_up = masks[:, rows[kept_rows]][:, :, columns[kept_columns]]
-    if kept_rows.size and kept_columns.size:
-        down, across = slice(kept_rows[0], kept_rows[-1] + 1), slice(kept_columns[0], kept_columns[-1] + 1)
-        seen[:, down, across] = looked_up
-    if height % grid[0] == 0 and width % grid[1] == 0:
-        cells = seen.reshape(len(masks), grid[0], height // grid[0], grid[1], width // grid[1])
-        return np.asarray(cells.sum(axis=4).sum(axis=2) * np.float32(grid[0] * grid[1] / (height * width)))
-    resized = [cv2.resize(single, grid[::-1], interpolation=cv2.INTER_AREA) for single in seen]
-    return np.asarray(resized, dtype=np.float32).reshape(len(masks), *grid)
+    seen = masks.take(rows[kept_rows], axis=1).take(columns[kept_columns], axis=2).astype(np.float32)
+    down, across = _shares(height, grid[0])[:, kept_rows], _shares(width, grid[1])[:, kept_columns]
+    counted = np.asarray(down @ seen @ across.T, dtype=np.float32)
+    return np.asarray(counted * np.float32(grid[0] * grid[1] / (height * width)))
+
+
+@lru_cache(maxsize=16)
+def _shares(pixels: int, cells: int) -> NDArray[np.float32]:
+    """(cells, pixels): how much of a pixel lies in a cell, along one axis."""
+    edges, starts = np.arange(cells + 1) * (pixels / cells), np.arange(pixels)
+    within = np.minimum(edges[1:, None], starts[None] + 1) - np.maximum(edges[:-1, None], starts[None])
+    shares: NDArray[np.float32] = np.maximum(within, 0).astype(np.float32)
+    return shares
