@@ -8,7 +8,7 @@ runs it; and its errors do not say which node failed.
 from __future__ import annotations
 
 import inspect
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,11 +17,13 @@ import torch
 from onnx import helper
 from onnx2torch.onnx_graph import OnnxGraph
 from onnx2torch.onnx_node import OnnxNode
+from onnx2torch.onnx_tensor import OnnxTensor
 from torch import Tensor, nn
 
 from ..errors import ConversionError
 from . import registry
 from .ops import load_converters
+from .rewrites.graph import Graph
 from .rewrites.shapes import ValueType, infer_types
 
 __all__ = ["Assembly", "Step", "Unsupported", "assemble", "opset_of", "unsupported_nodes"]
@@ -96,27 +98,46 @@ def unsupported_nodes(proto: onnx.ModelProto) -> list[Unsupported]:
     return [Unsupported(*key, tuple(names)) for key, names in nodes.items()]
 
 
-def assemble(proto: onnx.ModelProto, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Assembly:
+class _Weighed(OnnxGraph):
+    """An onnx2torch graph whose initializers lie outside of its proto."""
+
+    def __init__(self, proto: onnx.GraphProto, weights: Mapping[str, onnx.TensorProto]) -> None:
+        super().__init__(proto)
+        self.weights = {name: OnnxTensor(weights[name]) for name in self._initializers}
+
+    @property
+    def initializers(self) -> Mapping[str, OnnxTensor]:
+        return self.weights
+
+
+def assemble(graph: Graph, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Assembly:
     """Convert every node of a normalised graph.
 
     Args:
-        proto: the graph; in topological order, as ONNX demands.
+        graph: the graph; in topological order, as ONNX demands. Its constants are dropped as they become modules.
         source: name of the file, for messages.
         shapes: shapes of its values at the file's own input size, as far as they are known.
 
     Raises:
         ConversionError: some ops have no converter (all are listed), or a converter refuses a node.
     """
+    proto = graph.to_proto(weights=False)
     missing = unsupported_nodes(proto)
     if missing:
         raise ConversionError(f"{source}: no torch converter for {'; '.join(map(str, missing))}")
-    graph = OnnxGraph(_with_types(proto, shapes))
-    made = [(node, *_convert(node, graph, proto, source)) for node in graph.nodes.values()]
+    typed = _Weighed(_with_types(proto, shapes), graph.constants)
+    graph.constants.clear()
+    left = Counter(name for node in proto.graph.node for name in set(node.input))
+    made, constants = [], {}
+    for node in typed.nodes.values():
+        module, names = _convert(node, typed, proto, source)
+        made.append((node, module, names))
+        constants.update((n, _constant(typed, n, source)) for n in names if n in typed.weights and n not in constants)
+        left.subtract(set(node.input_values))
+        for name in node.input_values:
+            if not left[name]:
+                typed.weights.pop(name, None)
     reads = [names for _, _, names in made]
-    constants: dict[str, Tensor] = {}
-    for name in dict.fromkeys(name for names in reads for name in names):
-        if name in graph.initializers:
-            constants[name] = _constant(graph, name, source)
     last = _last_reads(reads, {v.name for v in proto.graph.output} | set(constants))
     steps = tuple(_step(node, module, names, free) for (node, module, names), free in zip(made, last, strict=True))
     return Assembly(steps, tuple(module for _, module, _ in made), constants)

@@ -41,13 +41,13 @@ class _Computed:
 
 
 def _computed(proto: onnx.ModelProto, module: TappedModule, image: Array, source: str) -> _Computed:
-    piece = cut(proto, module.values)
+    piece = cut(proto, module.values, weights=False)
     original = {value for node in piece.graph.node for value in node.output if value}
     values = list(dict.fromkeys(v for step in module.steps for v in (*step.inputs, *step.outputs) if v in original))
     values = list(dict.fromkeys((*values, *(v for step in module.steps for _, v in step.keywords if v in original))))
     size = fixed_batch(piece, module.input_name) or 1
     part = np.resize(image, (size, *image.shape))
-    expected = run(piece, values, module.input_name, part, source)
+    expected = run(proto, values, module.input_name, part, source, module)
     made: dict[str, Tensor] = {module.input_name: torch.from_numpy(part)}
     with torch.no_grad():
         module(torch.from_numpy(part), watch=lambda name, value: made.update({name: value}))

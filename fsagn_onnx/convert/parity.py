@@ -137,7 +137,9 @@ def check_parity(model: Model, module: TappedModule, *, tolerance: float | None 
     """
     name, allowed = model.path.name, TOLERANCE if tolerance is None else tolerance
     images, batch = _inputs(model, module, seed)
-    expected = dict(zip(module.values, run(model.proto, module.values, module.input_name, images, name), strict=True))
+    expected = dict(
+        zip(module.values, run(model.proto, module.values, module.input_name, images, name, module), strict=True)
+    )
     made = _torch(model, module, batch)
     if is_quantised(model.proto):
         parity = _quantised(model, module, images, (made, expected), allowed)
@@ -210,7 +212,7 @@ def _with_source(model: Model, module: TappedModule, images: Array, parity: Pari
         if not half:
             raise
         return parity  # onnxruntime's CPU has no kernels for bfloat16: the float32 graph is all there is to compare
-    ours = run(model.proto, values, module.input_name, images, name)
+    ours = run(model.proto, values, module.input_name, images, name, module)
     rounded = half or is_quantised(model.proto)
     distance = norm_error if rounded else relative_error
     allowed = ROUNDED_TOLERANCE if half else DRIFT_LIMIT if rounded else TOLERANCE

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import helper
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from ..errors import ConversionError
 from ..model.cut import cut
@@ -22,7 +23,7 @@ __all__ = ["fixed_batch", "norm_error", "relative_error", "run"]
 
 Array = npt.NDArray[Any]
 
-_MAX_MESSAGE_BYTES = 2**31 - 2**20
+_CPU = ["CPUExecutionProvider"]
 
 
 def relative_error(a: Array, b: Array) -> float:
@@ -59,13 +60,28 @@ def fixed_batch(proto: onnx.ModelProto, name: str) -> int | None:
     return (dims[0].dim_value or None) if dims else None
 
 
-def run(proto: onnx.ModelProto, values: Sequence[str], name: str, images: Array, source: str) -> list[Array]:
+def run(
+    proto: onnx.ModelProto,
+    values: Sequence[str],
+    name: str,
+    images: Array,
+    source: str,
+    module: nn.Module | None = None,
+) -> list[Array]:
     """The values for a batch of images; a graph of fixed batch size gets it in batches of that size.
+
+    Args:
+        proto: the graph; not changed.
+        values: what to compute.
+        name: of the image input.
+        images: the batch (N, ...).
+        source: name of the file, for messages.
+        module: where its weights are the graph's to the bit, they are used, so that they are not in memory twice.
 
     Raises:
         ConversionError: onnxruntime cannot run the graph.
     """
-    piece = cut(proto, values)
+    piece = cut(proto, values, weights=False)
     del piece.graph.output[:]
     piece.graph.output.extend(helper.make_empty_tensor_value_info(value) for value in values)
     size = fixed_batch(piece, name) or len(images)
@@ -73,9 +89,9 @@ def run(proto: onnx.ModelProto, values: Sequence[str], name: str, images: Array,
     padded = np.resize(images, (count * size, *images.shape[1:]))
     parts = []
     try:
-        session = _session(piece)
+        session, weights = _session(piece, proto, module)
         for part in np.split(padded, count):
-            parts.append(session.run(list(values), {name: part}))
+            parts.append(session.run(list(values), {name: part, **weights}))
     except ORT_ERRORS as error:
         reason = " ".join(str(error).split())
         raise ConversionError(f"{source}: onnxruntime cannot run the model: {reason}") from error
@@ -83,15 +99,53 @@ def run(proto: onnx.ModelProto, values: Sequence[str], name: str, images: Array,
     return [array[: len(images)] if np.shape(array)[:1] == (len(padded),) else array for array in joined]
 
 
-def _session(piece: onnx.ModelProto) -> ort.InferenceSession:
+def _session(
+    piece: onnx.ModelProto, proto: onnx.ModelProto, module: nn.Module | None
+) -> tuple[ort.InferenceSession, Mapping[str, Array]]:
+    """A session, and the weights that it takes as inputs: as initializers it would hold copies of them."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    providers = ["CPUExecutionProvider"]
-    weights = sum(len(tensor.raw_data) for tensor in piece.graph.initializer)
-    if weights < _MAX_MESSAGE_BYTES:
-        return ort.InferenceSession(piece.SerializeToString(), options, providers=providers)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save_model(piece, path, save_as_external_data=True, location="weights.bin")
-        return ort.InferenceSession(str(path), options, providers=providers)
+    bare = {tensor.name for tensor in piece.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
+    large = [tensor for tensor in proto.graph.initializer if tensor.name in bare]
+    try:
+        session = ort.InferenceSession(_fed(piece, large).SerializeToString(), options, providers=_CPU)
+    except ORT_ERRORS:  # an op that wants its weights constant
+        if not large:
+            raise
+        kept = [tensor for tensor in piece.graph.initializer if tensor.name not in bare]
+        del piece.graph.initializer[:]
+        piece.graph.initializer.extend([*kept, *large])
+        return ort.InferenceSession(piece.SerializeToString(), options, providers=_CPU), {}
+    return session, dict(_arrays(large, module))
+
+
+def _fed(piece: onnx.ModelProto, large: Sequence[TensorProto]) -> onnx.ModelProto:
+    """The graph with the tensors `large` as inputs."""
+    fed, names = onnx.ModelProto(), {tensor.name for tensor in large}
+    fed.CopyFrom(piece)
+    graph = fed.graph
+    del graph.initializer[:], graph.input[:]
+    graph.initializer.extend(tensor for tensor in piece.graph.initializer if tensor.name not in names)
+    graph.input.extend(value for value in piece.graph.input if value.name not in names)
+    graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large)
+    return fed
+
+
+def _arrays(tensors: Sequence[TensorProto], module: nn.Module | None) -> Iterator[tuple[str, Array]]:
+    """Each tensor's name and elements: those of the module where they are equal to the bit, else a copy."""
+    alike: dict[tuple[int, ...], list[Array]] = defaultdict(list)
+    for weight in (*module.parameters(), *module.buffers()) if module is not None else ():
+        if weight.device.type == "cpu" and weight.is_contiguous() and weight.dtype == torch.float32:
+            alike[tuple(weight.shape)].append(weight.detach().numpy())
+    for tensor in tensors:
+        array = numpy_helper.to_array(tensor)
+        bits = array.reshape(-1).view(np.uint8)
+        for other in alike[array.shape] if array.dtype == np.float32 else ():
+            if np.array_equal(other.reshape(-1)[:64].view(np.uint8), bits[:256]) and np.array_equal(
+                other.reshape(-1).view(np.uint8), bits
+            ):
+                array = other
+                break
+        yield tensor.name, array

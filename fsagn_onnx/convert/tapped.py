@@ -12,9 +12,10 @@ from ..errors import ConversionError, LayerError
 from ..model.cut import cut
 from ..model.graph import Model
 from .assemble import Assembly, Unsupported, assemble, unsupported_nodes
-from .normalise import normalise
+from .normalise import rewritten
 from .parity import check_parity
 from .reference import fixed_batch
+from .rewrites.graph import Graph
 
 __all__ = ["TappedModule", "convert", "unsupported"]
 
@@ -122,7 +123,7 @@ def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: 
     taps = tuple(dict.fromkeys(taps))
     model.require_size(taps)
     try:
-        piece = cut(model.proto, taps, keep_outputs=outputs)
+        piece = cut(model.proto, taps, keep_outputs=outputs, weights=False)
     except LayerError as error:
         raise LayerError(f"{source}: {error}. Run 'fsagn-onnx inspect {source}'.") from error
     module = _converted(piece, model, taps)
@@ -132,12 +133,11 @@ def convert(model: Model, taps: Sequence[str], *, outputs: bool = False, check: 
 
 
 def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> TappedModule:
-    source, plain = model.path.name, normalise(piece)
-    inputs = [value.name for value in plain.graph.input]
+    source, graph = model.path.name, _rewritten(piece, model)
+    inputs = graph.inputs
     if len(inputs) != 1:
         raise ConversionError(f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one")
-    outputs = [value.name for value in plain.graph.output[len(taps) :]]
-    module = TappedModule(assemble(plain, source, model.shapes), inputs[0], taps, outputs)
+    module = TappedModule(assemble(graph, source, model.shapes), inputs[0], taps, graph.outputs[len(taps) :])
     size = fixed_batch(piece, inputs[0])
     if size is not None and not _batches(module, model, size):
         module.chunk = size
@@ -166,4 +166,9 @@ def _batches(module: TappedModule, model: Model, size: int) -> bool:
 
 def unsupported(model: Model, tap: str) -> list[Unsupported]:
     """All ops between the input and `tap` without a torch converter; empty where `convert` can go ahead."""
-    return unsupported_nodes(normalise(cut(model.proto, [tap])))
+    return unsupported_nodes(_rewritten(cut(model.proto, [tap], weights=False), model).to_proto(weights=False))
+
+
+def _rewritten(piece: onnx.ModelProto, model: Model) -> Graph:
+    """The normalised graph of a cut without weights; these stay in the model."""
+    return rewritten(piece, weights={tensor.name: tensor for tensor in model.proto.graph.initializer})

@@ -13,6 +13,8 @@ from ..errors import ModelError
 
 __all__ = ["content_hash"]
 
+Piece = bytes | memoryview
+
 
 def content_hash(proto: onnx.ModelProto) -> str:
     """SHA-256 of what a model computes.
@@ -35,7 +37,7 @@ def content_hash(proto: onnx.ModelProto) -> str:
     """
     digest = hashlib.sha256()
 
-    def feed(pieces: Iterable[bytes]) -> None:
+    def feed(pieces: Iterable[Piece]) -> None:
         for piece in pieces:
             digest.update(len(piece).to_bytes(8, "little"))
             digest.update(piece)
@@ -54,13 +56,13 @@ def content_hash(proto: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def _names(names: Iterable[str]) -> Iterator[bytes]:
+def _names(names: Iterable[str]) -> Iterator[Piece]:
     listed = list(names)
     yield str(len(listed)).encode()
     yield from (name.encode() for name in listed)
 
 
-def _graph(graph: onnx.GraphProto) -> Iterator[bytes]:
+def _graph(graph: onnx.GraphProto) -> Iterator[Piece]:
     yield b"graph"
     for kind, items in ((b"input", graph.input), (b"output", graph.output)):
         for item in items:
@@ -77,7 +79,7 @@ def _graph(graph: onnx.GraphProto) -> Iterator[bytes]:
     yield b"end"
 
 
-def _type(described: onnx.TypeProto) -> Iterator[bytes]:
+def _type(described: onnx.TypeProto) -> Iterator[Piece]:
     if described.WhichOneof("value") != "tensor_type":
         yield described.SerializeToString(deterministic=True)
         return
@@ -89,7 +91,7 @@ def _type(described: onnx.TypeProto) -> Iterator[bytes]:
         )
 
 
-def _node(node: onnx.NodeProto) -> Iterator[bytes]:
+def _node(node: onnx.NodeProto) -> Iterator[Piece]:
     yield b"node"
     yield (node.domain or "ai.onnx").encode()
     yield node.op_type.encode()
@@ -98,7 +100,7 @@ def _node(node: onnx.NodeProto) -> Iterator[bytes]:
     yield from _attributes(node.attribute)
 
 
-def _attributes(attributes: Iterable[AttributeProto]) -> Iterator[bytes]:
+def _attributes(attributes: Iterable[AttributeProto]) -> Iterator[Piece]:
     for attribute in sorted(attributes, key=lambda item: item.name):
         yield b"attribute"
         yield attribute.name.encode()
@@ -123,14 +125,14 @@ def _attributes(attributes: Iterable[AttributeProto]) -> Iterator[bytes]:
             yield plain.SerializeToString(deterministic=True)
 
 
-def _sparse(sparse: onnx.SparseTensorProto) -> Iterator[bytes]:
+def _sparse(sparse: onnx.SparseTensorProto) -> Iterator[Piece]:
     yield b"sparse"
     yield from _names(str(dim) for dim in sparse.dims)
     yield from _tensor(sparse.values)
     yield from _tensor(sparse.indices)
 
 
-def _tensor(tensor: TensorProto) -> Iterator[bytes]:
+def _tensor(tensor: TensorProto) -> Iterator[Piece]:
     yield tensor.name.encode()
     yield str(tensor.data_type).encode()
     yield from _names(str(dim) for dim in tensor.dims)
@@ -142,4 +144,4 @@ def _tensor(tensor: TensorProto) -> Iterator[bytes]:
     except (ValueError, TypeError, KeyError) as error:
         detail = " ".join(str(error).split())
         raise ModelError(f"the tensor '{tensor.name}' is broken: {detail}") from error
-    yield np.ascontiguousarray(elements).tobytes()
+    yield np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data

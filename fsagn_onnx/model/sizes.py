@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from .topology import Topology
+from .topology import Topology, node_inputs
 
 __all__ = ["MAX_ELEMENTS", "MAX_GROWTH", "oversized"]
 
@@ -31,13 +31,18 @@ def oversized(
         image: The image input.
     """
     most = max(MAX_ELEMENTS, MAX_GROWTH * math.prod(shapes.get(image, ())))
+    weights = max((math.prod(tensor.dims) for tensor in graph.initializer), default=0)
+    varying = {image}
     topology = Topology(graph)
     for index in sorted(topology.ancestors(values)):
         node = topology.nodes[index]
+        constant = varying.isdisjoint(node_inputs(node))
+        varying.update(() if constant else node.output)
+        allowed = max(most, weights) if constant else most  # weights that are dequantised are as many as before
         for name in node.output:
             shape = shapes.get(name, ())
-            if math.prod(shape) > most or min(shape, default=0) < 0:
-                return f"the value '{name}' has the shape {shape} for one input, expected at most {most} elements"
+            if math.prod(shape) > allowed or min(shape, default=0) < 0:
+                return f"the value '{name}' has the shape {shape} for one input, expected at most {allowed} elements"
             before = shapes.get(node.input[0], ()) if node.input else ()
             windowed = "Conv" in node.op_type and node.op_type != "ConvTranspose" and len(before) == len(shape)
             sides = zip(before[2:], shape[2:], strict=True) if windowed else ()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fsagn_onnx.convert.assemble import assemble
-from fsagn_onnx.convert.normalise import normalise
+from fsagn_onnx.convert.normalise import rewritten
 from fsagn_onnx.convert.tapped import TappedModule
 from fsagn_onnx.model.shapes import static_shapes
 
@@ -50,9 +50,9 @@ def by_torch() -> Callable[..., TappedModule]:
     def convert_(model: onnx.ModelProto, **sizes: int) -> TappedModule:
         value = model.graph.input[0]
         shape = tuple(d.dim_value or sizes.get(d.dim_param, 1) for d in value.type.tensor_type.shape.dim)
-        plain = normalise(model)
-        assembly = assemble(plain, "case.onnx", static_shapes(plain, {value.name: shape}))
-        return TappedModule(assembly, value.name, [output.name for output in plain.graph.output])
+        graph = rewritten(model)
+        assembly = assemble(graph, "case.onnx", static_shapes(graph.to_proto(), {value.name: shape}))
+        return TappedModule(assembly, value.name, graph.outputs)
 
     return convert_
 

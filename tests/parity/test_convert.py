@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -305,3 +307,50 @@ def test_a_small_file_does_not_blow_up(load):
         a = Conv(x, w) y = Add(a, r)"""
     with pytest.raises(LayerError, match=r"net.onnx: the value 'z' has the shape .* expected at most"):
         convert(load(written(text)), ["y"], check=False)
+
+
+WIDE = "a = Conv<pads = [1, 1, 1, 1]>(x, w) b = Relu(a) c = Conv(b, wide) y = Relu(c)"
+
+
+def test_the_reference_takes_no_weights_that_were_changed(load):
+    model = load(written(WIDE, weight("wide", 512, 4, 3, 3)))
+    module = convert(model, ["c"])
+    wide = module.get_submodule("nodes.2").weight
+    assert torch.equal(wide, torch.from_numpy(numpy_helper.to_array(model.proto.graph.initializer[2]).copy()))
+    for place in ((0, 0, 0, 0), (511, 3, 2, 2)):
+        before = float(wide.data[place])
+        wide.data[place] += 0.5
+        with pytest.raises(ParityError, match="value 'c'"):
+            check_parity(model, module)
+        wide.data[place] = before
+    check_parity(model, module)
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from fsagn_onnx.convert import convert
+from fsagn_onnx.model import load_model
+
+def peak():
+    return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM"))
+
+for path in sys.argv[1:]:  # the first brings all libraries in
+    before, model = peak(), load_model(path)
+    convert(model, ["y"])
+print(1024 * (peak() - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_peak_memory_stays_under_three_times_the_file(tmp_path):
+    paths = [tmp_path / "small.onnx", tmp_path / "large.onnx"]
+    for path, width in zip(paths, (8, 512), strict=True):
+        first = "a = Conv<strides = [4, 4]>(x, w) c0 = Conv<pads = [1, 1, 1, 1]>(a, wide)"
+        rest = " ".join(f"c{i + 1} = Conv<pads = [1, 1, 1, 1]>(c{i}, w{i})" for i in range(7))
+        more = [weight(f"w{i}", width, width, 3, 3) for i in range(7)]
+        onnx.save(written(f"{first} {rest} y = Relu(c7)", weight("wide", width, 4, 3, 3), *more), path)
+    command = [sys.executable, "-c", MEASURED, *map(str, paths)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(made.stdout) < 3 * paths[1].stat().st_size

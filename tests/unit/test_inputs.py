@@ -348,6 +348,17 @@ def test_what_cannot_fit_is_refused_before_it_is_computed(
         model.require_size(["y"])
 
 
+def test_weights_that_are_dequantised_may_be_larger_than_maps(save: Save) -> None:
+    proto = network(
+        helper.make_node("DequantizeLinear", ["integers", "step"], ["kernel"]),
+        helper.make_node("Conv", ["x", "kernel"], ["wide"]),
+        integers=np.zeros((2**17, 3, 2, 2), np.int8),
+        step=np.float32(0.1),
+    )
+    proto.graph.node[-1].input[0] = "x"
+    load_model(save(proto)).require_size(["kernel"])
+
+
 def test_a_large_fixed_batch_is_refused(save: Save) -> None:
     with pytest.raises(ModelError, match="fixed batch of 1048576 images of 16 x 16, expected at most 16777216 pixels"):
         load_model(save(network(batch=2**20)))

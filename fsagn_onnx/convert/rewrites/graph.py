@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+
+from ...model.cut import without_data
 
 __all__ = ["Graph", "Rewrite", "attribute", "is_op"]
 
@@ -22,16 +24,19 @@ class Graph:
 
     Attributes:
         nodes: in topological order.
-        constants: initializers by name. Those nobody uses are dropped by `to_proto`.
+        constants: initializers by name, not copied. Those nobody uses are dropped by `to_proto`.
         inputs: names of the graph inputs that are no initializers.
         outputs: names of the graph outputs; rewrites keep each of them, and what it computes.
         opset: version of the default domain.
     """
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
+    def __init__(self, proto: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto] | None = None) -> None:
+        """Of a model; `weights` stand in for the initializers that it has without their data (see `cut`)."""
         self._proto = proto
         self.nodes: list[onnx.NodeProto] = [_copied(node) for node in proto.graph.node]
         self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in proto.graph.initializer}
+        if weights is not None:
+            self.constants = {name: weights.get(name, tensor) for name, tensor in self.constants.items()}
         self.inputs = tuple(v.name for v in proto.graph.input if v.name not in self.constants)
         self.outputs = tuple(v.name for v in proto.graph.output)
         self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
@@ -87,8 +92,12 @@ class Graph:
         gone = {id(node) for node in nodes}
         self.nodes = [node for node in self.nodes if id(node) not in gone]
 
-    def to_proto(self) -> onnx.ModelProto:
-        """The rewritten model: same inputs, outputs, opsets; only constants in use; no stale value types."""
+    def to_proto(self, *, weights: bool = True) -> onnx.ModelProto:
+        """The rewritten model: same inputs, outputs, opsets; only constants in use; no stale value types.
+
+        Args:
+            weights: copy the constants whole; without, the large ones come without their data.
+        """
         made = onnx.ModelProto(ir_version=max(self._proto.ir_version, 4))
         made.opset_import.extend(self._proto.opset_import)
         made.functions.extend(self._proto.functions)
@@ -97,7 +106,8 @@ class Graph:
         made.graph.output.extend(self._proto.graph.output)
         made.graph.node.extend(self.nodes)
         used = self.uses()
-        made.graph.initializer.extend(t for name, t in self.constants.items() if used[name])
+        tensors = [tensor for name, tensor in self.constants.items() if used[name]]
+        made.graph.initializer.extend(tensors if weights else map(without_data, tensors))
         return made
 
 
