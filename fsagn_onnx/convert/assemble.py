@@ -98,18 +98,6 @@ def unsupported_nodes(proto: onnx.ModelProto) -> list[Unsupported]:
     return [Unsupported(*key, tuple(names)) for key, names in nodes.items()]
 
 
-class _Weighed(OnnxGraph):
-    """An onnx2torch graph whose initializers lie outside of its proto."""
-
-    def __init__(self, proto: onnx.GraphProto, weights: Mapping[str, onnx.TensorProto]) -> None:
-        super().__init__(proto)
-        self.weights = {name: OnnxTensor(weights[name]) for name in self._initializers}
-
-    @property
-    def initializers(self) -> Mapping[str, OnnxTensor]:
-        return self.weights
-
-
 def assemble(graph: Graph, source: str, shapes: Mapping[str, tuple[int, ...]]) -> Assembly:
     """Convert every node of a normalised graph.
 
@@ -125,18 +113,21 @@ def assemble(graph: Graph, source: str, shapes: Mapping[str, tuple[int, ...]]) -
     missing = unsupported_nodes(proto)
     if missing:
         raise ConversionError(f"{source}: no torch converter for {'; '.join(map(str, missing))}")
-    typed = _Weighed(_with_types(proto, shapes), graph.constants)
+    typed = OnnxGraph(_with_types(proto, shapes))
+    weights = typed._initializers  # its proto is without them
+    weights.update((name, OnnxTensor(graph.constants[name])) for name in list(weights))
     graph.constants.clear()
     left = Counter(name for node in proto.graph.node for name in set(node.input))
-    made, constants = [], {}
+    made: list[tuple[OnnxNode, nn.Module, tuple[str, ...]]] = []
+    constants: dict[str, Tensor] = {}
     for node in typed.nodes.values():
         module, names = _convert(node, typed, proto, source)
         made.append((node, module, names))
-        constants.update((n, _constant(typed, n, source)) for n in names if n in typed.weights and n not in constants)
+        constants.update((n, _constant(typed, n, source)) for n in names if n in weights and n not in constants)
         left.subtract(set(node.input_values))
         for name in node.input_values:
             if not left[name]:
-                typed.weights.pop(name, None)
+                weights.pop(name, None)
     reads = [names for _, _, names in made]
     last = _last_reads(reads, {v.name for v in proto.graph.output} | set(constants))
     steps = tuple(_step(node, module, names, free) for (node, module, names), free in zip(made, last, strict=True))
