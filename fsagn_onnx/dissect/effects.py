@@ -35,6 +35,7 @@ class Group:
         drops: per image (D, LEVELS, 4) changes of the score, see `REGIONS`.
         winners: per image (D, LEVELS, 4) classes decided for.
         classes: per image the judged and the undisturbed decision.
+        images: rows of the images in the run.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Group:
     drops: list[NDArray[np.float32]] = field(default_factory=list)
     winners: list[NDArray[np.int32]] = field(default_factory=list)
     classes: list[NDArray[np.int32]] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def collect_groups(folder: RunFolder, slots: int, classes: Sequence[str]) -> lis
                     group.drops.append(drops[n, slot].copy())
                     group.winners.append(winners[n, slot].copy())
                     group.classes.append(judged[n])
+                    group.images.append(start + n)
     order = sorted(groups, key=lambda key: (key[0], key[1], key[2] != ALL, key[2]))
     return [groups[key] for key in order if len(groups[key].drops) >= FEWEST]
 
@@ -180,12 +183,22 @@ def _cells(group: Group, kinds: Sequence[str], parts: Sequence[str], seed: int) 
 
 
 def control_check(groups: Sequence[Group], seed: int) -> dict[str, Any]:
-    """The two area-matched controls against each other: their difference must hold 0 in its interval."""
-    every = [drop[..., 1] - drop[..., 2] for group in groups if group.label == ALL for drop in group.drops]
-    if not every:
+    """The two area-matched controls against each other: their difference must hold 0 in its interval.
+
+    The interval is over images, each the mean of its regions: regions of one image are not independent.
+    """
+    by_image: dict[int, list[float]] = {}
+    for group in groups:
+        if group.label == ALL:
+            for image, drop in zip(group.images, group.drops, strict=True):
+                by_image.setdefault(image, []).append(float((drop[..., 1] - drop[..., 2]).mean()))
+    if not by_image:
         return {}
-    mean, low, high, _ = paired(np.stack(every).reshape(len(every), -1).mean(axis=1, keepdims=True).astype(float), seed)
-    return {"difference": [finite(float(value[0])) for value in (mean, low, high)], "regions": len(every)}
+    per_image = np.array([[np.mean(differences)] for _, differences in sorted(by_image.items())])
+    mean, low, high, _ = paired(per_image, seed)
+    regions = sum(map(len, by_image.values()))
+    difference = [finite(float(value[0])) for value in (mean, low, high)]
+    return {"difference": difference, "regions": regions, "images": len(by_image)}
 
 
 def ranking(cells: Sequence[Effect], kind: str) -> dict[str, list[dict[str, Any]]]:

@@ -60,15 +60,22 @@ function imageCard(item) {
         el("button", { type: "button", class: "plain", click: () => open(`filter-${filter.id}`) }, `filter ${filter.id}`)))));
 }
 
-const byFilter = new Map();
-for (const item of records)
-  for (const filter of item.filters) {
-    if (!byFilter.has(filter.id)) byFilter.set(filter.id, []);
-    byFilter.get(filter.id).push([item, filter]);
+let indexed = null;
+
+function byFilter(id) {
+  if (!indexed) {
+    indexed = new Map();
+    for (const item of records)
+      for (const filter of item.filters) {
+        if (!indexed.has(filter.id)) indexed.set(filter.id, []);
+        indexed.get(filter.id).push([item, filter]);
+      }
   }
+  return indexed.get(id) || [];
+}
 
 function filterView(id) {
-  const best = [...byFilter.get(id)].sort((a, b) => b[1].peak - a[1].peak);
+  const best = [...byFilter(id)].sort((a, b) => b[1].peak - a[1].peak);
   const crops = best.slice(0, 12).map(([item, filter]) => {
     const canvas = el("canvas", { role: "img", "aria-label": `what filter ${id} looks at in ${item.name}`, width: 160, height: 160 });
     return el("figure", {}, lazily(canvas, () => new Area(pictureOf(item), filter, document.createElement("canvas")).crop(canvas)),
@@ -105,7 +112,7 @@ function open(hash) {
 }
 function show() {
   const id = Number((/^#filter-(\d+)$/.exec(location.hash) || [])[1]);
-  view.replaceChildren(byFilter.has(id) ? filterView(id) : pager.node);
+  view.replaceChildren(id >= 0 && byFilter(id).length ? filterView(id) : pager.node);
   scrollTo(0, 0);
 }
 addEventListener("hashchange", show);

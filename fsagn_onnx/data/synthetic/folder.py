@@ -40,12 +40,19 @@ def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return encoded.tobytes()
 
 
-def write_folder(out: str | Path, split: str, length: int, size: int = SIZE) -> Path:
-    """Write a split as `images/<split>-00000.png`, `masks/<split>-00000.png` and `names.json`.
+def write_folder(out: str | Path, split: str, length: int, size: int = SIZE, first: int = 0) -> Path:
+    """Write pictures of a split as `images/<split>-00000.png`, `masks/<split>-00000.png` and `names.json`.
 
     A mask is a gray PNG: 0 is the ground, number i is the part type with number i in `names.json`.
     `names.json` is written last: `{"classes": [...], "parts": {"1": "body", ...}, "images": [{"file", "mask",
     "label", "class", "seed", "variants"}, ...]}`.
+
+    Args:
+        out: the folder.
+        split: the split.
+        length: how many pictures.
+        size: of the pictures.
+        first: number of the first picture within the split.
 
     Returns:
         The path of `names.json`.
@@ -56,7 +63,9 @@ def write_folder(out: str | Path, split: str, length: int, size: int = SIZE) -> 
     """
     folder = Path(out)
     entries: list[dict[str, Any]] = []
-    for i, sample in enumerate(SyntheticParts(split, length, size)):
+    pictures = SyntheticParts(split, first + length, size)
+    for i in range(first, first + length):
+        sample = pictures[i]
         name = f"{split}-{i:05d}.png"
         _write(folder / "images" / name, _png(sample.image[..., ::-1]))
         _write(folder / "masks" / name, _png(index_mask(sample)))
