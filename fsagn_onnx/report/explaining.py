@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..runtime.explanation import Explanation
 from ..runtime.stream import Failure, ordered_map
 from .opening import Opened
-from .writer import About, Rendered, ResultFolder, render
+from .writer import About, Place, Rendered, ResultFolder, render
 
 RENDERERS: Final = 2
 """Threads that draw and compress."""
@@ -114,15 +114,15 @@ def explain_into(
         model=opened.model,
     )
 
-    def named() -> Iterator[tuple[Explanation, str] | Failure]:
+    def named() -> Iterator[tuple[Explanation, Place] | Failure]:
         for result in results:
-            yield result if isinstance(result, Failure) else (result, folder.give_name(result.name))
+            yield result if isinstance(result, Failure) else (result, folder.give_place(result.name))
 
-    def rendered(item: tuple[Explanation, str] | Failure) -> tuple[Explanation, Rendered] | Failure:
+    def rendered(item: tuple[Explanation, Place] | Failure) -> tuple[Explanation, Rendered] | Failure:
         if isinstance(item, Failure):
             return item
-        explanation, name = item
-        return explanation, render(explanation, name, full_size=request.full_size)
+        explanation, place = item
+        return explanation, render(explanation, place, full_size=request.full_size)
 
     for item in ordered_map(rendered, named(), RENDERERS, 2 * RENDERERS):
         if isinstance(item, Failure):

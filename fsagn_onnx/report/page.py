@@ -20,7 +20,18 @@ from ..runtime.stream import Failure, Pixels, reduced
 from ..runtime.typeface import printable
 from .sheet import MAX_FAILURES, Sheet, base64, record, record_name, sheet, text
 
-__all__ = ["DETAILED", "MAX_FAILURES", "MAX_IMAGES", "Facts", "article", "article_name", "escaped_name", "page"]
+__all__ = [
+    "DETAILED",
+    "MAX_FAILURES",
+    "MAX_IMAGES",
+    "Detail",
+    "Facts",
+    "article",
+    "article_name",
+    "detail_of",
+    "escaped_name",
+    "page",
+]
 
 MAX_IMAGES: Final = 10_000
 """Images in one page."""
@@ -29,7 +40,7 @@ DETAILED: Final = 200
 
 
 @dataclass(frozen=True)
-class _Detail:
+class Detail:
     """How much of an image a page holds: edge and quality of the picture, filters, cells each way, bits of a rank."""
 
     edge: int
@@ -39,8 +50,8 @@ class _Detail:
     bits: int
 
 
-FULL: Final = _Detail(edge=400, quality=82, filters=24, cells=64, bits=16)
-SMALL: Final = _Detail(edge=112, quality=70, filters=3, cells=16, bits=8)
+FULL: Final = Detail(edge=400, quality=82, filters=24, cells=64, bits=16)
+SMALL: Final = Detail(edge=112, quality=70, filters=3, cells=16, bits=8)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
     yield from sheet(frame, articles)
 
 
-def article(explanation: Explanation, name: str, detail: _Detail = FULL) -> str:
+def article(explanation: Explanation, name: str, detail: Detail = FULL) -> str:
     """The line of one image, with its line break.
 
     Args:
@@ -124,6 +135,13 @@ def article(explanation: Explanation, name: str, detail: _Detail = FULL) -> str:
     return record(name, members)
 
 
+def detail_of(number: int) -> Detail | None:
+    """How much a page shows of its image ``number`` (from 0 on); None: nothing."""
+    if number >= MAX_IMAGES:
+        return None
+    return FULL if number < DETAILED else SMALL
+
+
 def article_name(line: str) -> str | None:
     """The (escaped) name that a line of `article` carries; None if it is no whole line of one."""
     return record_name(line)
@@ -140,7 +158,7 @@ def jpeg(pixels: Pixels, quality: int) -> str:
     return base64(encoded.tobytes())
 
 
-def _filter(explained: FilterExplanation, detail: _Detail) -> dict[str, Any]:
+def _filter(explained: FilterExplanation, detail: Detail) -> dict[str, Any]:
     rank = _coarse(explained.area_rank, detail.cells)
     top = 2**detail.bits - 1
     packed = np.clip(np.rint(rank * top), 0, top).astype("<u2" if detail.bits == 16 else "u1")

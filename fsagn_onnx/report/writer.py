@@ -31,7 +31,7 @@ from ..runtime.masks import area_rank, upsample
 from ..runtime.overlay import draw_panel, encode_png
 from ..runtime.stream import Failure
 from .names import Names, digest
-from .page import DETAILED, MAX_IMAGES, SMALL, Facts, article, article_name, escaped_name, page
+from .page import MAX_IMAGES, Detail, Facts, article, article_name, detail_of, escaped_name, page
 
 TOOL: Final = f"fsagn-onnx {__version__}"
 MANIFEST: Final = "manifest.json"
@@ -64,29 +64,35 @@ class About:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where one image's results go: the stem of its files, and how much of it the report shows (None: nothing)."""
+
+    name: str
+    detail: Detail | None
+
+
+@dataclass(frozen=True)
 class Rendered:
-    """The contents of one image's files."""
+    """The contents of one image's files, and its line in the report."""
 
     name: str
     path: str
     line: bytes
     masks: bytes
     overlay: bytes
-    article: str
-    brief: str
+    article: str | None
 
 
-def render(explanation: Explanation, name: str, *, full_size: bool) -> Rendered:
+def render(explanation: Explanation, place: Place, *, full_size: bool) -> Rendered:
     """Make the contents of one image's files; safe to call in several threads."""
-    members = {"path": explanation.name, "name": name, **explanation.to_dict()}
+    members = {"path": explanation.name, "name": place.name, **explanation.to_dict()}
     return Rendered(
-        name=name,
+        name=place.name,
         path=explanation.name,
         line=json.dumps(members, allow_nan=False).encode("ascii") + b"\n",
         masks=_masks(explanation, full_size=full_size),
         overlay=encode_png(draw_panel(explanation)),
-        article=article(explanation, name),
-        brief=article(explanation, name, SMALL),
+        article=None if place.detail is None else article(explanation, place.name, place.detail),
     )
 
 
@@ -147,6 +153,7 @@ class ResultFolder:
         self._done: set[bytes] = set()
         self._shown = 0
         self._prepare()
+        self._given = self._shown
         for name in ("masks", "overlays"):
             make_folder(self.folder / name)
         self._write_manifest("running")
@@ -234,9 +241,10 @@ class ResultFolder:
         """Whether an image is in the folder already."""
         return digest(path) in self._done
 
-    def give_name(self, path: str) -> str:
-        """A name for the files of an image."""
-        return self._names.give(path)
+    def give_place(self, path: str) -> Place:
+        """A place for the results of the next image; images are written in the order of their places."""
+        self._given += 1
+        return Place(self._names.give(path), detail_of(self._given - 1))
 
     def write(self, rendered: Rendered) -> None:
         """Write one image's files; its line comes last.
@@ -246,9 +254,8 @@ class ResultFolder:
         """
         write_file(self.folder / "masks" / f"{rendered.name}.npz", [rendered.masks])
         write_file(self.folder / "overlays" / f"{rendered.name}.png", [rendered.overlay])
-        if self._shown < MAX_IMAGES:
-            line = rendered.article if self._shown < DETAILED else rendered.brief
-            self._articles.append(line.encode("utf-8"))
+        if rendered.article is not None:
+            self._articles.append(rendered.article.encode("utf-8"))
             self._shown += 1
         self._lines.append(rendered.line)
         self._done.add(digest(rendered.path))
