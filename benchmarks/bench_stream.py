@@ -2,10 +2,10 @@
 
     python benchmarks/bench_stream.py [PHOTOS...] [--images 1000] [--few 100 --many 10000] [--explainer FILE]
 
-PHOTOS: files or folders, repeated until there are enough; scikit-image's photographs unless told. Both sides decode
-in two threads and run the same batches; wall and CPU time (which other programs on the machine disturb less) are
-taken in turns, part by part. "stream" is Explainer.stream with a JSON line per image, "explain" the whole command:
-masks, panels, page. Writes build/bench_stream.json.
+PHOTOS: files or folders, scikit-image's photographs unless told; crops of them make the set. Both sides decode in
+two threads and run the same batches; wall and CPU time (which other programs on the machine disturb less) are taken
+in turns, part by part. "stream" is Explainer.stream with a JSON line per image, "explain" the whole command: masks,
+panels, page. Memory is that of a process which meets the same images again and again. Writes build/bench_stream.json.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
+from photo_crops import photo_crops
 
 from fsagn_onnx.bench import machine
-from fsagn_onnx.data.images import list_images
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.runtime import Explainer, Failure
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
 
@@ -35,24 +33,18 @@ BATCH = 8
 PART = 50
 
 PEAK = """
-import resource, sys
+import atexit, re, sys
+atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1], file=sys.stderr))
+"""
+STREAM = """
 from fsagn_onnx.runtime import Explainer
 with Explainer(sys.argv[1], providers="cpu", threads=1) as explainer:
-    count = sum(1 for _ in explainer.stream(sys.argv[2], "top:5"))
-print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert sum(1 for _ in explainer.stream(sys.argv[2], "top:5")) == int(sys.argv[3])
 """
-
-
-def photographs(sources: tuple[str, ...], folder: Path) -> list[Path]:
-    if sources:
-        return list(list_images(sources))
-    from skimage import data
-
-    paths = []
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        paths.append(folder / f"{name}.jpg")
-        cv2.imwrite(str(paths[-1]), getattr(data, name)()[..., ::-1])
-    return paths
+EXPLAIN = """
+from fsagn_onnx.cli.main import main
+main()
+"""
 
 
 def alone(explainer: Explainer, paths: list[Path]) -> int:
@@ -97,85 +89,89 @@ def clocked(
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def speed(explainer: Path, paths: list[Path], images: int) -> dict[str, object]:
+def speed(explainer: Path, paths: list[Path]) -> dict[str, object]:
     jobs = {"alone": alone, "stream": streamed, "explain": explained}
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
+    times = {name: np.empty((len(parts), 2)) for name in jobs}
     with Explainer(explainer, providers="cpu") as opened:
-        all_paths = list(itertools.islice(itertools.cycle(paths), images))
-        alone(opened, all_paths[:BATCH])
-        for start in range(0, images, PART):
-            for name, job in jobs.items():
-                if name == "explain" and start >= images // 4:
-                    continue  # the slow one on a quarter, against the same quarter of the others
-                names = (
-                    list(dict.fromkeys(all_paths[start : start + PART]))
-                    if name == "explain"
-                    else all_paths[start : start + PART]
-                )
-                wall, cpu = clocked(job, opened, names)
-                times[name].append((wall / len(names), cpu / len(names)))
-    result: dict[str, object] = {"images": images}
-    for name, pairs in times.items():
-        both = np.array(pairs)
-        base = np.array(times["alone"])[: len(both)]
+        alone(opened, parts[0])
+        for number, part in enumerate(parts):
+            order = list(jobs)[number % 3 :] + list(jobs)[: number % 3]
+            for name in order:
+                times[name][number] = np.array(clocked(jobs[name], opened, part)) / len(part)
+    result: dict[str, object] = {"images": len(paths)}
+    for name, taken in times.items():
+        ratio = taken / times["alone"]
         result[name] = {
-            "wall_ms_per_image": round(1e3 * float(np.median(both[:, 0])), 2),
-            "cpu_ms_per_image": round(1e3 * float(np.median(both[:, 1])), 2),
-            "wall_ratio": round(float(np.median(both[:, 0] / base[:, 0])), 3),
-            "cpu_ratio": round(float(np.median(both[:, 1] / base[:, 1])), 3),
+            "wall_ms_per_image": round(1e3 * float(np.median(taken[:, 0])), 2),
+            "cpu_ms_per_image": round(1e3 * float(np.median(taken[:, 1])), 2),
+            "wall_ratio": round(float(np.median(ratio[:, 0])), 3),
+            "cpu_ratio": round(float(np.median(ratio[:, 1])), 3),
         }
     return result
 
 
-def memory(explainer: Path, few: int, many: int, folder: Path) -> dict[str, float]:
-    """Peak resident memory of a process that streams few images, and of one that streams many."""
-    (folder / "source").mkdir()
-    for number, sample in enumerate(SyntheticParts("test", 16)):
-        cv2.imwrite(str(folder / "source" / f"{number}.png"), sample.image[..., ::-1])
+def peak_mib(code: str, *words: object) -> float:
+    """Peak resident memory of a Python process; the parent's own, which `getrusage` counts in, left out."""
+    command = [sys.executable, "-c", PEAK + code, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return round(int(done.stderr.split()[-1]) / 1024, 1)
+
+
+def memory(explainer: Path, paths: list[Path], many: int, folder: Path, *, whole: bool) -> dict[str, float]:
+    """Peak memory with these images, and with ``many``: links to them. ``whole``: the command, not the stream."""
     peaks = {}
-    for count in (few, many):
-        images = folder / str(count)
+    for count in (len(paths), many):
+        images, out = folder / "images", folder / "out"
         images.mkdir()
-        for number in range(count):
-            os.link(folder / "source" / f"{number % 16}.png", images / f"{number:06}.png")
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, explainer, images], capture_output=True, text=True, check=True
-        ).stdout.split()
-        assert int(done[0]) == count
-        peaks[f"peak_mib_{count}"] = round(int(done[1]) / 1024, 1)
+        for number, path in zip(range(count), itertools.cycle(paths), strict=False):
+            os.link(path, images / f"{number:06}.jpg")
+        if whole:
+            peak = peak_mib(EXPLAIN, "explain", explainer, images, "--out", out, "--providers", "cpu", "--threads", 1)
+        else:
+            peak = peak_mib(STREAM, explainer, images, count)
+        peaks[f"peak_mib_{count}"] = peak
         shutil.rmtree(images)
-    return {**peaks, "ratio": round(peaks[f"peak_mib_{many}"] / peaks[f"peak_mib_{few}"], 4)}
+        shutil.rmtree(out, ignore_errors=True)
+    return {**peaks, "ratio": round(peaks[f"peak_mib_{many}"] / peaks[f"peak_mib_{len(paths)}"], 4)}
 
 
 @click.command()
 @click.argument("photos", nargs=-1)
 @click.option("--images", default=1000, show_default=True)
 @click.option("--few", default=100, show_default=True)
-@click.option("--many", default=10_000, show_default=True)
+@click.option("--many", default=10_000, show_default=True, help="Images of a stream.")
+@click.option("--many-explained", default=1000, show_default=True, help="Images of a whole `explain`.")
 @click.option(
     "--explainer", type=click.Path(path_type=Path), help="EfficientNet-Lite0's, built into build/, unless told."
 )
-def main(photos: tuple[str, ...], images: int, few: int, many: int, explainer: Path | None) -> None:
+def main(
+    photos: tuple[str, ...], images: int, few: int, many: int, many_explained: int, explainer: Path | None
+) -> None:
     if explainer is None:
         from fsagn_onnx.models.lite0 import build_lite0_explainer
 
-        explainer = Path("build/lite0-explainer.onnx")
-        if not explainer.exists():
-            build_lite0_explainer(explainer)
+        explainer = build_lite0_explainer(Path("build/lite0-explainer.onnx"))
     demo = Path(__file__).resolve().parent.parent / "models" / "demo_explainer.onnx"
-    with tempfile.TemporaryDirectory() as temporary:
+    Path("build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="build") as temporary:
         folder = Path(temporary)
+        (folder / "photos").mkdir()
+        paths = photo_crops(photos, max(images, few), folder / "photos")
         result = {
             "machine": machine(),
-            "speed": speed(explainer, photographs(photos, folder), images),
-            "memory": memory(demo, few, many, folder),
+            "speed": speed(explainer, paths[:images]),
+            "stream_memory": memory(demo, paths[:few], many, folder, whole=False),
+            "explain_memory": memory(demo, paths[:few], many_explained, folder, whole=True),
         }
-    Path("build").mkdir(exist_ok=True)
     Path("build/bench_stream.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
-    ratio = result["speed"]["stream"]  # type: ignore[index]
-    print(f"folder run / (decode + inference alone): {ratio['wall_ratio']} wall, {ratio['cpu_ratio']} CPU (bar 1.10)")
-    print(f"peak memory at {many} images / at {few}: {result['memory']['ratio']} (bar 1.05)")  # type: ignore[index]
+    for name in ("stream", "explain"):
+        ratio = result["speed"][name]  # type: ignore[index]
+        print(f"{name} / (decode + inference alone): {ratio['wall_ratio']} wall, {ratio['cpu_ratio']} CPU (bar 1.10)")
+    for name, count in (("stream", many), ("explain", many_explained)):
+        ratio = result[f"{name}_memory"]["ratio"]  # type: ignore[index]
+        print(f"{name}: peak memory at {count} images / at {few}: {ratio} (bar 1.05)")
 
 
 if __name__ == "__main__":

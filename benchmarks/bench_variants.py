@@ -10,15 +10,14 @@ enough. Writes build/bench_variants.json.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
+from photo_crops import given_photographs
 
 from fsagn_onnx.bench import Benchmark, machine, run_benchmark
-from fsagn_onnx.data.images import list_images, read_image
+from fsagn_onnx.data.images import read_image
 from fsagn_onnx.generator.export import export_explainer
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import GENERATOR, LAYER, build_lite0
@@ -28,18 +27,6 @@ from fsagn_onnx.runtime.variant import PRECISIONS, Variant
 
 AREAS = (0.05, 0.1, 0.2, 0.3, 0.5)
 INFILLS = ("blur", "inpaint")
-
-
-def photographs(sources: tuple[str, ...], folder: Path) -> list[Path]:
-    if sources:
-        return list(list_images(sources))
-    from skimage import data
-
-    paths = []
-    for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        paths.append(folder / f"{name}.jpg")
-        cv2.imwrite(str(paths[-1]), getattr(data, name)()[..., ::-1])
-    return paths
 
 
 def retention_auc(plain: Path, files: dict[str, Path], paths: list[Path], threads: int) -> dict[str, dict[str, float]]:
@@ -81,18 +68,17 @@ def main(photos: tuple[str, ...], pairs: int, images: int, threads: int, calibra
     folder = Path("build")
     folder.mkdir(exist_ok=True)
     plain = build_lite0(folder / "lite0.onnx")
-    with tempfile.TemporaryDirectory() as temporary:
-        paths = photographs(photos, Path(temporary))
-        apart = len(paths) >= 8
-        measured = paths[1::2] if apart and not calibrate else paths
-        given = calibrate or [str(path) for path in (paths[::2] if apart else paths)]
-        files, losses = {}, {}
-        for name in PRECISIONS:
-            files[name] = folder / f"lite0-explainer-{name}.onnx"
-            losses[name] = dict(
-                export_explainer(plain, GENERATOR, files[name], variant=Variant(name), calibrate=given).loss
-            )
-        auc = retention_auc(plain, files, measured[:images], threads)
+    paths = given_photographs(photos)
+    apart = len(paths) >= 8
+    measured = paths[1::2] if apart and not calibrate else paths
+    given = calibrate or [str(path) for path in (paths[::2] if apart else paths)]
+    files, losses = {}, {}
+    for name in PRECISIONS:
+        files[name] = folder / f"lite0-explainer-{name}.onnx"
+        losses[name] = dict(
+            export_explainer(plain, GENERATOR, files[name], variant=Variant(name), calibrate=given).loss
+        )
+    auc = retention_auc(plain, files, measured[:images], threads)
     cost = {}
     for name in ("int8", "fp16"):  # one beside the other: float32 explainer / variant in pairs
         benchmark = Benchmark(
