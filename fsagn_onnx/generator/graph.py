@@ -141,10 +141,10 @@ class GeneratorGraph:
         shared, coarse, coarse_size = self._trunk()
         own = self._own_map(feature_map, ids, peaks)
         hidden = self._head(own, size, coarse, coarse_size, ids)
-        pooled = self._pool(own, size, hidden, coarse_size)
+        pooled, total = self._pool(own, size, hidden, coarse_size)
         learnt = self._learnt(pooled, shared, hidden, coarse_size)
         self._rank(self._saliency(own, size, learnt, ids))
-        self._retention(own, pooled, peaks)
+        self._retention(pooled, total, peaks)
         return self.writer
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
@@ -175,25 +175,24 @@ class GeneratorGraph:
         """-1 becomes the strongest not asked for: highest peak, then highest mean, then lowest id."""
         write, count = self.writer, self.config.filters
         spatial, never = write.constant([2, 3]), write.constant(np.float64(-np.inf))
-        highest, double = write.op("GlobalMaxPool", feature_map), onnx.TensorProto.DOUBLE
-        means = write.op("Cast", write.op("GlobalAveragePool", feature_map), to=double)
-        ties = write.op("Mul", means, write.constant(np.float64(TIE)))
-        key = write.op("Squeeze", write.op("Add", write.op("Cast", highest, to=double), ties), spatial)
-        key = write.op("Pad", key, write.constant([0, 0, 0, 1]), never)  # the last column: nothing left
+        peaks, double = write.op("ReduceMax", feature_map, spatial, keepdims=0), onnx.TensorProto.DOUBLE
+        means = write.op("Squeeze", write.op("GlobalAveragePool", feature_map), spatial)
+        ties = write.op("Mul", means, write.constant(TIE))  # exact: a power of 2
+        key = write.op("Add", write.op("Cast", peaks, to=double), write.op("Cast", ties, to=double))
         free = write.op("Less", FILTERS, write.constant(0))
         asked = write.op("Max", FILTERS, write.constant(0))
         strike = write.op("Where", free, write.constant(np.float64(0)), never)
         key = write.op("ScatterElements", key, asked, strike, axis=1, reduction="add")
-        most = write.op("Min", write.op("Shape", FILTERS, start=1), write.constant([count + 1]))
+        most = write.op("Min", write.op("Shape", FILTERS, start=1), write.constant([count]))
         best = write.op("TopK", key, most, outputs=2, axis=1)
         alive = write.op("Greater", best, never)
         ranked = write.op("Where", alive, best + ":1", write.constant(-1))
         slots = write.op("CumSum", write.op("Cast", free, to=onnx.TensorProto.INT64), write.constant(1))
-        slot = write.op("Min", write.op("Sub", slots, write.constant(1)), write.constant(count))
+        slot = write.op("Sub", write.op("Min", slots, write.constant(count)), write.constant(1))
         strongest = write.op("GatherElements", ranked, slot, axis=1)
-        ids = write.op("Where", free, strongest, FILTERS, name=OUTPUTS[0])
+        filled = write.op("And", free, write.op("Less", slots, write.constant(count + 1)))  # others: nothing left
+        ids = write.op("Where", filled, strongest, FILTERS, name=OUTPUTS[0])
         safe = write.op("Max", ids, write.constant(0))
-        peaks = write.op("Squeeze", highest, spatial)
         chosen = write.op("GatherElements", peaks, safe, axis=1)
         none = write.op("Less", ids, write.constant(0))
         return safe, write.op("Where", none, write.constant(0.0), chosen, name=OUTPUTS[1])
@@ -210,8 +209,7 @@ class GeneratorGraph:
             mixed = write.layer(write.layer(fused, net.spatial[index]), net.mix[index])  # type: ignore[arg-type]
             carried = write.op("Relu", write.op("Add", mixed, fused))
             coarse = coarse or carried
-        fine = write.resize(carried, self.levels[-1][1], self.config.grid)
-        return write.layer(fine, net.to_maps), coarse, self.levels[0][1]
+        return write.resize(carried, self.levels[-1][1], self.config.grid), coarse, self.levels[0][1]
 
     def _own_map(self, feature_map: str, ids: str, peaks: str) -> str:
         write = self.writer
@@ -227,36 +225,46 @@ class GeneratorGraph:
     def _head(self, own: str, size: tuple[int, int], coarse: str, coarse_size: tuple[int, int], ids: str) -> str:
         """Hidden features, (N K, hidden, hc wc)."""
         write, net, width = self.writer, self.net, self.config.hidden
-        flat = write.op("Reshape", write.resize(own, size, coarse_size), write.constant([-1, 1, *coarse_size]))
+        seen = write.op("Unsqueeze", self._log(write.resize(own, size, coarse_size)), write.constant([2]))
+        seen = write.op("Mul", seen, write.constant(net.from_own.weight[:, 0]))  # (N, K, hidden, hc, wc)
         shared = write.op("Unsqueeze", write.layer(coarse, net.from_coarse), write.constant([1]))
         name = write.op("Gather", write.constant(net.embedding.weight[:, :, None, None]), ids)
-        named = write.op("Reshape", write.op("Add", shared, name), write.constant([-1, width, *coarse_size]))
-        hidden = write.op("Relu", write.op("Add", write.layer(self._log(flat), net.from_own), named))
+        hidden = write.op("Relu", write.op("Add", seen, write.op("Add", shared, name)))
+        hidden = write.op("Reshape", hidden, write.constant([-1, width, *coarse_size]))
         mixed = write.layer(write.layer(hidden, net.head_spatial), net.head_mix)
         hidden = write.op("Relu", write.op("Add", mixed, hidden))
         return write.op("Reshape", hidden, write.constant([-1, width, coarse_size[0] * coarse_size[1]]))
 
-    def _pool(self, own: str, size: tuple[int, int], hidden: str, coarse_size: tuple[int, int]) -> str:
-        """Hidden features where the filter fires: sum of share_k h_k over the cells, (N K, hidden)."""
+    def _pool(self, own: str, size: tuple[int, int], hidden: str, coarse_size: tuple[int, int]) -> tuple[str, str]:
+        """Hidden features where the filter fires: sum of share_k h_k over the cells, (N K, hidden).
+
+        And the mean of the feature map times the number of coarse cells, (N K, 1).
+        """
         write, cells = self.writer, coarse_size[0] * coarse_size[1]
         column = write.op("Reshape", write.resize(own, size, coarse_size), write.constant([-1, cells, 1]))
-        total = write.op("Max", write.op("ReduceSum", column, write.constant([1])), write.constant(1e-6))
-        pooled = write.op("Div", write.op("MatMul", hidden, column), total)
-        return write.op("Reshape", pooled, write.constant([-1, self.config.hidden]))
+        total = write.op("ReduceSum", column, write.constant([1]), keepdims=0)
+        pooled = write.op("Squeeze", write.op("MatMul", hidden, column), write.constant([2]))
+        pooled = write.op("Div", pooled, write.op("Max", total, write.constant(1e-6)))
+        if size != coarse_size:
+            mean = write.op("ReduceMean", own, write.constant([2, 3]), keepdims=0)
+            total = write.op("Mul", write.op("Reshape", mean, write.constant([-1, 1])), write.constant(float(cells)))
+        return pooled, total
 
     def _learnt(self, pooled: str, shared: str, hidden: str, coarse_size: tuple[int, int]) -> str:
-        """The query's answer in the shared maps, and the shift of the coarse map, (N, K, h, w)."""
+        """The query's answer in the shared maps, and the shift of the coarse map, (N, K, h, w), up to a constant each.
+
+        A constant changes no rank, so biases of the maps and of the shift are left out; the maps' weights are
+        multiplied into the query's.
+        """
         write, net, (rows, columns) = self.writer, self.net, self.config.grid
-        batch, scale = write.op("Shape", FILTERS), self.config.maps**-0.5
-        weight, bias = net.query.weight.T * scale, net.query.bias * scale
+        batch, to_maps = write.op("Shape", FILTERS), net.to_maps.weight[:, :, 0, 0] * self.config.maps**-0.5
+        weight, bias = net.query.weight.T @ to_maps, net.query.bias @ to_maps
         query = write.op("Gemm", pooled, write.constant(weight.contiguous()), write.constant(bias))
-        query = write.op("Reshape", query, self._shape(batch, self.config.maps))
-        maps = write.op("Reshape", shared, write.constant([0, self.config.maps, rows * columns]))
-        learnt = write.op("Reshape", write.op("MatMul", query, maps), self._shape(batch, rows, columns))
+        query = write.op("Reshape", query, self._shape(batch, self.config.width))
+        fine = write.op("Reshape", shared, write.constant([0, self.config.width, rows * columns]))
+        learnt = write.op("Reshape", write.op("MatMul", query, fine), write.constant([0, 0, rows, columns]))
         shift = write.op("MatMul", write.constant(net.shift.weight), hidden)
-        shift = write.op(
-            "Add", write.op("Reshape", shift, self._shape(batch, *coarse_size)), write.constant(net.shift.bias)
-        )
+        shift = write.op("Reshape", shift, self._shape(batch, *coarse_size))
         return write.op("Add", learnt, write.resize(shift, coarse_size, (rows, columns)))
 
     def _shape(self, batch: str, *last: int) -> str:
@@ -274,29 +282,27 @@ class GeneratorGraph:
 
     def _rank(self, smooth: str) -> None:
         write, (rows, columns) = self.writer, self.config.grid
-        batch, cells = write.op("Shape", FILTERS), rows * columns
-        flat = write.op("Reshape", smooth, self._shape(batch, cells), name=SALIENCY)
+        cells = rows * columns
+        flat = write.op("Reshape", smooth, write.constant([0, 0, cells]))
         order = write.op("TopK", flat, write.constant([cells]), outputs=2, axis=2) + ":1"
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
-        ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, self._shape(batch, cells)), axis=2)
-        write.op("Reshape", ranks, self._shape(batch, rows, columns), name=OUTPUTS[2])
+        ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, write.op("Shape", flat)), axis=2)
+        write.op("Reshape", ranks, write.constant([0, 0, rows, columns]), name=OUTPUTS[2])
 
-    def _retention(self, own: str, pooled: str, peaks: str) -> None:
-        write, net = self.writer, self.net
-        mean = write.op("ReduceMean", own, write.constant([2, 3]), keepdims=0)
+    def _retention(self, pooled: str, total: str, peaks: str) -> None:
+        write, net, (rows, columns) = self.writer, self.net, self.levels[0][1]
         level = write.op("Log", write.op("Add", write.op("Relu", peaks), write.constant(1.0)))
-        shape = [write.op("Reshape", part, write.constant([-1, 1])) for part in (mean, level)]
-        units = write.op("Relu", self._linear(write.op("Concat", pooled, *shape, axis=1), net.retention_hidden))
-        growth = write.op("Softplus", self._linear(units, net.retention_out))
+        level = write.op("Reshape", level, write.constant([-1, 1]))
+        weight = net.retention_hidden.weight.detach().clone()
+        weight[:, -2] /= rows * columns  # the sum over the cells instead of their mean
+        seen = write.op("Concat", pooled, total, level, axis=1)
+        units = write.op("Relu", self._linear(seen, weight, net.retention_hidden.bias))
+        growth = write.op("Softplus", self._linear(units, net.retention_out.weight, net.retention_out.bias))
         minus = torch.triu(torch.full((len(self.config.areas),) * 2, -1.0))  # the negative running sum
         kept = write.op("Exp", write.op("MatMul", growth, write.constant(minus)))
         kept = write.op("Sub", write.constant(1.0), kept)
         write.op("Reshape", kept, self._shape(write.op("Shape", FILTERS), len(self.config.areas)), name=OUTPUTS[3])
 
-    def _linear(self, values: str, layer: nn.Linear) -> str:
+    def _linear(self, values: str, weight: Tensor, bias: Tensor) -> str:
         write = self.writer
-        return write.op("Gemm", values, write.constant(layer.weight.T.contiguous()), write.constant(layer.bias))
-
-
-SALIENCY = f"{PREFIX}saliency"
-"""Name of the smoothed saliency ``(N, K, h w)`` inside the file; not an output."""
+        return write.op("Gemm", values, write.constant(weight.T.contiguous()), write.constant(bias))
