@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
+
 from fsagn_onnx.convert import check_parity, convert
 from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.model import load_model
@@ -29,9 +31,17 @@ def check(row: Row) -> dict[str, Any]:
         try:
             result |= _converted(path, row)
         except FsagnError as error:
+            require_session(path)
             result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
         result["checked_s"] = round(time.monotonic() - started, 2)
     return result
+
+
+def require_session(path: Path) -> None:
+    """Let onnxruntime say it, where it cannot load the file itself: then the tool that made it is at fault."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _converted(path: Path, row: Row) -> dict[str, Any]:

@@ -57,12 +57,13 @@ class TappedModule(nn.Module):
         del mode
         return super().train(False)
 
-    def forward(self, x: Tensor, *, watch: Callable[[str, Tensor], None] | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, *, watch: Callable[[str, Tensor], Tensor | None] | None = None) -> dict[str, Tensor]:
         """Run the graph.
 
         Args:
             x: input batch (N, ...) in the model's own layout; any N, any size that the graph allows.
-            watch: called with (value name, value) for every value as it is made.
+            watch: called with (value name, value) for every value as it is made; a tensor that it returns takes the
+                value's place.
 
         Returns:
             {value: tensor} in the order of `values`; a tap is a feature map (N, C, h, w).
@@ -81,7 +82,7 @@ class TappedModule(nn.Module):
         """A constant that some step reads."""
         return self.get_buffer(self._constants[name])
 
-    def _run(self, x: Tensor, watch: Callable[[str, Tensor], None] | None) -> dict[str, Tensor]:
+    def _run(self, x: Tensor, watch: Callable[[str, Tensor], Tensor | None] | None) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {name: self.get_buffer(buffer) for name, buffer in self._constants.items()}
         values[self.input_name] = x
         for step, module in zip(self.steps, self.nodes, strict=True):
@@ -90,7 +91,8 @@ class TappedModule(nn.Module):
             for name, value in zip(step.outputs, made if isinstance(made, (tuple, list)) else (made,), strict=False):
                 values[name] = value
                 if watch is not None:
-                    watch(name, value)
+                    other = watch(name, value)
+                    values[name] = value if other is None else other
             for name in step.last:
                 del values[name]
         return {name: values[name] for name in self.values}
@@ -149,6 +151,7 @@ def _batches(module: TappedModule, model: Model, size: int) -> bool:
     spec = model.input_spec
     shape = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
     x = torch.rand(2 * size, *shape, generator=torch.Generator().manual_seed(0))
+    x[:size] /= 2  # dynamic quantisation takes the range of the whole batch
     kind = next(v.type.tensor_type.elem_type for v in model.proto.graph.input if v.name == module.input_name)
     x = (255 * x).to(torch.uint8) if kind == onnx.TensorProto.UINT8 else x
     x = x.half() if kind == onnx.TensorProto.FLOAT16 else x

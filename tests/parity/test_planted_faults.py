@@ -250,3 +250,55 @@ def test_every_planted_fault_is_caught(model, fault):
     FAULTS[fault](module)
     with pytest.raises((ParityError, ConversionError), match=r"net.onnx: .*node"):
         check_parity(model, module)
+
+
+AMPLIFYING = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 3, 16, 18] x) => (y) {
+    u1 = Add(x, far)
+    [high] c1 = Conv(u1, w6, b1)
+    [low] l1 = Sub(c1, level)
+    [last] y = Conv(l1, w2)
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def amplifying(tmp_path_factory) -> Model:
+    """Its first conv sums up millions, which are taken off again: what is left has few digits."""
+    made = onnx.parser.parse_model(AMPLIFYING)
+    weights, far = drawn("w6", 4, 3, 3, 3), numpy_helper.from_array(np.float32(2e6), "far")
+    sums = 2e6 * numpy_helper.to_array(weights).sum((1, 2, 3), dtype=np.float64).reshape(4, 1, 1)
+    level = numpy_helper.from_array(sums.astype(np.float32), "level")
+    made.graph.initializer.extend([weights, CONSTANTS[1], CONSTANTS[2], far, level])
+    path = tmp_path_factory.mktemp("amplifying") / "net.onnx"
+    onnx.save(made, path)
+    return load_model(path)
+
+
+def test_amplified_rounding_is_no_fault(amplifying):
+    parity = check_parity(amplifying, convert(amplifying, ["y"], check=False))
+    assert parity.max_relative_error < 1e-6
+    assert 1e-4 < parity.drift < 1e-2
+    assert "amplifies float32's rounding" in parity.reason
+
+
+AMPLIFIED_FAULTS: dict[str, Callable[[TappedModule], None]] = {
+    "a weight off by less than the conv's own tolerance": lambda m: part(m, "high").weight.data[0, 0, 0].add_(1e-5),
+    "a bias off by less than the conv's own tolerance": lambda m: part(m, "high").bias.data[1:2].add_(20),
+    "a weight of the last conv": lambda m: part(m, "last").weight.data[0, 0, 0].add_(1e-3),
+    "kernel transposed": lambda m: setattr(part(m, "high").weight, "data", part(m, "high").weight.data.mT.contiguous()),
+    "images mixed": lambda m: setattr(part(m, "last"), "forward", _mixing(part(m, "last").forward)),
+}
+
+
+def _mixing(inner: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda x, *rest: inner(x + 5e-3 * (x.mean(0, True) - x), *rest)
+
+
+@pytest.mark.parametrize("fault", AMPLIFIED_FAULTS)
+def test_every_fault_is_caught_where_rounding_is_amplified(amplifying, fault):
+    module = convert(amplifying, ["y"], check=False)
+    AMPLIFIED_FAULTS[fault](module)
+    with pytest.raises(ParityError, match=r"net.onnx: "):
+        check_parity(amplifying, module)

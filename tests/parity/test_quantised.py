@@ -281,6 +281,26 @@ def test_faults_of_a_quantised_model_are_caught(changed, fault):
         check_parity(model, module)
 
 
+def test_images_that_get_mixed_in_a_quantised_model_are_caught(changed):
+    """Node by node, image by image, nothing is wrong; and the mixture is far below what roundings add up to."""
+    model, module = loaded(changed("pyramid", "int8-qdq"))
+    index = next(i for i, step in enumerate(module.steps) if step.op == "Conv" and i > 2)
+    inner = module.nodes[index].forward
+    module.nodes[index].forward = lambda x, *rest: inner(x + 0.02 * (x.mean(0, True) - x), *rest)  # type: ignore[method-assign]
+    with pytest.raises(ParityError, match="although each number near a rounding threshold falls to its side"):
+        check_parity(model, module)
+
+
+def test_dynamic_quantisation_at_a_batch_of_one_takes_the_range_of_each_image(changed):
+    _, module = loaded(changed("pyramid", "int8-dynamic"))
+    assert module.chunk == 1
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0]).reshape(
+        2, 1, 1, 1
+    )
+    tap = module.taps[-1]
+    assert torch.equal(module(x)[tap][:1], module(x[:1])[tap])
+
+
 @pytest.mark.parametrize("change", ["fp16", "bf16", "ort-extended"])
 def test_faults_of_a_prepared_model_are_caught(changed, change):
     model, module = loaded(changed("pyramid", change))

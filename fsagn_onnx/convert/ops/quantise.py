@@ -145,7 +145,8 @@ class Quantise(Rounding):
         steps = self._rounded(x / _along(scale, x.dim(), self.axis))
         if zero is not None:
             steps = steps + _along(_float(zero), x.dim(), self.axis)
-        return steps.clamp(*self.bounds)
+        low, high = self.bounds
+        return steps.nan_to_num(nan=low).clamp(low, high)  # as onnxruntime does on x86
 
 
 class Dequantise(nn.Module):
