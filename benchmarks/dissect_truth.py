@@ -1,8 +1,8 @@
 """Does `dissect` name the right parts, and none where there is nothing to name?
 
-    python benchmarks/dissect_truth.py [--networks demo,resnet,vgg] [--pictures 400]
+    python benchmarks/dissect_truth.py [--networks demo,resnet,vgg] [--pictures 400] [--first 10000]
 
-On held-out rendered pictures (`val`): the demo CNN with its explainer; a ResNet-like and a VGG-like network, each
+On held-out rendered pictures (`val`, from number `--first` on; the first hundreds were looked at while it was made): the demo CNN with its explainer; a ResNet-like and a VGG-like network, each
 with an explainer trained by the defaults of `train` (made first, about half an hour each on one core); the demo CNN's
 fifth block, another depth, stride and number of filters, explained without training; the demo CNN with weights drawn
 anew; the planted CNN with its patterns as parts. Truth of the trained networks: the part whose removal from the picture
@@ -37,9 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "datasets"))
 SESSION = {"providers": "cpu", "threads": 1}
 
 
-def pictures(folder: Path, count: int) -> Path:
+def pictures(out: Path, count: int, first: int) -> Path:
+    folder = out / f"val-{first}-{count}"
     if not (folder / "names.json").is_file():
-        write_folder(folder, "val", count)
+        write_folder(folder, "val", count, first=first)
     return folder
 
 
@@ -119,12 +120,13 @@ def measured(network: str, folder: Path, out: Path, count: int) -> dict[str, flo
 @click.command()
 @click.option("--networks", default="demo,resnet,vgg", show_default=True, help="With trained explainers.")
 @click.option("--pictures", "count", default=400, show_default=True)
+@click.option("--first", default=10_000, show_default=True, help="Number of the first picture of val.")
 @click.option("--untrained", "drawn", default=5, show_default=True, help="Untrained networks.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/dissect_truth"), show_default=True)
 @click.option("--write", type=click.Path(path_type=Path), default=Path("docs/dissect-truth.json"), show_default=True)
-def main(networks: str, count: int, drawn: int, out: Path, write: Path) -> None:
+def main(networks: str, count: int, first: int, drawn: int, out: Path, write: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    folder = pictures(out / f"val-{count}", count)
+    folder = pictures(out, count, first)
     trained = {network: measured(network, folder, out, count) for network in networks.split(",")}
     model = load_model(MODEL)
     engine = engine_for(model, "block4", "activation", **SESSION)
@@ -132,7 +134,7 @@ def main(networks: str, count: int, drawn: int, out: Path, write: Path) -> None:
     own, other = planted(out, 200, shuffled=False)
     wrong_own, wrong_other = planted(out, 200, shuffled=True)
     result = {
-        "command": f"python benchmarks/dissect_truth.py --networks {networks} --pictures {count} --untrained {drawn}",
+        "command": f"python benchmarks/dissect_truth.py --networks {networks} --pictures {count} --first {first} --untrained {drawn}",
         **{f"{network}, trained explainer": figures for network, figures in trained.items()},
         "demo, block4, feature maps": against_truth(block4, folder, MODEL, count),
         "untrained: share given a part": untrained(folder, out, drawn),

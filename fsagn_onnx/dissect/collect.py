@@ -69,6 +69,26 @@ def unpack(bits: NDArray[np.uint8], cells: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, axis=-1, count=cells).astype(np.bool_)
 
 
+def matched_iou(area_rank: NDArray[np.floating], parts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """IoU of parts with masks of just their size, so that no part wins by being as large as the masks are.
+
+    Args:
+        area_rank: (K, h, w), ranks on the generator's grid.
+        parts: (n, h w), share of each cell that a part covers.
+
+    Returns:
+        (K, n): |m & p| / |m | p| with the mask m of round(|p|) cells, at least one.
+    """
+    flat = area_rank.reshape(len(area_rank), -1)
+    cells, sizes = flat.shape[1], parts.sum(axis=1)
+    found = np.empty((len(flat), len(parts)), dtype=np.float32)
+    for n, (part, size) in enumerate(zip(parts, sizes.tolist(), strict=True)):
+        kept = max(1, round(size))
+        inter = (flat <= (kept + 0.5) / cells).astype(np.float32) @ part
+        found[:, n] = inter / (kept + size - inter)
+    return found
+
+
 def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, parts: bool) -> None:
     """Open the columns of a `dissect` run for K filters and a grid of h x w cells, and cut them to whole images."""
     cells = grid[0] * grid[1]
@@ -80,12 +100,11 @@ def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, part
         folder.column("part_ids", "i4", (MAX_PARTS,))
         folder.column("part_centres", "f4", (MAX_PARTS, 2))
         folder.column("part_cells", "u1", (MAX_PARTS, cells))
+        folder.column("part_iou", "f2", (MAX_PARTS, filters))
     folder.take_up()
 
 
-def collect(
-    folder: RunFolder, collecting: Collecting, images: Iterable[Path], grid: tuple[int, int]
-) -> Iterator[str | Failure]:
+def collect(folder: RunFolder, collecting: Collecting, images: Iterable[Path]) -> Iterator[str | Failure]:
     """Look at the images that the folder does not hold yet, and write a row for each.
 
     Batches are cut by the position in the list, also when a run goes on, so that every image is computed in the same
@@ -105,7 +124,7 @@ def collect(
             yield batch
 
     def looked(batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
-        return _rows(collecting, batch, grid)
+        return _rows(collecting, batch)
 
     skip = folder.lines - start
     try:
@@ -136,8 +155,9 @@ def check_same_images(folder: RunFolder, named: Iterable[tuple[str, object]]) ->
 
 @dataclass(frozen=True, eq=False)
 class _Answers:
-    """What filters answer in a batch: masks (N, K, bytes), peaks and their cells (N, K), finite (N,)."""
+    """What filters answer in a batch: ranks (N, K, h, w), masks (N, K, bytes), peaks and their cells (N, K), ..."""
 
+    area_rank: NDArray[np.float32]
     masks: NDArray[np.uint8]
     peaks: NDArray[np.float32]
     places: NDArray[np.intp]
@@ -155,12 +175,11 @@ def _answers(collecting: Collecting, batch: Sequence[Prepared]) -> _Answers:
     places = flat.argmax(axis=2)  # a NaN counts as the highest
     peaks = np.take_along_axis(flat, places[..., None], axis=2)[..., 0]
     finite = np.asarray(np.isfinite(flat).all(axis=(1, 2)))
-    return _Answers(
-        mask_bits(look.area_rank, collecting.area), peaks, places, finite, (rows, columns), winners(look.outputs)
-    )
+    bits = mask_bits(look.area_rank, collecting.area)
+    return _Answers(look.area_rank, bits, peaks, places, finite, (rows, columns), winners(look.outputs))
 
 
-def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure], grid: tuple[int, int]) -> list[LineAndRow]:
+def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
     """Line and row of every image of a batch."""
     ready = [item for item in batch if isinstance(item, Prepared)]
     answers = _answers(collecting, ready) if ready else None
@@ -171,12 +190,12 @@ def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure], grid: tup
             failed = item if isinstance(item, Failure) else Failure(item.name, "not computed")
             rows.append(({"path": failed.path, "error": failed.message}, None))
             continue
-        rows.append(_row(collecting, item, answers, place, grid))
+        rows.append(_row(collecting, item, answers, place))
         place += 1
     return rows
 
 
-def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int, grid: tuple[int, int]) -> LineAndRow:
+def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int) -> LineAndRow:
     if not answers.finite[n]:
         return {
             "path": item.name,
@@ -192,7 +211,7 @@ def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int, grid
         found = None if collecting.annotations is None else collecting.annotations.find(item.name)
         label = _label(collecting, item.name, found)
         if collecting.annotations is not None:
-            row |= _part_rows(collecting.part_numbers, found, item.geometry, grid)
+            row |= _part_rows(collecting.part_numbers, found, item.geometry, answers.area_rank[n])
     except AnnotationError as error:
         return {"path": item.name, "error": str(error)}, None
     line = {
@@ -221,12 +240,14 @@ def _geometry_row(geometry: Geometry) -> NDArray[np.float64]:
 
 
 def _part_rows(
-    numbers: dict[str, int], found: ImageParts | None, geometry: Geometry, grid: tuple[int, int]
+    numbers: dict[str, int], found: ImageParts | None, geometry: Geometry, area_rank: NDArray[np.float32]
 ) -> dict[str, NDArray[Any]]:
-    """The parts of an image on the grid; parts of one name are joined."""
+    """The parts of an image on the grid, and how the filters (K, h, w) follow them; parts of one name are joined."""
+    grid = (area_rank.shape[1], area_rank.shape[2])
     ids = np.full(MAX_PARTS, -1, dtype=np.int32)
     centres = np.full((MAX_PARTS, 2), np.nan, dtype=np.float32)
     cells = np.zeros((MAX_PARTS, grid[0] * grid[1]), dtype=np.uint8)
+    iou = np.zeros((MAX_PARTS, len(area_rank)), dtype=np.float16)
     joined: dict[str, NDArray[np.bool_]] = {}
     for part in () if found is None else found.parts:
         pixels = part.pixels(geometry.original)
@@ -237,9 +258,10 @@ def _part_rows(
         chosen = sorted(largest)
         for place, name in enumerate(chosen):
             ids[place], centres[place] = numbers[name], _middle(joined[name], sizes[name])
-        covered = coverage(np.stack([joined[name] for name in chosen]), geometry, grid)
-        cells[: len(chosen)] = np.rint(255 * covered).astype(np.uint8).reshape(len(chosen), -1)
-    return {"part_ids": ids, "part_centres": centres, "part_cells": cells}
+        covered = coverage(np.stack([joined[name] for name in chosen]), geometry, grid).reshape(len(chosen), -1)
+        cells[: len(chosen)] = np.rint(255 * covered).astype(np.uint8)
+        iou[: len(chosen)] = matched_iou(area_rank, covered).T
+    return {"part_ids": ids, "part_centres": centres, "part_cells": cells, "part_iou": iou}
 
 
 def _middle(pixels: NDArray[np.bool_], size: int) -> tuple[float, float]:

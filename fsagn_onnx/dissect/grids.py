@@ -11,13 +11,13 @@ ATLAS_PARTS = 12
 
 
 def dissection_grid(dissection: Dissection) -> Grid:
-    """Filters x parts, shaded by mean IoU; those with a part first."""
+    """Filters x parts, shaded by size-matched IoU; those with a part first."""
     counts = dissection.summary.get("named_per_part", {})
     parts = sorted(dissection.parts, key=lambda part: (-counts.get(part, 0), part))[:ATLAS_PARTS]
     rows = sorted(
         dissection.filters, key=lambda row: (row.part is None, row.q if row.q is not None else 1.0, row.filter)
     )
-    iou = [[row.parts.get(part, {}).get("image_iou") or 0.0 for part in parts] for row in rows]
+    iou = [[row.parts.get(part, {}).get("matched_iou") or 0.0 for part in parts] for row in rows]
     peak = max((value for values in iou for value in values), default=0.0) or 1.0
     head = ("filter", "part", "q", "active", "group", *parts)
     return Grid(

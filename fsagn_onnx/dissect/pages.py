@@ -139,12 +139,12 @@ def _atlas_parts(dissection: Dissection) -> list[str]:
 
 
 def _filter(row: FilterRow, atlas: Sequence[str], refs: list[list[Any]]) -> dict[str, Any]:
-    ranked = sorted(row.parts, key=lambda part: -(row.parts[part]["image_iou"] or 0))[:TOP_PARTS]
+    ranked = sorted(row.parts, key=lambda part: -(row.parts[part]["matched_iou"] or 0))[:TOP_PARTS]
     members = row.to_dict()
     del members["parts"], members["references"]
     return {
         **members,
-        "iou": [row.parts[part]["image_iou"] for part in atlas],
+        "iou": [row.parts[part]["matched_iou"] for part in atlas],
         "top": [{"part": part, **row.parts[part]} for part in ranked],
         "refs": refs,
     }

@@ -59,13 +59,13 @@ def filter_rows(found: Found) -> tuple[FilterRow, ...]:
     metrics["p"] = p
     metrics["expected_iou"] = np.full_like(p, np.nan) if found.place is None else found.place.expected
     entropy = found.overall.entropy()
-    best, q = _best_parts(found, metrics["image_iou"], p)
-    classes = {name: (scores.active, scores.images, scores.compute()["image_iou"]) for name, scores in
+    best, q = _best_parts(found, metrics["matched_iou"], p)
+    classes = {name: (scores.active, scores.images, scores.compute()["matched_iou"]) for name, scores in
                found.per_class.items()}  # fmt: skip
     rows = []
     for k, number in enumerate(found.filters):
         named = best[k] >= 0 and q[k] <= LEVEL
-        also = _further(found, metrics["image_iou"][k], p[k], int(best[k])) if named else ()
+        also = _further(found, metrics["matched_iou"][k], p[k], int(best[k])) if named else ()
         rows.append(
             FilterRow(
                 filter=number,
@@ -91,7 +91,7 @@ def filter_rows(found: Found) -> tuple[FilterRow, ...]:
 
 
 def _best_parts(found: Found, iou: Floats, p: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Best part of every filter by mean IoU (-1: none), and the q value that it has (NaN: not tested)."""
+    """Best part of every filter by size-matched IoU (-1: none), and the q value that it has (NaN: not tested)."""
     best = np.full(len(found.filters), -1, dtype=np.int64)
     q = np.full(len(found.filters), np.nan)
     if found.place is None:
@@ -115,7 +115,7 @@ def _in_class(parts: tuple[str, ...], k: int, active: Floats, images: int, iou: 
     members: dict[str, Any] = {"active": int(active[k]), "frequency": finite(active[k] / max(images, 1))}
     if parts and np.isfinite(iou[k]).any():
         best = int(np.nan_to_num(iou[k], nan=-1).argmax())
-        members |= {"best": parts[best], "image_iou": finite(iou[k, best])}
+        members |= {"best": parts[best], "matched_iou": finite(iou[k, best])}
     return members
 
 

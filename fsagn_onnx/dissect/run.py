@@ -148,7 +148,7 @@ class DissectRun:
 
     def images(self) -> Iterator[str | Failure]:
         """Look at every image; yields its path or its failure."""
-        yield from collect(self.folder, self._collecting, self._paths, self.grid)
+        yield from collect(self.folder, self._collecting, self._paths)
 
     def finish(self, on_stage: Callable[[str], object] = lambda stage: None) -> Dissection:
         """Compute the table and write it.

@@ -46,11 +46,13 @@ class Parts:
         ids: part numbers (n,), distinct.
         cells: float32 (n, cells), share of each cell that the part covers.
         centres: (n, 2), (x, y) in pixels of the original.
+        matched: float32 (n, K), `matched_iou` with the filters.
     """
 
     ids: NDArray[np.int32]
     cells: NDArray[np.float32]
     centres: Floats
+    matched: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,7 @@ def _row(values: dict[str, NDArray[Any]], cells: int) -> Row:
                 values["part_ids"][there],
                 values["part_cells"][there].astype(np.float32) / np.float32(255),
                 values["part_centres"][there].astype(np.float64),
+                values["part_iou"][there].astype(np.float32),
             )
     return Row(
         unpack(values["masks"], cells),
@@ -101,7 +104,8 @@ def _row(values: dict[str, NDArray[Any]], cells: int) -> Row:
 
 
 _SUMMED: Final = (
-    "both", "inter", "union", "image_iou", "share", "located", "pointed", "part", "mask", "mask_2", "peak", "peak_2",
+    "both", "inter", "union", "image_iou", "matched_iou", "share", "located", "pointed", "part",
+    "mask", "mask_2", "peak", "peak_2",
 )  # fmt: skip
 """Sums over the images that have the part and in which the filter is active: their number; cells; shares; the part's
 cells; distances of the part's middle to the mask's and to the activation peak, and their squares."""
@@ -149,7 +153,7 @@ class Scores:
         missed, off = (_distances(centres, row.parts.centres) / diagonal for centres in (mask_centres, peak_centres))
         added = np.empty((len(_SUMMED), *inter.shape))
         for place, values in enumerate(
-            (1, inter, union, iou, inter / np.maximum(mask, 1)[:, None], iou > LOCATED,
+            (1, inter, union, iou, row.parts.matched[:, lit].T, inter / np.maximum(mask, 1)[:, None], iou > LOCATED,
              self._pointed(kept, middles, row.parts.cells), part, missed, missed**2, off, off**2)
         ):  # fmt: skip
             added[place] = values
@@ -172,7 +176,8 @@ class Scores:
         """The metrics, each (K, P); NaN where a filter is active in no image that has the part.
 
         ``iou``: union over all images labelled for the part, masks only where the filter is active (Network
-        Dissection). ``image_iou``: mean over the images where it is active. ``located``: share of these with IoU > .2.
+        Dissection). ``image_iou``: mean over the images where it is active. ``matched_iou``: the same with
+        masks of the part's own size, see `collect.matched_iou`. ``located``: share of these images with IoU > .2.
         ``share``: of the mask that lies on the part. ``pointed``: the mask's middle lies on the part (pointing game).
         ``instability`` and ``peak_instability``: standard deviation over images of the distance between the part's
         middle and the mask's centroid (the activation peak), in image diagonals.
@@ -182,7 +187,7 @@ class Scores:
         with np.errstate(invalid="ignore", divide="ignore"):
             per_image = {
                 name: np.where(both > 0, sums[name] / both, np.nan)
-                for name in ("image_iou", "located", "share", "pointed")
+                for name in ("image_iou", "matched_iou", "located", "share", "pointed")
             }
             found = {"iou": np.where(both > 0, sums["inter"] / (sums["union"] + missed), np.nan), **per_image}
             for name, column in (("mask", "instability"), ("peak", "peak_instability")):

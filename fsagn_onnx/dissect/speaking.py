@@ -62,7 +62,7 @@ def _parts(dissection: Dissection) -> Iterator[str]:
 
 
 def _closeness(row: FilterRow) -> float:
-    return row.parts.get(row.part or "", {}).get("image_iou") or 0.0
+    return row.parts.get(row.part or "", {}).get("matched_iou") or 0.0
 
 
 def _called(row: FilterRow) -> str:

@@ -18,7 +18,8 @@ from .folder import RunFolder, read_manifest
 LEVEL: Final = 0.05
 """A filter is given a part at q up to this."""
 METRICS: Final = (
-    "iou", "image_iou", "located", "share", "pointed", "instability", "peak_instability", "expected_iou", "p",
+    "iou", "image_iou", "matched_iou", "located", "share", "pointed", "instability", "peak_instability", "expected_iou",
+    "p",
 )  # fmt: skip
 """Columns of the table filters x parts, see `Scores.compute` and `PlaceTest`."""
 
@@ -33,14 +34,14 @@ class FilterRow:
         part: the part that it stands for, or None where that is not proven.
         also: further parts that it follows, best first.
         q: false-discovery-corrected p value of its best part; None where nothing was tested.
-        best: its best part by mean IoU, proven or not; None without annotations.
+        best: its best part by size-matched IoU, proven or not; None without annotations.
         frequency: share of the images in which it is active.
         active: number of these images.
         entropy: how its masks spread over parts, 0 one part, 1 all alike; None without annotations.
         group: number of its group; None where it has none.
         threshold: peak from which it counts as active; None for a dead filter.
         parts: part -> metric -> value.
-        classes: class -> frequency, best part and its mean IoU there.
+        classes: class -> frequency, best part and its size-matched IoU there.
         references: images in which it is strongest.
     """
 
@@ -99,7 +100,7 @@ class Dissection:
         """
         return next(row for row in self.filters if row.filter == number)
 
-    def atlas(self, metric: str = "image_iou", rows: int = 60) -> Atlas:
+    def atlas(self, metric: str = "matched_iou", rows: int = 60) -> Atlas:
         """The table filters x parts with shaded cells, for a notebook.
 
         Args:
@@ -177,11 +178,15 @@ def write_tables(folder: RunFolder, filters: Sequence[FilterRow], parts: Sequenc
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     head = ("filter", "name", "part", "also", "q", "best", "frequency", "active", "entropy", "group")
-    writer.writerow([*head, *(f"{metric}:{part}" for part in parts for metric in ("image_iou", "iou", "p"))])
+    writer.writerow(
+        [*head, *(f"{metric}:{part}" for part in parts for metric in ("matched_iou", "image_iou", "iou", "p"))]
+    )
     for row in filters:
         own = [row.filter, row.name, row.part, " ".join(row.also), row.q, row.best]
         own += [row.frequency, row.active, row.entropy, row.group]
-        values = [row.parts.get(part, {}).get(metric) for part in parts for metric in ("image_iou", "iou", "p")]
+        values = [
+            row.parts.get(part, {}).get(metric) for part in parts for metric in ("matched_iou", "image_iou", "iou", "p")
+        ]
         writer.writerow([harmless(value) for value in (*own, *values)])
     folder.write("filters.csv", text.getvalue())
     _write_parquet(folder.path / "filters.parquet", filters, parts)

@@ -68,7 +68,7 @@ function atlas() {
   }
   fill();
   return el("section", { "aria-label": "atlas" }, el("div", { class: "tools" }, el("span", {}, search, about.parts.length && named)),
-    about.parts.length ? el("p", { class: "quiet" }, `Cells: mean IoU of the filter's masks with the part, over the images in which the filter is active. A part is given at q ≤ .05: `
+    about.parts.length ? el("p", { class: "quiet" }, `Cells: mean IoU of the part with the filter's mask of the part's size, over the images in which the filter is active. A part is given at q ≤ .05: `
       + "the masks follow it (permutation test), and closer than filters of untrained networks do.") : null, place);
 }
 
@@ -95,7 +95,7 @@ function groups() {
 
 function filterView(row) {
   const facts = [["active in", `${row.active} images (${percent(row.frequency)})`], ["entropy over parts", fixed(row.entropy)], ["q", fixed(row.q, 4)], ["group", row.group ?? "–"]];
-  const metrics = ["image_iou", "iou", "share", "pointed", "located", "instability", "peak_instability", "expected_iou", "p"];
+  const metrics = ["matched_iou", "image_iou", "iou", "share", "pointed", "located", "instability", "peak_instability", "expected_iou", "p"];
   const classes = Object.entries(row.classes);
   return el("section", { "aria-label": `filter ${row.filter}` }, el("p", {}, el("button", { type: "button", click: () => open("") }, "← atlas")),
     el("div", { class: "card" }, el("h2", {}, `Filter ${row.filter}${called(row) ? ": " + called(row) : ""}`),
@@ -106,7 +106,7 @@ function filterView(row) {
       [{ name: "part", text: true, value: (r) => r.part, show: (r) => r.part }, ...metrics.map((metric) => ({ name: metric.replaceAll("_", " "), value: (r) => r[metric], show: (r) => fixed(r[metric], 3) }))], row.top)) : null,
     classes.length ? el("div", { class: "card" }, el("h2", {}, "Classes"), table("classes of the filter",
       [{ name: "class", text: true, value: ([name]) => name, show: ([name]) => name }, { name: "active", value: ([, c]) => c.frequency, show: ([, c]) => percent(c.frequency) },
-        { name: "best part", text: true, value: ([, c]) => c.best, show: ([, c]) => c.best ?? "–" }, { name: "IoU", value: ([, c]) => c.image_iou, show: ([, c]) => fixed(c.image_iou) }], classes)) : null);
+        { name: "best part", text: true, value: ([, c]) => c.best, show: ([, c]) => c.best ?? "–" }, { name: "IoU", value: ([, c]) => c.matched_iou, show: ([, c]) => fixed(c.matched_iou) }], classes)) : null);
 }
 
 const rowOf = new Map(records.map((row) => [row.filter, row]));

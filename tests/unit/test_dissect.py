@@ -14,7 +14,7 @@ import pytest
 from fsagn_onnx.data.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.dissect import Dissection, DissectRun, Request, dissect
-from fsagn_onnx.dissect.collect import mask_bits, unpack
+from fsagn_onnx.dissect.collect import mask_bits, matched_iou, unpack
 from fsagn_onnx.dissect.significance import cross_iou, drawn_orders, max_test, q_values
 from fsagn_onnx.dissect.untrained import reinitialised
 from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, OutputError, UsageError
@@ -90,6 +90,21 @@ def test_union_iou_pointing_and_frequency_are_those_of_a_plain_loop(dissection: 
         assert values["image_iou"] == pytest.approx(np.mean(per_image), abs=1e-4)
         assert row.frequency == pytest.approx(active.mean(), abs=1e-4)
         assert values["pointed"] == 1.0
+
+
+def test_matched_iou_is_that_of_masks_of_the_parts_size() -> None:
+    rng = np.random.default_rng(0)
+    rank = (np.stack([rng.permutation(143) for _ in range(3)]).reshape(3, 11, 13) + 1).astype(np.float32) / 143
+    parts = rng.random((4, 143)).astype(np.float32) * np.array([[0], [0.02], [0.5], [1]], dtype=np.float32)
+    parts[0, 5] = 1
+    found = matched_iou(rank, parts)
+    for k in range(3):
+        for n in range(4):
+            kept = max(1, round(float(parts[n].sum())))
+            mask = rank[k].ravel() * 143 < kept + 0.5
+            assert mask.sum() == kept
+            inter = float(parts[n][mask].sum())
+            assert found[k, n] == pytest.approx(inter / (kept + parts[n].sum() - inter), abs=1e-6)
 
 
 def test_masks_have_exactly_the_asked_number_of_cells() -> None:
