@@ -2,11 +2,12 @@
 
     python benchmarks/dissect_truth.py [--networks demo,resnet,vgg] [--pictures 400] [--first 10000]
 
-On held-out rendered pictures (`val`, from number `--first` on; the first hundreds were looked at while it was made): the demo CNN with its explainer; a ResNet-like and a VGG-like network, each
-with an explainer trained by the defaults of `train` (made first, about half an hour each on one core); the demo CNN's
-fifth block, another depth, stride and number of filters, explained without training; the demo CNN with weights drawn
-anew; the planted CNN with its patterns as parts. Truth of the trained networks: the part whose removal from the picture
-changes the filter's feature map most, where it does so 1.25 times as much as the second. Prints one line each, writes
+On held-out rendered pictures (`val` from number `--first` on: the first hundreds were looked at while it was made): the
+demo CNN with its explainer; a ResNet-like and a VGG-like network, each with an explainer trained by the defaults of
+`train` (made first, about half an hour each on one core); the demo CNN's fifth block, another depth, stride and number
+of filters, explained without training; the demo CNN with weights drawn anew; the planted CNN with its patterns as
+parts. Truth of the trained networks: the part whose removal from the picture changes the filter's feature map most,
+where it does so 1.25 times as much as the second. Prints one line each, writes
 docs/dissect-truth.json, and fails where a bound of the issue is missed.
 """
 
@@ -34,6 +35,7 @@ from fsagn_onnx.model import load_model
 MODEL = Path("models/demo_cnn.onnx")
 sys.path.insert(0, str(Path(__file__).resolve().parent / "datasets"))
 
+COMMAND = "python benchmarks/dissect_truth.py"
 SESSION = {"providers": "cpu", "threads": 1}
 
 
@@ -62,6 +64,7 @@ def against_truth(dissection: Dissection, folder: Path, model_path: Path, count:
         "clear and named": len(named),
         "right of clear and named": float(np.mean(right)),
         "right of clear": float(np.mean(best)),
+        "named and right, of clear": float(np.sum(right) / len(clear)),
         "instability mask - peak": dissection.summary["instability"]["difference"],
     }
 
@@ -134,7 +137,7 @@ def main(networks: str, count: int, first: int, drawn: int, out: Path, write: Pa
     own, other = planted(out, 200, shuffled=False)
     wrong_own, wrong_other = planted(out, 200, shuffled=True)
     result = {
-        "command": f"python benchmarks/dissect_truth.py --networks {networks} --pictures {count} --first {first} --untrained {drawn}",
+        "command": f"{COMMAND} --networks {networks} --pictures {count} --first {first} --untrained {drawn}",
         **{f"{network}, trained explainer": figures for network, figures in trained.items()},
         "demo, block4, feature maps": against_truth(block4, folder, MODEL, count),
         "untrained: share given a part": untrained(folder, out, drawn),
