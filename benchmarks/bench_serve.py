@@ -4,7 +4,8 @@
 
 First a few clients without pause measure what the server can take; then all clients together ask for twice that, each
 on a connection of its own. Counts answers by status (with and without Retry-After), takes the latency of those that
-were served, and the server's memory before and after. Writes build/bench_serve.json.
+were served beside what a full queue takes at that speed, and the server's memory before, five times in between and
+after. Writes build/bench_serve.json.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fsagn_onnx.data.synthetic import SyntheticParts
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo_explainer.onnx"
 CODE = "from fsagn_onnx.cli.main import main; main()"
 MEASURE = 10.0
+PARTS = 6
 
 
 def request(path: str) -> bytes:
@@ -125,15 +127,15 @@ def resident_mib(process: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 
 
-async def load(address: str, process: int, clients: int, seconds: float) -> dict[str, object]:
+async def load(address: str, process: int, clients: int, seconds: float, queue: int) -> dict[str, object]:
     url = urlsplit(address)
     content = request(url.path)
     everyone = [Client(str(url.hostname), int(url.port or 0), content) for _ in range(clients)]
     await flat_out(everyone[:8], 3)
     _, capacity = await flat_out(everyone[:8], MEASURE)
     tally, resident = Tally(), [resident_mib(process)]
-    for _ in range(3):
-        await at_rate(everyone, 2 * capacity, seconds / 3, tally)
+    for _ in range(PARTS):
+        await at_rate(everyone, 2 * capacity, seconds / PARTS, tally)
         resident.append(resident_mib(process))
     for client in everyone:
         client.close()
@@ -144,7 +146,8 @@ async def load(address: str, process: int, clients: int, seconds: float) -> dict
         "answers": dict(tally.statuses),
         "served_per_s": round(tally.statuses["200"] / seconds, 1),
         "served_s": dict(zip(("median", "p99", "max"), quantiles, strict=True)),
-        "server_mib": dict(zip(("before", "third", "two_thirds", "end"), map(round, resident), strict=True)),
+        "queue_bound_s": round((queue + 1) / capacity, 3),
+        "server_mib": [round(mib, 1) for mib in resident],
     }
 
 
@@ -166,7 +169,7 @@ def main(clients: int, seconds: float, queue: int, explainer: Path) -> None:
                 "clients": clients,
                 "seconds": seconds,
                 "queue": queue,
-                **asyncio.run(load(address, server.pid, clients, seconds)),
+                **asyncio.run(load(address, server.pid, clients, seconds, queue)),
             }
         finally:
             server.send_signal(signal.SIGTERM)
