@@ -125,7 +125,10 @@ def _explainer_facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "explains", f"{metadata['filters']:,} filters of '{metadata['layer']}'"
     yield "model", f"sha256 {metadata['model_sha256']}"
     yield "encoder", encoder.get(metadata["encoder"], metadata["encoder"])
-    yield "expects", _spec(metadata["input"])
+    variant = metadata.get("variant", {})
+    inside = "uint8 RGB pictures (N, H, W, 3) of any size; it makes of them: " if variant.get("preprocessing") else ""
+    yield "expects", inside + _spec(metadata["input"])
+    yield from _variant_facts(variant)
     yield "labels", _labels(metadata["labels"])
     yield "areas", ", ".join(f"{area:g}" for area in metadata["areas"])
     yield "objective", f"{metadata['objective']}, infills {', '.join(metadata['infills'])}"
@@ -133,6 +136,18 @@ def _explainer_facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for index, (name, found) in enumerate(metadata[part].items()):
             words = found if isinstance(found, str) else json.dumps(found)
             yield "" if index else part, f"{name} {words}"
+
+
+def _variant_facts(variant: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    ids = ", ".join(map(str, variant.get("filters") or ()))
+    if variant.get("top"):
+        yield "answers", f"the strongest filters{f' of {ids}' if ids else ''}, {variant['top']} of them; no input 'filters'"
+    elif ids:
+        yield "answers", f"filters {ids} only, in this order; no input 'filters'"
+    if variant.get("precision", "fp32") != "fp32":
+        loss = variant.get("loss") or {}
+        against = ", ".join(f"{name} {value:.3g}" for name, value in loss.items())
+        yield "computes", f"in {variant['precision']}{f'; beside float32: {against}' if against else ''}"
 
 
 def _layer_table(layers: Sequence[Mapping[str, Any]], *, watched: bool) -> Table:

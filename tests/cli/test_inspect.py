@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from fsagn_onnx.model import InputSpec, load_model
 from fsagn_onnx.report.inspection import inspect_file
 from fsagn_onnx.report.inspection_text import print_inspection
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
+from fsagn_onnx.runtime.variant import Variant
 
 
 def network(*tail: onnx.NodeProto, domain: str = "", **metadata: str) -> onnx.ModelProto:
@@ -258,6 +260,23 @@ def test_explainer(save: Callable[[onnx.ModelProto], Path]) -> None:
     assert lines[-1] == f"next: fsagn-onnx explain {path} IMAGES... --out results"
     with pytest.raises(UsageError, match="--preprocess: for plain models only"):
         inspect(path, "--preprocess", path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "line"),
+    [
+        (Variant(filters=(7, 3)), "answers    filters 7, 3 only, in this order; no input 'filters'"),
+        (Variant(filters=(7, 3), top=1), "answers    the strongest filters of 7, 3, 1 of them; no input 'filters'"),
+        (Variant("int8", loss={"overlap": 0.84}), "computes   in int8; beside float32: overlap 0.84"),
+        (
+            Variant(preprocessing=True),
+            "expects    uint8 RGB pictures (N, H, W, 3) of any size; it makes of them: NCHW ",
+        ),
+    ],
+)
+def test_variants_say_what_they_are(variant: Variant, line: str, save: Callable[[onnx.ModelProto], Path]) -> None:
+    path = save(network(fsagn=dataclasses.replace(METADATA, variant=variant).to_json()))
+    assert any(found.startswith(line) for found in inspect(path).stdout.splitlines())
 
 
 def test_newer_explainer(save: Callable[[onnx.ModelProto], Path]) -> None:
