@@ -141,7 +141,8 @@ def _explainer_facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _variant_facts(variant: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ids = ", ".join(map(str, variant.get("filters") or ()))
     if variant.get("top"):
-        yield "answers", f"the strongest filters{f' of {ids}' if ids else ''}, {variant['top']} of them; no input 'filters'"
+        among = f" of {ids}" if ids else ""
+        yield "answers", f"the strongest filters{among}, {variant['top']} of them; no input 'filters'"
     elif ids:
         yield "answers", f"filters {ids} only, in this order; no input 'filters'"
     if variant.get("precision", "fp32") != "fp32":
