@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
-FORMATS = click.Choice(["json", "md", "png"])
+from .running import PATH, format_option
+
 DRIFTED = 4
 """Exit status where something drifted."""
 
@@ -18,7 +18,7 @@ DRIFTED = 4
 @click.option("--out", type=PATH, help="Folder for changes.csv, changes.jsonl and report.html.")
 @click.option("--level", type=float, default=0.05, show_default=True, help="q value up to which a change counts.")
 @click.option("--least", type=float, default=0.05, show_default=True, help="Size from which a change counts.")
-@click.option("--format", "formats", multiple=True, type=FORMATS, help="Write report.FORMAT too; may be repeated.")
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(
@@ -47,7 +47,7 @@ def command(
     comparison = compare(run_a, run_b, level=level, least=least)
     if out is not None:
         write_comparison(comparison, out)
-        write_formats(out, formats, comparison_grid(comparison), lambda: comparison_json(comparison))
+        write_formats(out, formats, comparison_grid(comparison), lambda: [comparison_json(comparison), "\n"])
     click.echo(comparison_json(comparison) if as_json else "\n".join(comparison_lines(comparison, out)))
     if comparison.drifted:
         context.exit(DRIFTED)

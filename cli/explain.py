@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .reading import reading_options
+from .running import format_option
 
 PATH = click.Path(path_type=Path)
 
@@ -30,6 +31,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
 @click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 @click.pass_context
 def command(
@@ -41,15 +43,16 @@ def command(
     reading: dict[str, Any],
     resume: bool,
     overwrite: bool,
+    formats: tuple[str, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
     """Show which area of each image each filter of a layer looks at.
 
     MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are
-    files, folders,
-    globs, or - for paths on standard input.
+    files, folders, globs, or - for paths on standard input.
     """
+    from fsagn_onnx.report.explained import write_explained
     from fsagn_onnx.report.explaining import Request, explain_into, found_images, open_folder
     from fsagn_onnx.report.opening import open_explainer
     from fsagn_onnx.report.terminal import Terminal, print_json
@@ -66,6 +69,7 @@ def command(
         with folder:
             for _ in terminal.follow(explain_into(folder, opened, paths, request)):
                 pass
+    write_explained(folder, formats)
     if as_json:
         print_json(folder)
     else:

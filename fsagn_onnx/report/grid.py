@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -76,21 +76,34 @@ class Grid:
         return picture
 
 
-def write_formats(folder: Path, formats: Sequence[str], grid: Grid, document: Callable[[], str]) -> None:
+def write_formats(
+    folder: Path,
+    formats: Sequence[str],
+    grid: Grid,
+    document: Callable[[], Iterable[str]],
+    picture: Callable[[], Pixels] | None = None,
+) -> None:
     """Write ``report.json``, ``report.md``, ``report.png``, as far as asked for.
+
+    Args:
+        folder: where to.
+        formats: `FORMATS` asked for.
+        grid: what Markdown shows.
+        document: pieces of the JSON document.
+        picture: the picture; None: that of the grid.
 
     Raises:
         OutputError: one cannot be written.
     """
-    contents: Mapping[str, Callable[[], bytes]] = {
-        "json": lambda: (document() + "\n").encode("utf-8"),
-        "md": lambda: grid.to_markdown().encode("utf-8"),
-        "png": lambda: encode_png(grid.to_picture()),
+    contents: Mapping[str, Callable[[], Iterable[bytes]]] = {
+        "json": lambda: (piece.encode("utf-8") for piece in document()),
+        "md": lambda: [grid.to_markdown().encode("utf-8")],
+        "png": lambda: [encode_png((picture or grid.to_picture)())],
     }
     for name in formats:
         if name not in contents:
             raise UsageError(f"no format '{name}'; there are {', '.join(FORMATS)}")
-        write_file(folder / f"report.{name}", [contents[name]()])
+        write_file(folder / f"report.{name}", contents[name]())
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -114,8 +114,14 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
 
 
 def print_json(folder: ResultFolder, out: TextIO | None = None) -> None:
-    """One JSON document: where the results are, counts, failures, and every line of explanations.jsonl."""
+    """Print `json_pieces`."""
     stream = sys.stdout if out is None else out
+    for piece in json_pieces(folder):
+        stream.write(piece)
+
+
+def json_pieces(folder: ResultFolder) -> Iterator[str]:
+    """One JSON document: where the results are, counts, failures, and every line of explanations.jsonl."""
     head: dict[str, Any] = {
         "out": str(folder.folder),
         "manifest": str(folder.folder / MANIFEST),
@@ -124,7 +130,7 @@ def print_json(folder: ResultFolder, out: TextIO | None = None) -> None:
         "counts": {"explained": folder.explained, "failed": folder.failed},
         "failures": [{"path": failure.path, "message": failure.message} for failure in folder.failures],
     }
-    stream.write(json.dumps(head)[:-1] + ', "images": [')
+    yield json.dumps(head)[:-1] + ', "images": ['
     for number, line in enumerate(read_lines(Path(folder.folder) / LINES)):
-        stream.write(("," if number else "") + "\n" + line.decode("ascii").rstrip("\n"))
-    stream.write("\n]}\n")
+        yield ("," if number else "") + "\n" + line.decode("ascii").rstrip("\n")
+    yield "\n]}\n"

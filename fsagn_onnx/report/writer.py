@@ -30,6 +30,7 @@ from ..runtime.explanation import Explanation
 from ..runtime.masks import area_rank, upsample
 from ..runtime.overlay import draw_panel, encode_png
 from ..runtime.stream import Failure
+from .grid import FORMATS
 from .names import Names, digest
 from .page import MAX_IMAGES, Detail, Facts, article, article_name, detail_of, escaped_name, page
 
@@ -193,7 +194,7 @@ class ResultFolder:
         return manifest
 
     def _result_files(self) -> Iterator[Path]:
-        for name in (LINES, REPORT, ARTICLES):
+        for name in (LINES, REPORT, ARTICLES, *(f"report.{ending}" for ending in FORMATS)):
             yield self.folder / name
         yield from (self.folder / "masks").glob("*.npz")
         yield from (self.folder / "overlays").glob("*.png")

@@ -35,9 +35,14 @@ def explain(*arguments: object) -> Result:
 
 def test_writes_all_files_and_escapes_names(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = explain(EXPLAINER, images, "--out", out, "--json", "--verify")
+    formats = ("--format", "json", "--format", "md", "--format", "png")
+    result = explain(EXPLAINER, images, "--out", out, "--json", "--verify", *formats)
     assert result.exit_code == 0, result.output
-    json.loads(result.stdout)
+    assert json.loads(result.stdout) == json.loads((out / "report.json").read_text(encoding="utf-8"))
+    table = (out / "report.md").read_text(encoding="utf-8")
+    assert len(table.splitlines()) == 4 + 3 * 5
+    assert "<script>" not in table
+    assert cv2.imread(str(out / "report.png")).shape[1] == 1400
     lines = [json.loads(line) for line in (out / "explanations.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 3
     assert len(list((out / "masks").glob("*.npz"))) == len(list((out / "overlays").glob("*.png"))) == 3

@@ -1,0 +1,150 @@
+"""How much of the defect score hangs on the areas of a few filters, in defective cells.
+
+    python examples/inspection/disturb.py [--folder build/inspection] [--cells 100]
+
+Uses what run.py made in the folder (cells, defect model, explainer) where it is there, else makes it. In every unseen
+defective cell the areas of the five filters with the highest peaks are disturbed (blur, noise, brightness, occlusion,
+shift, each at three strengths), then area-matched random regions of the same form, then the whole cell. The share
+explained is the drop of the probability of "defective" inside over the drop when the whole cell is disturbed, both
+summed over the cells; intervals are over cells. Once more for the five filters that add most to the defect score (the
+head is linear: weight times mean). Writes FOLDER/disturbed.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from cells import split
+from defects import build
+from onnx import numpy_helper
+from run import train_explainer
+
+from fsagn_onnx.data.files import write_file
+from fsagn_onnx.data.images import read_image
+from fsagn_onnx.dissect.disturbances import KINDS, LEVELS, disturbed
+from fsagn_onnx.dissect.looking import Looker
+from fsagn_onnx.evaluate.bootstrap import bootstrap_ratio
+from fsagn_onnx.model import load_model
+from fsagn_onnx.runtime.masks import pixel_mask
+from fsagn_onnx.runtime.session import Session
+from fsagn_onnx.runtime.variant import FILL
+
+TOP = 5
+AREA = 0.08
+"""Share of the picture in each filter's mask, as in `perturb`."""
+DISTURBANCES = ("blur", "noise", "brightness", "occlusion", "shift")
+"""All but hue, which gray pictures do not have."""
+WHOLE = 3
+"""Place of the whole cell in the drops, after the filters' areas and two controls."""
+
+
+def scores(session: Session, spec: Any, pictures: np.ndarray) -> np.ndarray:
+    """Probability of "defective" of pictures (n, H, W, c)."""
+    parts = [pictures[start : start + 16] for start in range(0, len(pictures), 16)]
+    found = [session.run(["probabilities"], {spec.name: spec.normalise(part)})["probabilities"] for part in parts]
+    return np.concatenate(found)[:, 1].astype(np.float64)
+
+
+def drops(session: Session, spec: Any, pixels: np.ndarray, masks: list[np.ndarray], seed: int) -> np.ndarray:
+    """(masks, disturbances, strengths, 4): drop of the score inside, in two controls, and in the whole cell."""
+    rng = np.random.default_rng(seed)
+    whole = [KINDS[kind](pixels, level, rng) for kind in DISTURBANCES for level in range(LEVELS)]
+    pictures = [pixels, *whole]
+    for mask in masks:
+        pictures += list(disturbed(pixels, mask, DISTURBANCES, rng)[:, :, :3].reshape(-1, *pixels.shape))
+    found = scores(session, spec, np.stack(pictures))
+    lost = found[0] - found[1:]
+    everywhere, regions = lost[: len(whole)].reshape(1, len(DISTURBANCES), LEVELS, 1), lost[len(whole) :]
+    regions = regions.reshape(len(masks), len(DISTURBANCES), LEVELS, 3)
+    return np.concatenate([regions, np.broadcast_to(everywhere, (*regions.shape[:3], 1))], axis=3)
+
+
+def explained(lost: np.ndarray) -> dict[str, Any]:
+    """Shares of (cells, disturbances, strengths, 4) drops, of all disturbances and of each alone."""
+    rows: dict[str, Any] = {}
+    for place, name in enumerate(("all", *DISTURBANCES)):
+        each = lost.mean(axis=(1, 2)) if name == "all" else lost[:, place - 1].mean(axis=1)  # (cells, 4)
+        inside, control, whole = each[:, 0], each[:, 1:WHOLE].mean(axis=1), each[:, WHOLE]
+        sides = {"areas": inside, "control": control, "areas - control": inside - control}
+        rows[name] = {
+            "drop of the whole cell": round(float(whole.mean()), 4),
+            **{side: vars(bootstrap_ratio(values, whole)) for side, values in sides.items()},
+        }
+    return rows
+
+
+def measure(model_file: Path, explainer: Path, files: list[Path], threads: int) -> dict[str, Any]:
+    """Disturb every cell; the shares for the filters with the highest peaks and for those that add most."""
+    model, session = load_model(model_file), {"providers": "cpu", "threads": threads}
+    weights = {tensor.name: tensor for tensor in onnx.load(model_file).graph.initializer}["defect.weight"]
+    weight = numpy_helper.to_array(weights)[1]
+    looker, answers = Looker(model, explainer, **session), Session(model.proto, **session)
+    lost, areas, base = [], [], []
+    for number, file in enumerate(files):
+        pixels = looker.spec.fit(read_image(file))[0]
+        values = looker.spec.normalise(pixels[None])
+        strongest = looker.look(values, (FILL,) * TOP)
+        added = weight * strongest.feature_map[0].mean(axis=(1, 2))
+        adding = looker.look(values, np.argsort(-added, kind="stable")[:TOP].tolist())
+        looks = [
+            [pixel_mask(rank, AREA, looker.spec.size) for rank in look.area_rank[0]] for look in (strongest, adding)
+        ]
+        masks = [np.any(each, axis=0) for each in looks]
+        areas.append([mask.mean() for mask in masks])
+        base.append(scores(answers, looker.spec, pixels[None])[0])
+        lost.append(drops(answers, looker.spec, pixels, masks, number))
+        print(f"\r{number + 1} of {len(files)} cells", end="", flush=True)
+    print()
+    looker.close()
+    answers.close()
+    every = np.stack(lost)
+    names = ("highest peaks", "adding most to the score")
+    return {
+        "cells": len(files),
+        "mean score": round(float(np.mean(base)), 3),
+        **{
+            name: {"area": round(float(np.mean(areas, axis=0)[i]), 3), **explained(every[:, i])}
+            for i, name in enumerate(names)
+        },
+    }
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/inspection"), show_default=True)
+@click.option("--cells", "count", default=100, show_default=True, help="Defective unseen cells.")
+@click.option("--pairs", type=int, help="Training pairs of the explainer, where it is not there yet.")
+@click.option("--threads", default=2, show_default=True, help="Threads of onnxruntime and torch.")
+def main(folder: Path, count: int, pairs: int | None, threads: int) -> None:
+    """Fetch, train and export what is not there; then disturb."""
+    import torch
+
+    torch.set_num_threads(threads)
+    training, unseen = split(folder)
+    model, area = build(folder, training, unseen, threads)
+    explainer = folder / "explainer.onnx"
+    train_explainer(model, training, explainer, pairs)
+    bad = sorted(file for file, defective in zip(unseen.files, unseen.defective, strict=True) if defective)
+    result = {
+        "command": f"python examples/inspection/disturb.py --cells {count}",
+        "auc of the head": round(area, 3),
+        **measure(model, explainer, bad[:count], threads),
+    }
+    write_file(folder / "disturbed.json", [(json.dumps(result, indent=1) + "\n").encode()])
+    for name in ("highest peaks", "adding most to the score"):
+        row = result[name]
+        print(f"five filters, {name}: areas of {row['area']:.2f} of the cell")
+        for kind in ("all", *DISTURBANCES):
+            shares = ", ".join(
+                f"{side} {row[kind][side]['mean']:.3f} [{row[kind][side]['low']:.3f}, {row[kind][side]['high']:.3f}]"
+                for side in ("areas", "control", "areas - control")
+            )
+            print(f"  {kind:10} whole {row[kind]['drop of the whole cell']:+.3f}; share {shares}")
+
+
+if __name__ == "__main__":
+    main()
