@@ -1,6 +1,7 @@
 # make demo    explain real photographs with a trained explainer
 # make test    everything that .ci/run runs: lint, types, all tests
 # make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
+# make bench   what everything costs, in turns with what it is compared with (build/bench_*.json); half an hour on an idle machine
 # make coverage  what of the networks that people export converts (docs/coverage.md)
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
@@ -73,10 +74,12 @@ test-deploy: $(VENV)/.dev
 	$(MAKE) examples/node/node_modules examples/web/node_modules build/onnxruntime/include
 	CI=1 $(BIN)/python -m pytest tests/examples
 
+## Each benchmark may take BENCH_LIMIT; one that fails or takes longer is named at the end, and the others still run.
+BENCH_LIMIT ?= 20m
 bench: $(VENV)/.dev
-	@shopt -s nullglob; files=(benchmarks/bench_*.py); \
-	[ $${#files[@]} -gt 0 ] || { echo "no benchmarks yet"; exit 0; }; \
-	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@failed=(); for file in benchmarks/bench_*.py; do echo "== $$file"; \
+	  timeout $(BENCH_LIMIT) $(BIN)/python "$$file" || failed+=("$$file"); done; \
+	[ $${#failed[@]} -eq 0 ] || { echo "error: failed or longer than $(BENCH_LIMIT): $${failed[*]}" >&2; exit 1; }
 
 $(VENV)/.coverage: $(VENV)/.dev
 	@echo "installing the packages whose exports the coverage zoo checks into $(VENV) (TensorFlow among them)"
