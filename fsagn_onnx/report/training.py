@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from ..runtime.typeface import printable
+
 
 class Step(Protocol):
     """The figures of a step that are shown; `generator.Progress` has them."""
@@ -63,7 +65,7 @@ class TrainingBar:
     def failure(self, path: Path, message: str) -> None:
         """Report a picture that cannot be read; training goes on."""
         self.failures[str(path)] = message
-        self._console.print(Text(f"failed: {message}"), soft_wrap=True)
+        self._console.print(Text(f"failed: {printable(message)}"), soft_wrap=True)
 
     def __enter__(self) -> TrainingBar:
         self._progress.start()

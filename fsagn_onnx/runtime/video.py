@@ -17,9 +17,9 @@ from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
 from .explainer import Explainer
 from .explanation import Explanation
-from .overlay import coverage, percent
+from .overlay import coverage, dim_unseen, percent
 from .stream import Failure, Frame, Pixels, ordered_map
-from .typeface import BOLD, Style, put_text
+from .typeface import BOLD, Style, put_text, text_width
 
 CAMERA: Final = "camera:"
 AHEAD: Final = 8
@@ -118,20 +118,23 @@ def read_ahead(items: Generator[T], count: int) -> Generator[T]:
 
 
 def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
-    """A copy of a frame with its filters' areas outlined, and a legend."""
-    drawn: Pixels = pixels.copy()
+    """A copy of a frame with its filters' areas outlined, what the model does not see dimmed, and a legend."""
+    drawn = dim_unseen(pixels, explanation)[0]
     height, width = drawn.shape[:2]
     stroke = max(1, round(min(height, width) / 240))
-    style = Style(max(12, round(min(height, width) / 24)), BOLD, (255, 255, 255))
-    for place, explained in enumerate(explanation.filters[: len(COLOURS)]):
-        colour = COLOURS[place]
+    shown = list(zip(explanation.filters, COLOURS, strict=False))
+    for explained, colour in shown:
         kept = (coverage(explanation, explained, (height, width)) > 0.5).astype(np.uint8)
         outlines = cv2.findContours(kept, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
         cv2.polylines(drawn, outlines, True, (12, 12, 16), stroke + 2, cv2.LINE_AA)
         cv2.polylines(drawn, outlines, True, colour, stroke, cv2.LINE_AA)
-        line = round(1.4 * style.size)
-        text = f"{explained.id}  {percent(explained.area)}"
-        put_text(drawn, text, (line // 2, line * (place + 1)), Style(style.size, BOLD, colour))
+    size = max(12, round(min(height, width) / 24))
+    line = round(1.4 * size)
+    legend = [(f"{explained.id}  {percent(explained.area)}", Style(size, BOLD, colour)) for explained, colour in shown]
+    behind = drawn[: line * len(legend) + line // 2, : line + max((text_width(*entry) for entry in legend), default=0)]
+    behind //= 3
+    for place, (text, style) in enumerate(legend, start=1):
+        put_text(drawn, text, (line // 2, line * place), style)
     return drawn
 
 
