@@ -10,6 +10,7 @@ from typing import Any
 import onnxruntime as ort
 
 from fsagn_onnx.convert import check_parity, convert
+from fsagn_onnx.convert.rewrites.constants import ORT_ERRORS
 from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.model import load_model
 from fsagn_onnx.model.topology import Topology
@@ -31,8 +32,9 @@ def check(row: Row) -> dict[str, Any]:
         try:
             result |= _converted(path, row)
         except FsagnError as error:
-            require_session(path)
             result |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        if result["status"] == "failed":
+            require_session(path)
         result["checked_s"] = round(time.monotonic() - started, 2)
     return result
 
@@ -41,7 +43,10 @@ def require_session(path: Path) -> None:
     """Let onnxruntime say it, where it cannot load the file itself: then the tool that made it is at fault."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        raise RuntimeError(f"onnxruntime refuses the file: {' '.join(str(error).split())}") from None
 
 
 def _converted(path: Path, row: Row) -> dict[str, Any]:

@@ -106,16 +106,20 @@ def node_errors(
     return errors, ""
 
 
-def aligned(proto: onnx.ModelProto, module: TappedModule, images: Array, source: str) -> dict[str, Array]:
+def aligned(proto: onnx.ModelProto, module: TappedModule, images: Array, source: str) -> tuple[dict[str, Array], str]:
     """What the whole module makes of a batch when every number within `HALF_STEP` of onnxruntime's integer becomes it.
 
     So roundings that fall to either side do not add up, but everything else does.
+
+    Returns:
+        {value: array}; and the first value with a number that is farther away, in words ("" where none is).
     """
     makers = {s.outputs[0]: n for s, n in zip(module.steps, module.nodes, strict=True) if isinstance(n, Rounding)}
     known = {value for node in proto.graph.node for value in node.output}
     values = [value for value in makers if value in known]
     theirs = dict(zip(values, run(proto, values, module.input_name, images, source, module), strict=True))
     seen: Counter[str] = Counter()
+    far: list[str] = []
 
     def align(name: str, made: Tensor) -> Tensor | None:
         if name not in makers:
@@ -127,13 +131,16 @@ def aligned(proto: onnx.ModelProto, module: TappedModule, images: Array, source:
         if integers is None or integers.shape != made.shape:
             return made.round()
         wanted = torch.from_numpy(integers).to(made.dtype)
-        return torch.where((made - wanted).abs() <= HALF_STEP, wanted, made.round())
+        gap = (made - wanted).abs()
+        if not far and gap.numel() and not float(gap.max()) <= HALF_STEP:
+            far.append(f"the value '{name}' is {float(gap.max()):.3g} steps away")
+        return torch.where(gap <= HALF_STEP, wanted, made.round())
 
     with torch.no_grad(), ExitStack() as stack:
         for node in makers.values():
             stack.enter_context(_before_rounding(node))
         made = module(torch.from_numpy(images), watch=align)
-    return {name: value.numpy() for name, value in made.items()}
+    return {name: value.numpy() for name, value in made.items()}, "".join(far)
 
 
 def unlike_rounding(proto: onnx.ModelProto, module: TappedModule, images: Array, least: float, source: str) -> str:

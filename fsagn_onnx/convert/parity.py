@@ -194,9 +194,10 @@ def _quantised(model: Model, module: TappedModule, images: Array, values: Values
 
 
 def _aligned_errors(
-    model: Model, made: dict[str, Array], expected: dict[str, Array], allowed: float
+    model: Model, whole: tuple[dict[str, Array], str], expected: dict[str, Array], allowed: float
 ) -> dict[str, float]:
     """{tap: relative error} of a quantised model whose roundings fall to onnxruntime's side."""
+    made, first = whole
     errors = {tap: relative_error(made[tap], value) for tap, value in expected.items()}
     for tap, error in errors.items():
         limit = max(allowed, HALF_TOLERANCE) if expected[tap].dtype == np.float16 else allowed
@@ -204,6 +205,7 @@ def _aligned_errors(
             raise ParityError(
                 f"{model.path.name}: the value '{tap}' of the whole network differs from onnxruntime's by {error:.2g} "
                 f"(relative; allowed {limit:.0e}), although each number near a rounding threshold falls to its side"
+                f"{'; first, ' if first else ''}{first}"
             )
     return errors
 

@@ -225,6 +225,17 @@ train(model, [images], out, layer=layer, options=options, resume=True, on_step=s
 """
 
 
+def test_generator_of_a_quantised_model_agrees_with_its_file(planted: Path, tmp_path: Path) -> None:
+    from benchmarks.coverage.transforms import TRANSFORMS
+
+    TRANSFORMS["int8-qdq"](planted / "planted.onnx", tmp_path / "model.onnx")
+    model = load_model(tmp_path / "model.onnx", preprocess=load_model(planted / "planted.onnx").input_spec)
+    options = replace(SMALL, pairs=16)
+    report = train(model, [planted / "images"], tmp_path / "explainer.onnx", options=options)
+    assert report.retention < 1e-5
+    assert report.outputs < 1e-6
+
+
 def test_killed_training_resumes_bit_for_bit(planted: Path, explainer: Path) -> None:
     out = planted / "killed.onnx"
     arguments = [sys.executable, "-c", TRAIN, planted / "planted.onnx", planted / "images", out, TAP]
