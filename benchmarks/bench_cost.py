@@ -1,11 +1,12 @@
 """What an explanation costs: explainer beside plain model, batch 1, in pairs in one run.
 
-    python benchmarks/bench_cost.py [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 60]
+    python benchmarks/bench_cost.py [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 60] [--threads N]
 
 EfficientNet-Lite0 is the trained one with its trained generator; the others are torchvision's, untrained (cost does not
 depend on weights), each with the default generator of its default layer. The model's outputs of both files are compared
 before anything is timed. Prints medians and quartiles of the ratio, and what each further filter costs as a share of
-the model, and writes build/bench_cost.json.
+the model, and writes build/bench_cost.json. With `--threads 1` it prints the ratio of the CPU time too, which other
+work on the machine changes much less (waiting threads burn CPU time, so it means nothing with more).
 """
 
 from __future__ import annotations
@@ -51,15 +52,16 @@ def files(network: str) -> tuple[Path, Path]:
     return model, explainer
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
+def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def measure(model: Path, explainer: Path, asked: list[int], pairs: int) -> dict[str, Any]:
+def measure(model: Path, explainer: Path, asked: list[int], pairs: int, threads: int) -> dict[str, Any]:
     """Median times in ms and ratios; at each K the plain model and the explainer take turns."""
-    plain, explaining = session(model), session(explainer)
+    plain, explaining = session(model, threads), session(explainer, threads)
     port = plain.get_inputs()[0]
     shape = [extent if isinstance(extent, int) else 1 for extent in port.shape]
     feeds = {port.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
@@ -71,12 +73,13 @@ def measure(model: Path, explainer: Path, asked: list[int], pairs: int) -> dict[
     medians = []
     for count, feed in zip(asked, both, strict=True):
         # Strictly in turn: each of the two then finds the caches as the other left them.
-        times = np.empty((pairs, 2))
+        times, cpu = np.empty((2, pairs, 2))
         for index in range(-WARM, pairs):
             for column, (running, given) in enumerate(((plain, feeds), (explaining, feed))):
-                started = time.perf_counter()
+                started = time.perf_counter(), time.process_time()
                 running.run(None, given)
-                times[max(index, 0), column] = time.perf_counter() - started
+                cpu[max(index, 0), column] = time.process_time() - started[1]
+                times[max(index, 0), column] = time.perf_counter() - started[0]
         ratios = times[:, 1] / times[:, 0]
         medians.append(float(np.median(ratios)))
         result["explainer"][count] = {
@@ -84,6 +87,7 @@ def measure(model: Path, explainer: Path, asked: list[int], pairs: int) -> dict[
             "ms": 1e3 * float(np.median(times[:, 1])),
             "ratio": medians[-1],
             "quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
+            "cpu_ratio": float(np.median(cpu[:, 1] / cpu[:, 0])) if threads == 1 else None,
         }
     for (low, first), (high, second) in pairwise(zip(asked, medians, strict=True)):
         result["each_further_filter"] = float((second - first) / (high - low))
@@ -95,17 +99,19 @@ def measure(model: Path, explainer: Path, asked: list[int], pairs: int) -> dict[
 @click.option("--networks", default="lite0,resnet50,vgg16", show_default=True)
 @click.option("--filters", default="5,32", show_default=True)
 @click.option("--pairs", default=60, show_default=True)
-def main(networks: str, filters: str, pairs: int) -> None:
+@click.option("--threads", default=0, help="Threads of onnxruntime; its own choice unless told.")
+def main(networks: str, filters: str, pairs: int, threads: int) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     asked = [int(count) for count in filters.split(",")]
     results = {}
     for network in networks.split(","):
-        results[network] = found = measure(*files(network), asked, pairs)
+        results[network] = found = measure(*files(network), asked, pairs, threads)
         print(f"{network}: explainer adds {found['added_bytes'] / 2**20:.2f} MiB")
         for count, cost in found["explainer"].items():
             low, high = cost["quartiles"]
             times = f"{cost['model_ms']:.2f} and {cost['ms']:.2f} ms"
-            print(f"  K = {count}: {times}, ratio {cost['ratio']:.3f} (quartiles {low:.3f} to {high:.3f})")
+            by_cpu = f", by CPU time {cost['cpu_ratio']:.3f}" if threads == 1 else ""
+            print(f"  K = {count}: {times}, ratio {cost['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}){by_cpu}")
         if "each_further_filter" in found:
             print(f"  each further filter: {found['each_further_filter']:.2%} of the model")
     Path("build/bench_cost.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
