@@ -1,7 +1,7 @@
 # make demo    explain real photographs with a trained explainer
 # make test    everything that .ci/run runs: lint, types, all tests
 # make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
-# make bench   what everything costs, in turns with what it is compared with (build/bench_*.json); half an hour on an idle machine
+# make bench   what everything costs, in turns with what it is compared with (build/bench_*.json)
 # make coverage  what of the networks that people export converts (docs/coverage.md)
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
