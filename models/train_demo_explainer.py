@@ -14,7 +14,7 @@ from fsagn_onnx.generator import Progress, TrainingOptions, keep_freed_memory, t
 
 MODEL = Path(__file__).with_name("demo_cnn.onnx")
 IMAGES = 2_000
-OPTIONS = TrainingOptions(pairs=96_000, images_per_step=16, crop=0.6, active=40)
+OPTIONS = TrainingOptions(pairs=32_000, images_per_step=16, crop=0.6, active=60)
 
 
 @click.command()

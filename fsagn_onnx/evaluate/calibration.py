@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtime.infill import MASK_FREE
+from ..runtime.infill import MASK_FREE, VERIFY
 from ..runtime.masks import pixel_mask
 from ..runtime.request import TARGET_RETENTION, retention_at, sufficient_area
 from .bootstrap import bootstrap_mean
@@ -17,11 +17,8 @@ from .rows import Row
 from .values import PerImage, array, jsonable, mean_of_known
 from .view import Predicted, View
 
-VERIFY: Final = "blur"
-"""The infill of `explain --verify`."""
-
 MIX: Final = "training mix"
-"""The mean over the infills that the explainer was trained with, which is what its r̂ predicts."""
+"""The mean over the infills that the explainer was trained with; r̂ predicts r under `VERIFY` alone."""
 
 OTHER: Final = "other"
 """Another image as infill."""

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from .encoder import OwnEncoder, SharedEncoder
-from .network import FLOOR, TIE, Generator, gaussian_kernel
+from .network import FLOOR, TIE, Generator, gaussian_kernel, kept_cells
 
 PREFIX = "fsagn/"
 OUTPUTS = ("filter_ids", "filter_peaks", "area_rank", "retention")
@@ -143,8 +143,10 @@ class GeneratorGraph:
         hidden = self._head(own, size, coarse, coarse_size, ids)
         pooled, total = self._pool(own, size, hidden, coarse_size)
         learnt = self._learnt(pooled, shared, hidden, coarse_size)
-        self._rank(self._saliency(own, size, learnt, ids))
-        self._retention(pooled, total, peaks)
+        upsampled = self.writer.resize(own, size, self.config.grid)
+        order = self._rank(self._saliency(upsampled, learnt, ids))
+        kept = self._energy_share(upsampled, order)
+        self._retention(pooled, total, peaks, kept)
         return self.writer
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
@@ -271,16 +273,17 @@ class GeneratorGraph:
         """The shape (N, K, *last)."""
         return self.writer.op("Concat", batch, self.writer.constant(list(last)), axis=0)
 
-    def _saliency(self, own: str, size: tuple[int, int], learnt: str, ids: str) -> str:
-        """Feature map and learnt part, smoothed by one matrix per axis, (N, K, h, w)."""
+    def _saliency(self, upsampled: str, learnt: str, ids: str) -> str:
+        """Feature map on the grid and learnt part, smoothed by one matrix per axis, (N, K, h, w)."""
         write, net, grid = self.writer, self.net, self.config.grid
         alpha = write.op("Gather", write.constant(net.alpha.weight[:, :, None]), ids)
-        base = write.op("Mul", self._log(write.resize(own, size, grid)), alpha)
+        base = write.op("Mul", self._log(upsampled), alpha)
         rows, columns = (_smoothing(edge, self.config.sigma) for edge in grid)
         across = write.op("MatMul", write.op("Add", base, learnt), write.constant(columns.T.contiguous()))
         return write.op("MatMul", write.constant(rows), across)
 
-    def _rank(self, smooth: str) -> None:
+    def _rank(self, smooth: str) -> str:
+        """Writes the ranks; returns the cells in their order, (N, K, h w)."""
         write, (rows, columns) = self.writer, self.config.grid
         cells = rows * columns
         flat = write.op("Reshape", smooth, write.constant([0, 0, cells]))
@@ -288,14 +291,27 @@ class GeneratorGraph:
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
         ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, write.op("Shape", flat)), axis=2)
         write.op("Reshape", ranks, write.constant([0, 0, rows, columns]), name=OUTPUTS[2])
+        return order
 
-    def _retention(self, pooled: str, total: str, peaks: str) -> None:
+    def _energy_share(self, upsampled: str, order: str) -> str:
+        """The share of the squared feature map under the mask of each area, (N K, A)."""
+        write, (rows, columns) = self.writer, self.config.grid
+        areas, cells = self.config.areas, rows * columns
+        flat = write.op("Reshape", upsampled, write.constant([0, 0, cells]))
+        ranked = write.op("GatherElements", write.op("Mul", flat, flat), order, axis=2)
+        summed = write.op("CumSum", ranked, write.constant(2))
+        last = kept_cells(areas, cells)
+        kept = write.op("Gather", summed, write.constant(last), axis=2)
+        whole = write.op("Max", write.op("Gather", summed, write.constant([cells - 1]), axis=2), write.constant(1e-6))
+        return write.op("Reshape", write.op("Div", kept, whole), write.constant([-1, len(areas)]))
+
+    def _retention(self, pooled: str, total: str, peaks: str, kept: str) -> None:
         write, net, (rows, columns) = self.writer, self.net, self.levels[0][1]
         level = write.op("Log", write.op("Add", write.op("Relu", peaks), write.constant(1.0)))
         level = write.op("Reshape", level, write.constant([-1, 1]))
         weight = net.retention_hidden.weight.detach().clone()
-        weight[:, -2] /= rows * columns  # the sum over the cells instead of their mean
-        seen = write.op("Concat", pooled, total, level, axis=1)
+        weight[:, self.config.hidden] /= rows * columns  # the sum over the cells instead of their mean
+        seen = write.op("Concat", pooled, total, level, kept, axis=1)
         units = write.op("Relu", self._linear(seen, weight, net.retention_hidden.bias))
         growth = write.op("Softplus", self._linear(units, net.retention_out.weight, net.retention_out.bias))
         minus = torch.triu(torch.full((len(self.config.areas),) * 2, -1.0))  # the negative running sum

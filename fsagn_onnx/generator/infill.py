@@ -43,7 +43,7 @@ def draw_infills(
     mix: Mapping[str, float],
     spec: InputSpec,
     rng: np.random.Generator,
-) -> Tensor:
+) -> tuple[Tensor, list[str]]:
     """One infill per pair, normalised as the model's input.
 
     Args:
@@ -54,7 +54,7 @@ def draw_infills(
         rng: source of randomness.
 
     Returns:
-        ``(P, ...)`` float32 in the model's layout.
+        ``(P, ...)`` float32 in the model's layout, and the P kinds that were drawn.
     """
     kinds = list(mix)
     shares = np.array([mix[kind] for kind in kinds], dtype=np.float64)
@@ -66,7 +66,7 @@ def draw_infills(
             chosen[pair] = pixels[(owner + 1 + rng.integers(max(1, len(pixels) - 1))) % len(pixels)]
         else:
             chosen[pair] = MASK_FREE[kind](pixels[owner], rng)
-    return torch.from_numpy(spec.normalise(chosen))
+    return torch.from_numpy(spec.normalise(chosen)), [kinds[index] for index in drawn]
 
 
 def blend(images: Tensor, infills: Tensor, masks: Tensor, layout: str) -> Tensor:

@@ -11,6 +11,7 @@ The last layers start at zero, so that step 0 equals the upsampled feature map.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,6 +89,28 @@ def choose_filters(feature_map: Tensor, filters: Tensor) -> tuple[Tensor, Tensor
     return ids, torch.where(ids < 0, 0.0, chosen)
 
 
+def kept_cells(areas: Sequence[float], cells: int) -> list[int]:
+    """The number of cells, less one, that the mask of each area keeps on a grid: at least one cell."""
+    return [max(1, round(area * cells)) - 1 for area in areas]
+
+
+def energy_share(own: Tensor, saliency: Tensor, areas: Sequence[float]) -> Tensor:
+    """The share of the squared feature map that lies under the mask of each area.
+
+    Args:
+        own: ``(N, K, fh, fw)`` the filters' feature maps, at least 0.
+        saliency: ``(N, K, h, w)`` on the grid; the most salient cells are kept first.
+        areas: A areas.
+
+    Returns:
+        ``(N, K, A)`` in [0, 1], rising; 0 where the feature map is 0.
+    """
+    order = torch.sort(saliency.flatten(2), dim=2, descending=True, stable=True).indices
+    energy = resize(own, (saliency.shape[-2], saliency.shape[-1])).square().flatten(2)
+    kept = energy.gather(2, order).cumsum(dim=2)
+    return kept[..., kept_cells(areas, kept.shape[-1])] / kept[..., -1:].clamp_min(1e-6)
+
+
 class Generator(nn.Module):
     """The mask generator of one conv layer: encoder, trunk, per-filter head, retention head.
 
@@ -112,7 +135,7 @@ class Generator(nn.Module):
         self.head_mix = nn.Conv2d(hidden, hidden, 1)
         self.shift = nn.Linear(hidden, 1)
         self.query = nn.Linear(hidden, maps)
-        self.retention_hidden = nn.Linear(hidden + 2, hidden)
+        self.retention_hidden = nn.Linear(hidden + 2 + len(config.areas), hidden)
         self.retention_out = nn.Linear(hidden, len(config.areas))
         self.register_buffer("kernel", gaussian_kernel(config.sigma), persistent=False)
         self._start()
@@ -174,7 +197,8 @@ class Generator(nn.Module):
             F.pad(saliency.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate"), self.get_buffer("kernel")
         )
         saliency = smooth.view_as(saliency)
-        retention = self._retention(pooled.detach(), own.detach(), peaks.detach())
+        kept = energy_share(own.detach(), saliency.detach(), self.config.areas)
+        retention = self._retention(pooled.detach(), own.detach(), peaks.detach(), kept)
         return Generated(ids, peaks, saliency, retention)
 
     def _head(self, own: Tensor, coarse: Tensor, ids: Tensor) -> Tensor:
@@ -187,8 +211,13 @@ class Generator(nn.Module):
         hidden = F.relu(hidden + self.head_mix(self.head_spatial(hidden)))
         return hidden.view(*ids.shape, hidden.shape[1], -1)
 
-    def _retention(self, pooled: Tensor, own: Tensor, peaks: Tensor) -> Tensor:
+    def retention_parameters(self) -> Iterator[nn.Parameter]:
+        """The weights of the retention head, which move no mask."""
+        yield from self.retention_hidden.parameters()
+        yield from self.retention_out.parameters()
+
+    def _retention(self, pooled: Tensor, own: Tensor, peaks: Tensor, kept: Tensor) -> Tensor:
         shape = torch.stack((own.mean(dim=(-2, -1)), torch.log1p(peaks.clamp_min(0))), dim=-1)
-        hidden_units = F.relu(self.retention_hidden(torch.cat((pooled, shape), dim=-1)))
+        hidden_units = F.relu(self.retention_hidden(torch.cat((pooled, shape, kept), dim=-1)))
         growth = F.softplus(self.retention_out(hidden_units))
         return 1 - torch.exp(-growth.cumsum(dim=-1))

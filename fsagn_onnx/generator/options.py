@@ -70,8 +70,13 @@ class TrainingOptions:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps in all."""
+        """Optimiser steps of the whole generator."""
         return -(-self.pairs // (self.images_per_step * self.filters_per_image))
+
+    @property
+    def judging(self) -> int:
+        """Steps of the retention head alone, afterwards; without a backward pass through the CNN."""
+        return -(-self.steps // 2)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ..convert import TappedModule
 from ..model import InputSpec
-from .area import soft_mask, standardise
+from ..runtime.infill import VERIFY
+from ..runtime.masks import pixel_mask
+from .area import area_rank, soft_mask, standardise
 from .batches import ImagePool, draw_batch
 from .infill import blend, draw_infills
 from .network import Generated, Generator, resize
@@ -24,6 +27,10 @@ SMALLEST = 128
 """Least edge in pixels of a smaller input: a layer of stride 32 then still has 4 cells each way."""
 
 
+HUBER = 0.05
+"""Errors of the predicted retention above this count by their absolute value, which is what calibration reports."""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Figures of one step.
@@ -32,13 +39,13 @@ class StepResult:
         loss: the minimised sum, differentiable.
         retention: mean retention of the step's pairs under their soft masks.
         area: mean area of those masks.
-        calibration: mean |predicted - true| retention.
+        calibration: mean |predicted - true| retention of the pairs under blur; None where there are none.
     """
 
     loss: Tensor
     retention: float
     area: float
-    calibration: float
+    calibration: float | None
 
 
 def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[int, int]:
@@ -124,8 +131,8 @@ class Stepper:
         ids = filters.flatten().to(self.device)
         owners = torch.arange(len(pixels), device=self.device).repeat_interleave(self.options.filters_per_image)
         mask = self.mask(generated, step, rng, (pixels.shape[1], pixels.shape[2]))
-        infills = draw_infills(pixels, owners.tolist(), self.options.mix, self.spec, rng).to(self.device)
-        masked = blend(taps["image"][owners], infills, mask, self.config.layout)
+        infills, kinds = draw_infills(pixels, owners.tolist(), self.options.mix, self.spec, rng)
+        masked = blend(taps["image"][owners], infills.to(self.device), mask, self.config.layout)
         if self.config.layout == "NCHW":
             masked = masked.contiguous(memory_format=torch.channels_last)
         response = self.module(masked)[self.config.layer]
@@ -135,7 +142,33 @@ class Stepper:
             loss = budget_loss(change)
         else:
             loss = fsagn_loss(change, mask, self.options.objective)
-        return self._result(loss, change, mask, generated, taps)
+        return self._result(loss, change, mask, generated, taps, self._judged(kinds))
+
+    def judge(self, step: int) -> StepResult:
+        """A step of the retention head alone, after the others: r under blur of masks cut as `explain` cuts them.
+
+        The loss has no gradient but the head's.
+        """
+        rng = np.random.default_rng([self.options.seed, step])
+        pixels = self.draw(step, rng)
+        taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
+        true_map = taps[self.config.layer]
+        filters = draw_filters(true_map, self.options.filters_per_image, self.options.active, rng)
+        generated = self.generator(taps, filters.to(self.device))
+        ids, pairs = filters.flatten().to(self.device), torch.arange(filters.numel(), device=self.device)
+        owners = pairs // self.options.filters_per_image
+        columns = torch.from_numpy(rng.integers(len(self.areas), size=len(ids)))
+        ranks = area_rank(generated.saliency.detach()).flatten(0, 1).cpu().numpy()
+        size = (pixels.shape[1], pixels.shape[2])
+        cut = [pixel_mask(rank, self.config.areas[column], size) for rank, column in zip(ranks, columns, strict=True)]
+        mask = torch.from_numpy(np.stack(cut).astype(np.float32)).to(self.device)
+        infills, _ = draw_infills(pixels, owners.tolist(), {VERIFY: 1.0}, self.spec, rng)
+        response = self.look(blend(taps["image"][owners], infills.to(self.device), mask, self.config.layout))
+        change = relative_change(response[self.config.layer][pairs, ids], true_map[owners, ids])
+        true = retention(change)
+        error = generated.retention.flatten(0, 1)[pairs, columns.to(self.device)] - true
+        loss = functional.huber_loss(error, torch.zeros_like(error), delta=HUBER)
+        return StepResult(loss, float(true.mean()), float(mask.mean()), float(error.detach().abs().mean()))
 
     def mask(self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
         """Soft masks ``(P, H, W)``: of drawn areas (``budget``), or the sigmoid of the saliency (``fsagn``)."""
@@ -150,17 +183,29 @@ class Stepper:
         upsampled = standardise(resize(saliency[:, None], size)[:, 0])
         return soft_mask(upsampled, area.to(self.device), float(tau))
 
+    def _judged(self, kinds: list[str]) -> Tensor:
+        """Which pairs teach the retention head: those under the infill of `--verify`; all where the mix has none."""
+        judged = [kind == VERIFY or VERIFY not in self.options.mix for kind in kinds]
+        return torch.tensor(judged, dtype=torch.float32, device=self.device)
+
     def _result(
-        self, loss: Tensor, change: Tensor, mask: Tensor, generated: Generated, taps: dict[str, Tensor]
+        self,
+        loss: Tensor,
+        change: Tensor,
+        mask: Tensor,
+        generated: Generated,
+        taps: dict[str, Tensor],
+        judged: Tensor,
     ) -> StepResult:
         true = retention(change.detach())
         area = mask.detach().mean(dim=(1, 2))
-        predicted = interpolate_retention(generated.retention.flatten(0, 1), self.areas, area)
-        total = loss + (predicted - true).square().mean()
+        error = interpolate_retention(generated.retention.flatten(0, 1), self.areas, area) - true
+        count = judged.sum().clamp_min(1)
+        total = loss + (judged * error.square()).sum() / count
         if self.config.encoder == "own":
             total = total + self._regression(taps)
-        calibration = (predicted.detach() - true).abs().mean()
-        return StepResult(total, float(true.mean()), float(area.mean()), float(calibration))
+        calibration = float((judged * error.detach().abs()).sum() / count) if judged.any() else None
+        return StepResult(total, float(true.mean()), float(area.mean()), calibration)
 
     def _regression(self, taps: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the own encoder's feature map, in units of each filter's root mean square."""

@@ -59,11 +59,14 @@ class Progress:
 
 
 def learning_rate(options: TrainingOptions, step: int) -> float:
-    """Linear warm-up over 5 % of the steps, then a cosine to zero."""
-    warm = max(1, round(WARM_UP * options.steps))
+    """Linear warm-up over 5 % of the steps, then a cosine to zero; the same again for the retention head alone."""
+    steps = options.steps
+    if step >= steps:
+        step, steps = step - steps, options.judging
+    warm = max(1, round(WARM_UP * steps))
     if step < warm:
         return options.learning_rate * (step + 1) / warm
-    done = (step - warm) / max(1, options.steps - warm)
+    done = (step - warm) / max(1, steps - warm)
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -117,6 +120,7 @@ class Trainer:
         module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options)
         self.optimiser = torch.optim.AdamW(self.generator.parameters(), lr=self.options.learning_rate)
+        self.judging = False
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
         self.step = 0
         self.running: dict[str, float] = {}
@@ -134,23 +138,33 @@ class Trainer:
 
     def advance(self) -> None:
         """One step of the optimiser."""
+        if self.step >= self.options.steps and not self.judging:
+            self._finish_masks()
         rate = learning_rate(self.options, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.generator.train()
-        result = self.stepper(self.step)
+        self.generator.train(not self.judging)
+        result = self.stepper.judge(self.step) if self.judging else self.stepper(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        decay = min(self.options.average, self.step / (self.step + 10))
+        taken = self.step - self.options.steps if self.judging else self.step
+        decay = min(self.options.average, taken / (taken + 10))
         for name, value in self.generator.state_dict().items():
             self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
         figures = {"loss": float(result.loss.detach()), "retention": result.retention, "area": result.area}
-        figures["calibration"] = result.calibration
+        if result.calibration is not None:
+            figures["calibration"] = result.calibration
         for name, figure in figures.items():
             self.running[name] = figure if name not in self.running else 0.98 * self.running[name] + 0.02 * figure
+
+    def _finish_masks(self) -> None:
+        """From here on the averaged weights are the generator's, and only the retention head learns."""
+        self.generator.load_state_dict(self.average)
+        self.optimiser = torch.optim.AdamW(self.generator.retention_parameters(), lr=self.options.learning_rate)
+        self.judging = True
 
     def run(self, on_step: Callable[[Progress], None] = lambda progress: None, *, resume: bool = False) -> Checkpoint:
         """Train to the end, or go on from the checkpoint.
@@ -174,29 +188,30 @@ class Trainer:
             self.save()
         self._trim_log()
         started, first, before = time.monotonic(), self.step, self.seconds
-        while self.step < self.options.steps:
+        steps = self.options.steps + self.options.judging
+        while self.step < steps:
             self.advance()
             self.seconds = before + time.monotonic() - started
             on_step(self.progress((self.step - first) / max(1e-9, time.monotonic() - started)))
-            if self.step % LOG_EVERY == 0 or self.step == self.options.steps:
+            if self.step % LOG_EVERY == 0 or self.step == steps:
                 self._log()
-            if self.step % self.options.checkpoint_every == 0 or self.step == self.options.steps:
+            if self.step % self.options.checkpoint_every == 0 or self.step == steps:
                 self.save()
         return self.snapshot()
 
     def progress(self, steps_per_second: float) -> Progress:
         """Where the run stands, at a speed in steps per second."""
         per_step = self.options.images_per_step * self.options.filters_per_image
-        left = self.options.steps - self.step
+        steps = self.options.steps + self.options.judging
         return Progress(
             step=self.step,
-            steps=self.options.steps,
-            pairs=self.step * per_step,
+            steps=steps,
+            pairs=min(self.step, self.options.steps) * per_step,
             pairs_per_second=steps_per_second * per_step,
             retention=self.running.get("retention", 0.0),
             calibration=self.running.get("calibration", 0.0),
             loss=self.running.get("loss", 0.0),
-            seconds_left=left / max(steps_per_second, 1e-9),
+            seconds_left=(steps - self.step) / max(steps_per_second, 1e-9),
         )
 
     def snapshot(self) -> Checkpoint:
@@ -224,7 +239,9 @@ class Trainer:
             "running": self.running,
             "training": {
                 "images": len(self.pool),
-                "pairs": self.step * self.options.images_per_step * self.options.filters_per_image,
+                "pairs": min(self.step, self.options.steps)
+                * self.options.images_per_step
+                * self.options.filters_per_image,
                 "seconds": round(self.seconds, 1),
                 "retention": round(self.running.get("retention", 0.0), 4),
                 "calibration": round(self.running.get("calibration", 0.0), 4),
@@ -262,16 +279,22 @@ class Trainer:
             self.average = {name: weights[name].to(self.device).clone() for name in self.average}
             self.step, self.running = int(theirs["step"]), dict(theirs["running"])
             self.seconds = float(theirs["training"]["seconds"])
+            masks = TrainingOptions.from_dict(theirs["options"]).steps
+            if self.step > masks == self.options.steps:
+                self._finish_masks()
+                self.generator.load_state_dict(checkpoint.group("live"))
+            self.step = min(self.step, masks) if masks != self.options.steps else self.step
             self._restore_moments(checkpoint)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.checkpoint} cannot be resumed: {error}".splitlines()[0]) from error
 
     def _restore_moments(self, checkpoint: Checkpoint) -> None:
         first, second = checkpoint.group("moment1"), checkpoint.group("moment2")
+        taken = self.step - self.options.steps if self.judging else self.step
         for name, parameter in self.generator.named_parameters():
             if name in first:
                 self.optimiser.state[parameter] = {
-                    "step": torch.tensor(float(self.step)),
+                    "step": torch.tensor(float(taken)),
                     "exp_avg": first[name].to(self.device).clone(),
                     "exp_avg_sq": second[name].to(self.device).clone(),
                 }

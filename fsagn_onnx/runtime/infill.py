@@ -70,6 +70,9 @@ MASK_FREE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = Mappi
 )
 """Infills that do not depend on the mask: training may draw on these."""
 
+VERIFY = "blur"
+"""The infill under which `explain --verify` measures retention and the retention head learns to predict it."""
+
 HELD_OUT = "inpaint"
 """The infill that no training ever sees."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ExplainerError, LayerError
 from ..model.cut import cut
 from ..model.preprocess import InputSpec
-from .infill import infill
+from .infill import VERIFY, infill
 from .masks import Mask
 from .session import Session
 from .stream import Pixels
@@ -45,7 +45,7 @@ class Verifier:
         layer: str,
         spec: InputSpec,
         *,
-        infill_kind: str = "blur",
+        infill_kind: str = VERIFY,
         providers: str | Sequence[str] = "auto",
         threads: int | None = None,
         batch_size: int = 8,
