@@ -1,9 +1,10 @@
 """Trains the generator of EfficientNet-Lite0's last conv layer on crops of photographs.
 
-    python -m fsagn_onnx.models.train_lite0 PHOTOS... --out build/lite0_head.onnx
+    python -m fsagn_onnx.models.train_lite0 PHOTOS... --also build/photographs --out build/lite0_head.onnx
 
-Every fifth photograph (in the order of names) stays out of training and is there for testing. The checkpoint beside
-the output carries everything; `--ship` writes its averaged weights alone, as committed here.
+Every fifth of PHOTOS (in the order of names) stays out of training and is there for testing; all of `--also` (see
+`photographs.py`) is trained on. The checkpoint beside the output carries everything; `--ship` writes its averaged
+weights alone, as committed here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 
 HOLD_OUT_EVERY = 5
-OPTIONS = TrainingOptions(pairs=64_000, checkpoint_every=200)
+OPTIONS = TrainingOptions(pairs=48_000, checkpoint_every=200)
 
 
 def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -46,10 +47,12 @@ def ship(source: Path, out: Path) -> None:
 @click.command()
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/lite0_head.onnx"), show_default=True)
+@click.option("--also", multiple=True, help="More photographs, all of them to train on.")
 @click.option("--ship", "shipped", type=click.Path(path_type=Path), help="Write the weights alone here at the end.")
-def main(photos: tuple[str, ...], out: Path, shipped: Path | None) -> None:
+def main(photos: tuple[str, ...], out: Path, also: tuple[str, ...], shipped: Path | None) -> None:
     """Train on PHOTOS (files, folders, globs); goes on from the checkpoint where there is one."""
     training, held_out = split(list(list_images(photos)))
+    training += list(list_images(also)) if also else []
     click.echo(f"{len(training)} photographs to train on, {len(held_out)} held out")
     model = build_lite0(out.parent / "lite0.onnx")
 
