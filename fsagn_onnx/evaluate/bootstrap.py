@@ -42,13 +42,17 @@ def resamples(images: int, seed: int = 0) -> Counts:
     return rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(np.float64)
 
 
-def bootstrap(images: int, figure: Callable[[Counts], NDArray[np.float64]], seed: int = 0) -> Interval:
+def bootstrap(
+    images: int, figure: Callable[[Counts], NDArray[np.float64]], seed: int = 0, *, centred: bool = False
+) -> Interval:
     """A figure of all images with its 95 % percentile interval.
 
     Args:
         images: n.
         figure: from counts ``(B, n)`` to the figure of each resample ``(B,)``; NaN where it has none.
         seed: of the resampling.
+        centred: move the interval until the resamples' median is the figure: for spreads, which are smaller in a
+            resample because it repeats images.
 
     Returns:
         The interval; NaN throughout where there are no images or the figure of all of them is NaN.
@@ -60,7 +64,9 @@ def bootstrap(images: int, figure: Callable[[Counts], NDArray[np.float64]], seed
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(whole) or not drawn.size:
         return UNKNOWN
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, middle, high = np.quantile(drawn, [0.025, 0.5, 0.975])
+    if centred:
+        low, high = low + whole - middle, high + whole - middle
     return Interval(whole, float(low), float(high))
 
 

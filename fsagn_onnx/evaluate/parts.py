@@ -185,7 +185,7 @@ class Parts:
         for column, key in enumerate(pairs):
             for image, distance in found[key].items():
                 apart[image, column], seen[image, column] = distance, 1
-        value = bootstrap(self._values.images, lambda counts: instability(counts, apart, seen))
+        value = bootstrap(self._values.images, lambda counts: instability(counts, apart, seen), centred=True)
         return [Row("location instability", method, None, value, len(pairs), "(filter, part)")]
 
 

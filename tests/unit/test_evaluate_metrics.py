@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from fsagn_onnx.data.planted import FILTERS, TAP, planted_picture, write_planted
 from fsagn_onnx.evaluate.annotations import Annotation, fit_mask
-from fsagn_onnx.evaluate.bootstrap import bootstrap_mean, bootstrap_ratio, resamples
+from fsagn_onnx.evaluate.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio, resamples
 from fsagn_onnx.evaluate.calibration import MIX, Calibration
 from fsagn_onnx.evaluate.control import MaskOnly
 from fsagn_onnx.evaluate.curves import InsertionDeletion
@@ -350,6 +350,19 @@ def test_bootstrap() -> None:
     assert ratio.mean == pytest.approx(1.5)
     assert np.isnan(bootstrap_ratio(values, np.zeros(100)).mean)
     assert np.isnan(bootstrap_mean(np.array([np.nan])).mean)
+
+
+def test_the_interval_of_a_spread_holds_the_spread() -> None:
+    places = np.random.default_rng(0).normal(size=6)
+
+    def spread(counts: np.ndarray) -> np.ndarray:
+        mean = counts @ places / 6
+        return np.sqrt(counts @ places**2 / 6 - mean**2)
+
+    plain, moved = bootstrap(6, spread), bootstrap(6, spread, centred=True)
+    assert plain.mean == moved.mean == pytest.approx(places.std())
+    assert moved.low > plain.low, "resamples repeat images, so that their spread is smaller"
+    assert moved.low < moved.mean < moved.high
 
 
 def test_a_mask_follows_its_picture_through_the_resize_policy() -> None:
