@@ -43,9 +43,10 @@ class Progress:
         pairs: pairs seen.
         pairs_per_second: since the run (or its resumption) started.
         retention: running mean of the retention under soft masks.
-        calibration: running mean of |predicted - true| retention.
+        calibration: running mean of |predicted - true| retention under blur.
         loss: running mean of the loss.
         seconds_left: at the present speed.
+        judging: the masks are done; the retention head learns by itself.
     """
 
     step: int
@@ -56,6 +57,7 @@ class Progress:
     calibration: float
     loss: float
     seconds_left: float
+    judging: bool
 
 
 def learning_rate(options: TrainingOptions, step: int) -> float:
@@ -154,7 +156,9 @@ class Trainer:
         decay = min(self.options.average, taken / (taken + 10))
         for name, value in self.generator.state_dict().items():
             self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
-        figures = {"loss": float(result.loss.detach()), "retention": result.retention, "area": result.area}
+        figures = {"loss": float(result.loss.detach())}
+        if not self.judging:
+            figures |= {"retention": result.retention, "area": result.area}
         if result.calibration is not None:
             figures["calibration"] = result.calibration
         for name, figure in figures.items():
@@ -211,6 +215,7 @@ class Trainer:
             retention=self.running.get("retention", 0.0),
             calibration=self.running.get("calibration", 0.0),
             loss=self.running.get("loss", 0.0),
+            judging=self.judging,
             seconds_left=(steps - self.step) / max(steps_per_second, 1e-9),
         )
 

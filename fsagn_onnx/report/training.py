@@ -36,6 +36,14 @@ class Step(Protocol):
     def seconds_left(self) -> float:
         """At the present speed."""
 
+    @property
+    def calibration(self) -> float:
+        """Running mean of |predicted - true| retention."""
+
+    @property
+    def judging(self) -> bool:
+        """The masks are done; the retention head learns by itself."""
+
 
 class TrainingBar:
     """Progress on standard error: running retention, pairs/s, time left.
@@ -57,9 +65,10 @@ class TrainingBar:
         """Show a step."""
         self.retention = figures.retention
         minutes, seconds = divmod(round(figures.seconds_left), 60)
-        described = (
-            f"retention {figures.retention:.3f}  {figures.pairs_per_second:.0f} pairs/s  {minutes}:{seconds:02} left"
-        )
+        aim = f"retention {figures.retention:.3f}"
+        if figures.judging:
+            aim = f"predicted retention off by {figures.calibration:.3f}"
+        described = f"{aim}  {figures.pairs_per_second:.0f} pairs/s  {minutes}:{seconds:02} left"
         self._progress.update(self._task, completed=figures.step, total=figures.steps, description=described)
 
     def failure(self, path: Path, message: str) -> None:
