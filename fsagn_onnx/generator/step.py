@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ FSAGN_OFFSET = 2.0
 SMALLEST = 128
 """Least edge in pixels of a smaller input: a layer of stride 32 then still has 4 cells each way."""
 
+
+WHOLE = 0.8
+"""Smallest crop that the retention head learns on, as a share of the picture."""
 
 HUBER = 0.05
 """Errors of the predicted retention above this count by their absolute value, which is what calibration reports."""
@@ -147,10 +150,12 @@ class Stepper:
     def judge(self, step: int) -> StepResult:
         """A step of the retention head alone, after the others: r under blur of masks cut as `explain` cuts them.
 
+        On nearly whole pictures in their own colours, as they will be explained: details keep less than whole views.
         The loss has no gradient but the head's.
         """
         rng = np.random.default_rng([self.options.seed, step])
-        pixels = self.draw(step, rng)
+        whole = replace(self.options, crop=WHOLE, jitter=0.0)
+        pixels = draw_batch(self.pool, self.spec, self.spec.size, self.options.images_per_step, whole, rng)
         taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
         true_map = taps[self.config.layer]
         filters = draw_filters(true_map, self.options.filters_per_image, self.options.active, rng)
