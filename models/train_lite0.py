@@ -3,7 +3,7 @@
     python -m fsagn_onnx.models.train_lite0 PHOTOS... --also build/photographs --out build/lite0_head.onnx
 
 Every fifth of PHOTOS (in the order of names) stays out of training and is there for testing; all of `--also` (see
-`photographs.py`) is trained on. The checkpoint beside the output carries everything; `--ship` writes its averaged
+`photographs.py`) is trained on. `--masks-of` teaches only the retention head. The checkpoint beside the output carries everything; `--ship` writes its averaged
 weights alone, as committed here.
 """
 
@@ -17,6 +17,7 @@ from fsagn_onnx.data.images import list_images
 from fsagn_onnx.generator import (
     Checkpoint,
     Progress,
+    Trainer,
     TrainingOptions,
     keep_freed_memory,
     load_checkpoint,
@@ -24,10 +25,11 @@ from fsagn_onnx.generator import (
     train,
 )
 from fsagn_onnx.generator.api import checkpoint_path
+from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 
 HOLD_OUT_EVERY = 5
-OPTIONS = TrainingOptions(pairs=48_000, checkpoint_every=200)
+OPTIONS = TrainingOptions(pairs=64_000, checkpoint_every=200)
 
 
 def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -44,12 +46,27 @@ def ship(source: Path, out: Path) -> None:
     save_checkpoint(out, Checkpoint(checkpoint.description, weights))
 
 
+def keep_masks(trainer: Trainer, source: Path) -> None:
+    """Begin where the masks of another checkpoint stand, so that only the retention head is left to teach."""
+    weights = load_checkpoint(source).group("weights")
+    masks = {name: value for name, value in weights.items() if not name.startswith("retention_")}
+    trainer.generator.load_state_dict(masks, strict=False)
+    trainer.average = {name: value.detach().clone() for name, value in trainer.generator.state_dict().items()}
+    trainer.step = trainer.options.steps
+    trainer.save()
+
+
 @click.command()
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/lite0_head.onnx"), show_default=True)
 @click.option("--also", multiple=True, help="More photographs, all of them to train on.")
+@click.option(
+    "--masks-of", type=click.Path(path_type=Path), help="Keep these weights' masks; teach the rest."
+)
 @click.option("--ship", "shipped", type=click.Path(path_type=Path), help="Write the weights alone here at the end.")
-def main(photos: tuple[str, ...], out: Path, also: tuple[str, ...], shipped: Path | None) -> None:
+def main(
+    photos: tuple[str, ...], out: Path, also: tuple[str, ...], masks_of: Path | None, shipped: Path | None
+) -> None:
     """Train on PHOTOS (files, folders, globs); goes on from the checkpoint where there is one."""
     training, held_out = split(list(list_images(photos)))
     training += list(list_images(also)) if also else []
@@ -64,6 +81,9 @@ def main(photos: tuple[str, ...], out: Path, also: tuple[str, ...], shipped: Pat
             )
 
     keep_freed_memory()
+    if masks_of is not None and not checkpoint_path(out).exists():
+        loaded = load_model(model)
+        keep_masks(Trainer(loaded, loaded.layer(LAYER), training, checkpoint_path(out), options=OPTIONS), masks_of)
     report = train(model, training, out, layer=LAYER, options=OPTIONS, resume=True, on_step=show)
     click.echo(f"{out}: {report}")
     if shipped is not None:
