@@ -3,8 +3,8 @@
     python -m fsagn_onnx.models.train_lite0 PHOTOS... --also build/photographs --out build/lite0_head.onnx
 
 Every fifth of PHOTOS (in the order of names) stays out of training and is there for testing; all of `--also` (see
-`photographs.py`) is trained on. `--masks-of` teaches only the retention head. The checkpoint beside the output carries everything; `--ship` writes its averaged
-weights alone, as committed here.
+`photographs.py`) is trained on. `--masks-of` teaches only the retention head. The checkpoint beside the output carries
+everything; `--ship` writes its averaged weights alone, as committed here.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ def ship(source: Path, out: Path) -> None:
 
 def keep_masks(trainer: Trainer, source: Path) -> None:
     """Begin where the masks of another checkpoint stand, so that only the retention head is left to teach."""
-    weights = load_checkpoint(source).group("weights")
+    checkpoint = load_checkpoint(source)
+    weights, running = checkpoint.group("weights"), checkpoint.description["running"]
     masks = {name: value for name, value in weights.items() if not name.startswith("retention_")}
     trainer.generator.load_state_dict(masks, strict=False)
     trainer.average = {name: value.detach().clone() for name, value in trainer.generator.state_dict().items()}
-    trainer.step = trainer.options.steps
+    trainer.step, trainer.running = trainer.options.steps, {"retention": float(running["retention"])}
     trainer.save()
 
 
@@ -60,9 +61,7 @@ def keep_masks(trainer: Trainer, source: Path) -> None:
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/lite0_head.onnx"), show_default=True)
 @click.option("--also", multiple=True, help="More photographs, all of them to train on.")
-@click.option(
-    "--masks-of", type=click.Path(path_type=Path), help="Keep these weights' masks; teach the rest."
-)
+@click.option("--masks-of", type=click.Path(path_type=Path), help="Keep these weights' masks; teach the rest.")
 @click.option("--ship", "shipped", type=click.Path(path_type=Path), help="Write the weights alone here at the end.")
 def main(
     photos: tuple[str, ...], out: Path, also: tuple[str, ...], masks_of: Path | None, shipped: Path | None
