@@ -54,6 +54,7 @@ def keep_masks(trainer: Trainer, source: Path) -> None:
     trainer.generator.load_state_dict(masks, strict=False)
     trainer.average = {name: value.detach().clone() for name, value in trainer.generator.state_dict().items()}
     trainer.step, trainer.running = trainer.options.steps, {"retention": float(running["retention"])}
+    trainer.seconds = float(checkpoint.description["training"]["seconds"])
     trainer.save()
 
 
