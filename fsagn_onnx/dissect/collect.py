@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, ImageParts, Labels
-from ..data.annotations.parts import coverage
+from ..data.annotations.parts import coverage, largest
 from ..data.files import read_lines
 from ..errors import AnnotationError, OutputError
 from ..model.geometry import Geometry
@@ -242,25 +242,19 @@ def _geometry_row(geometry: Geometry) -> NDArray[np.float64]:
 def _part_rows(
     numbers: dict[str, int], found: ImageParts | None, geometry: Geometry, area_rank: NDArray[np.float32]
 ) -> dict[str, NDArray[Any]]:
-    """The parts of an image on the grid, and how the filters (K, h, w) follow them; parts of one name are joined."""
+    """The parts of an image on the grid, and how the filters (K, h, w) follow them."""
     grid = (area_rank.shape[1], area_rank.shape[2])
     ids = np.full(MAX_PARTS, -1, dtype=np.int32)
     centres = np.full((MAX_PARTS, 2), np.nan, dtype=np.float32)
     cells = np.zeros((MAX_PARTS, grid[0] * grid[1]), dtype=np.uint8)
     iou = np.zeros((MAX_PARTS, len(area_rank)), dtype=np.float16)
-    joined: dict[str, NDArray[np.bool_]] = {}
-    for part in () if found is None else found.parts:
-        pixels = part.pixels(geometry.original)
-        joined[part.name] = joined[part.name] | pixels if part.name in joined else pixels
-    sizes = {name: int(np.count_nonzero(pixels)) for name, pixels in joined.items()}
-    largest = sorted((name for name in joined if sizes[name]), key=lambda name: (-sizes[name], name))[:MAX_PARTS]
-    if largest:
-        chosen = sorted(largest)
-        for place, name in enumerate(chosen):
-            ids[place], centres[place] = numbers[name], _middle(joined[name], sizes[name])
-        covered = coverage(np.stack([joined[name] for name in chosen]), geometry, grid).reshape(len(chosen), -1)
-        cells[: len(chosen)] = np.rint(255 * covered).astype(np.uint8)
-        iou[: len(chosen)] = matched_iou(area_rank, covered).T
+    parts = {} if found is None else largest(found.masks(geometry.original), MAX_PARTS)
+    if parts:
+        for place, (name, (pixels, size)) in enumerate(parts.items()):
+            ids[place], centres[place] = numbers[name], _middle(pixels, size)
+        covered = coverage(np.stack([pixels for pixels, _ in parts.values()]), geometry, grid).reshape(len(parts), -1)
+        cells[: len(parts)] = np.rint(255 * covered).astype(np.uint8)
+        iou[: len(parts)] = matched_iou(area_rank, covered).T
     return {"part_ids": ids, "part_centres": centres, "part_cells": cells, "part_iou": iou}
 
 

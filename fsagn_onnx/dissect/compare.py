@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import __version__
 from ..data.files import make_folder, write_file
 from ..errors import UsageError
-from ..report.sheet import Sheet, record, sheet
+from ..report.sheet import framed, record, sheet
 from .drift import Measured, arrays, measured
 from .effects import RESAMPLES, paired
 from .scores import Floats
@@ -254,12 +253,11 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
 
 
 def _page(comparison: Comparison, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    tool = f"fsagn-onnx {__version__}"
     first, second = comparison.images
-    frame = Sheet(
-        kind="compare",
-        heading="What moved between two runs",
-        title="What moved between two runs",
+    frame = framed(
+        "compare",
+        "What moved between two runs",
+        comparison.kind,
         lead=(
             "Filters whose areas or parts moved, classes whose decisions hang on others now: the change from the first "
             "run to the second, with 95 % intervals and q values over all changes."
@@ -271,7 +269,5 @@ def _page(comparison: Comparison, lines: Sequence[Mapping[str, Any]]) -> Iterato
             "drifted": f"{len(comparison.drifted)} of {len(comparison.changes)}",
         },
         files="changes.csv and changes.jsonl",
-        tool=tool,
-        note=f"Made by {tool}.",
     )
     yield from sheet(frame, (record(f"{line['what']} {line['of']}", line) for line in lines))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, Labels
-from ..data.annotations.parts import coverage
+from ..data.annotations.parts import coverage, largest
 from ..errors import AnnotationError, FsagnError, ModelError
 from ..model import Model
 from ..runtime.answers import predictions
@@ -192,13 +192,9 @@ def _regions(
         if k != FILL and feature_map[k].max() > 0:
             regions[slot] = (k, pixel_mask(rank, disturbing.area, size))
     found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
-    joined: dict[str, NDArray[np.bool_]] = {}
-    for part in () if found is None else found.parts:
-        pixels = part.pixels(item.geometry.original)
-        joined[part.name] = joined[part.name] | pixels if part.name in joined else pixels
-    largest = sorted(joined, key=lambda name: (-int(joined[name].sum()), name))[:MAX_PARTS]
-    for place, name in enumerate(sorted(largest)):
-        mask = coverage(joined[name][None], item.geometry, size)[0] >= 0.5
+    parts = {} if found is None else largest(found.masks(item.geometry.original), MAX_PARTS)
+    for place, (name, (pixels, _)) in enumerate(parts.items()):
+        mask = coverage(pixels[None], item.geometry, size)[0] >= 0.5
         if mask.sum() >= FEWEST_PIXELS:
             regions[disturbing.slots + place] = (disturbing.part_numbers[name], mask)
     return regions, feature_map

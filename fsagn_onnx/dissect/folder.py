@@ -8,22 +8,25 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import onnxruntime
 
 from .. import __version__
 from ..data.files import PART, LineFile, make_folder, read_lines, write_file
-from ..errors import OutputError, UsageError
+from ..errors import ImageError, OutputError, UsageError
 from ..runtime.stream import Failure
 from .columns import Column
+from .looking import Looker
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "images.jsonl"
 COLUMNS: Final = "columns"
 KEPT: Final = "names.json"
 """The user's own names of filters: no run removes them."""
+MAX_FAILURES: Final = 1000
+"""Failures listed in the manifest; all are counted."""
 RESULTS: Final = frozenset({
     MANIFEST, INDEX, "masks.json", "ablation.csv", *(f"report.{ending}" for ending in ("html", "json", "md", "png")),
     *(f"{table}.{ending}" for table in ("filters", "effects") for ending in ("jsonl", "csv", "parquet")),
@@ -136,6 +139,11 @@ class RunFolder:
         found = (json.loads(line) for line in read_lines(self.path / INDEX))
         return [Failure(item["path"], item["error"]) for item in found if item.get("error") is not None]
 
+    def failed(self) -> dict[str, Any]:
+        """What the manifest says of images that failed."""
+        listed = [{"path": item.path, "message": item.message} for item in self.failures()]
+        return {"failed": len(listed), "failures": listed[:MAX_FAILURES]}
+
     def write_manifest(self, state: str, results: Mapping[str, Any]) -> None:
         """Write the manifest."""
         versions = {
@@ -158,6 +166,42 @@ class RunFolder:
             column.close()
 
     def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FolderRun:
+    """What runs that fill a folder share; a context manager.
+
+    Attributes:
+        folder: that they fill.
+        looker: that they look with.
+    """
+
+    folder: RunFolder
+    looker: Looker
+
+    def require_rows(self, images: Sequence[str], verb: str) -> None:
+        """Raise an error where every image failed.
+
+        Raises:
+            ImageError: not a single image has a row.
+        """
+        if not self.folder.rows:
+            failures = self.folder.failures()
+            reason = f"; the first one: {failures[0].message}" if failures else ""
+            raise ImageError(f"no image of {', '.join(images)} could be {verb}{reason}")
+
+    def close(self) -> None:
+        """Close the folder and free the sessions."""
+        self.folder.close()
+        self.looker.close()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -9,12 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..data.files import write_file
 from ..data.images import read_image
 from ..errors import FsagnError
 from ..report.page import jpeg
-from ..report.sheet import Sheet, base64, record, sheet
+from ..report.sheet import base64, framed, record, sheet
 from ..runtime.stream import reduced
 from ..runtime.typeface import printable
 from .coco_file import geometry_of
@@ -24,7 +23,6 @@ from .perturbation import Perturbation
 from .scores import row_at
 from .table import Dissection, FilterRow
 
-TOOL: Final = f"fsagn-onnx {__version__}"
 MAX_PICTURES: Final = 600
 """Reference pictures in one page: about 4 MB."""
 ATLAS_PARTS: Final = 30
@@ -54,15 +52,14 @@ def write_dissection_page(
         "images": str(dissection.images),
         "annotated": str(dissection.annotated),
     }
-    frame = Sheet(
-        kind="dissect",
-        heading="What the filters stand for",
-        title=f"What the filters stand for · {dissection.layer}",
+    frame = framed(
+        "dissect",
+        "What the filters stand for",
+        dissection.layer,
         lead="Which object part each filter of the layer follows over the whole set of images, and how surely.",
         facts=facts,
         files="filters.csv, filters.parquet, filters.jsonl and masks.json",
-        tool=TOOL,
-        note=f"Made by {TOOL}. All figures are in filters.parquet, all reference masks in masks.json.",
+        note="All figures are in filters.parquet, all reference masks in masks.json.",
         about={"parts": atlas, "grid": list(grid), "images": pictures, "summary": dissection.summary},
     )
     masks = _masks(folder, strongest, places, grid)
@@ -158,15 +155,14 @@ def write_perturbation_page(folder: RunFolder, result: Perturbation, kinds: Sequ
     check = result.summary["control_check"].get("difference")
     if check:
         facts["control minus second control"] = f"{check[0]:+.4f} [{check[1]:+.4f}, {check[2]:+.4f}]"
-    frame = Sheet(
-        kind="perturb",
-        heading="What happens when parts are disturbed",
-        title=f"What happens when parts are disturbed · {result.layer}",
+    frame = framed(
+        "perturb",
+        "What happens when parts are disturbed",
+        result.layer,
         lead="Small disturbances inside each region, against the same ones in area-matched random regions.",
         facts=facts,
         files="effects.csv, effects.parquet and ablation.csv",
-        tool=TOOL,
-        note=f"Made by {TOOL}. All figures are in effects.parquet.",
+        note="All figures are in effects.parquet.",
         about={
             "kinds": list(kinds),
             "names": {str(k): printable(name) for k, name in result.names.items()},

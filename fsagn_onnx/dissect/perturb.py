@@ -8,15 +8,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 
 from ..data.annotations import Annotations, Labels
-from ..data.files import PART, write_file
 from ..data.images import list_images
-from ..errors import ImageError, UsageError
+from ..errors import UsageError
 from ..model import Model
 from ..runtime.engine import Engine
 from ..runtime.session import Session
@@ -25,15 +23,14 @@ from .ablation import Ablation
 from .disturbances import chosen_kinds
 from .disturbing import Disturbing, disturb_images, mean_channels, open_columns
 from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
-from .folder import RunFolder
+from .folder import FolderRun, RunFolder
 from .looking import Looker, chosen_filters
 from .pages import write_perturbation_page
 from .perturbation import Perturbation
-from .table import Dissection, finite, harmless
+from .table import Dissection, finite, harmless, save_parquet
 
 MEANS_FROM: Final = 64
 """Images that the mean of every channel is taken over."""
-MAX_FAILURES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class PerturbRequest:
             raise UsageError(f"workers must be at least 1, but got {self.workers}")
 
 
-class PerturbRun:
+class PerturbRun(FolderRun):
     """A `perturb` run: `images` does the pass, `finish` the statistics. Use it as a context manager.
 
     Args:
@@ -152,10 +149,7 @@ class PerturbRun:
             ImageError: not a single image could be disturbed.
         """
         folder = self.folder
-        if not folder.rows:
-            failures = folder.failures()
-            reason = f"; the first one: {failures[0].message}" if failures else ""
-            raise ImageError(f"no image of {', '.join(self.request.images)} could be disturbed{reason}")
+        self.require_rows(self.request.images, "disturbed")
         judged = np.concatenate([rows for _, rows in folder.columns["classes"].slices(folder.rows)])
         classes = [self._class_name(int(number)) for number in judged[:, 0]]
         groups = collect_groups(folder, self.disturbing.slots, classes)
@@ -217,7 +211,6 @@ class PerturbRun:
                 for k, drop in row.items()
             ]
             _write_csv(folder, "ablation.csv", head, rows)
-        failures = [{"path": item.path, "message": item.message} for item in folder.failures()]
         results = {
             "provider": self.looker.provider,
             "images": result.images,
@@ -226,27 +219,17 @@ class PerturbRun:
             "part_ranking": result.parts,
             "filter_ranking": result.filters,
             "summary": result.summary,
-            "failed": len(failures),
-            "failures": failures[:MAX_FAILURES],
+            **folder.failed(),
         }
         write_perturbation_page(folder, result, self.disturbing.kinds)
         folder.write_manifest("done", results)
 
     def close(self) -> None:
         """Close the folder and free the sessions."""
-        self.folder.close()
-        self.looker.close()
+        super().close()
         self.disturbing.answers.close()
         if self.disturbing.ablation is not None:
             self.disturbing.ablation.close()
-
-    def __enter__(self) -> PerturbRun:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _asked(filters: str, count: int) -> tuple[int, tuple[int, ...] | None]:
@@ -276,16 +259,10 @@ def _write_csv(folder: RunFolder, name: str, head: Sequence[str], rows: Sequence
 
 def _write_parquet(path: Path, cells: Sequence[Effect]) -> None:
     import pyarrow as arrow
-    import pyarrow.parquet as parquet
 
     columns: dict[str, Any] = {
         item.name: [getattr(cell, item.name) for cell in cells] for item in fields(Effect) if item.name != "region"
     }
     columns["filter"] = arrow.array([c.region if c.kind == "filter" else None for c in cells], arrow.int64())
     columns["part"] = arrow.array([c.region if c.kind == "part" else None for c in cells], arrow.string())
-    temporary = path.with_name(f".{path.name}{PART}")
-    try:
-        parquet.write_table(arrow.table(columns), temporary)
-        write_file(path, [temporary.read_bytes()])
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_parquet(path, columns)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -14,14 +13,14 @@ from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, Labels, open_annotations, read_labels
 from ..data.images import list_images
-from ..errors import ImageError, UsageError
+from ..errors import UsageError
 from ..model import Model, cut, load_model
 from ..runtime.engine import Engine
 from ..runtime.session import Session
 from ..runtime.stream import Failure
 from .coco_file import write_coco
 from .collect import Collecting, collect, open_columns
-from .folder import RunFolder
+from .folder import FolderRun, RunFolder
 from .grouping import Groups, Similarity, group
 from .looking import Looker, chosen_filters
 from .names import NAMES_FILE, read_filter_names
@@ -35,8 +34,6 @@ from .untrained import UntrainedTest, untrained_test
 
 REFERENCES: Final = 9
 """Reference pictures per filter: those in which it is strongest."""
-MAX_FAILURES: Final = 1000
-"""Failures listed in the manifest; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Request:
         return {"images_asked": list(self.images), "filters_asked": self.filters, "area": self.area}
 
 
-class DissectRun:
+class DissectRun(FolderRun):
     """A `dissect` run: `images` does the pass, `finish` the statistics. Use it as a context manager.
 
     Args:
@@ -157,10 +154,7 @@ class DissectRun:
             ImageError: not a single image could be looked at.
         """
         folder, request = self.folder, self.request
-        if not folder.rows:
-            failures = folder.failures()
-            reason = f"; the first one: {failures[0].message}" if failures else ""
-            raise ImageError(f"no image of {', '.join(request.images)} could be looked at{reason}")
+        self.require_rows(request.images, "looked at")
         index = list(folder.index())
         classes = [self._class_of(line) for line in index]
         on_stage("scoring")
@@ -191,7 +185,6 @@ class DissectRun:
         write_coco(folder, filters, strongest, self.grid)
         names = {str(number): self._names.get(number, "") for number in self.filters}
         folder.write(NAMES_FILE, json.dumps(names, indent=1) + "\n")
-        failures = [{"path": item.path, "message": item.message} for item in folder.failures()]
         results = {
             "grid": list(self.grid),
             "permutations": self.request.permutations,
@@ -200,26 +193,12 @@ class DissectRun:
             "images": folder.rows,
             "annotated": annotated,
             "summary": figures,
-            "failed": len(failures),
-            "failures": failures[:MAX_FAILURES],
+            **folder.failed(),
         }
         dissection = Dissection(folder.path, self.looker.layer, folder.rows, annotated, self.parts, filters, figures)
         write_dissection_page(folder, dissection, strongest, self.grid)
         folder.write_manifest("done", results)
         return dissection
-
-    def close(self) -> None:
-        """Close the folder and free the sessions."""
-        self.folder.close()
-        self.looker.close()
-
-    def __enter__(self) -> DissectRun:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _class_of(self, line: dict[str, Any]) -> str | None:
         if line["label"] is not None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -199,7 +199,6 @@ def harmless(value: object) -> object:
 
 def _write_parquet(path: Path, filters: Sequence[FilterRow], parts: Sequence[str]) -> None:
     import pyarrow as arrow
-    import pyarrow.parquet as parquet
 
     listed: list[str | None] = [*parts] or [None]
     pairs = [(row, part) for row in filters for part in listed]
@@ -216,9 +215,25 @@ def _write_parquet(path: Path, filters: Sequence[FilterRow], parts: Sequence[str
     for metric in METRICS:
         values = [None if part is None else row.parts.get(part, {}).get(metric) for row, part in pairs]
         columns[metric] = arrow.array(values, arrow.float64())
+    save_parquet(path, columns)
+
+
+def save_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write a Parquet file, whole or not at all.
+
+    Args:
+        path: the file.
+        columns: name -> lists or Arrow arrays, all equally long.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
     temporary = path.with_name(f".{path.name}{PART}")
     try:
-        parquet.write_table(arrow.table(columns), temporary)
+        parquet.write_table(arrow.table(dict(columns)), temporary)
         write_file(path, [temporary.read_bytes()])
     finally:
         temporary.unlink(missing_ok=True)

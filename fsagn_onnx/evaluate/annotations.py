@@ -63,11 +63,7 @@ class PartMasks:
         if found is None:
             return None
         size = image.shape[0], image.shape[1]
-        whole: dict[str, Mask] = {}
-        for part in found.parts:
-            pixels = part.pixels(size)
-            whole[part.name] = pixels | whole[part.name] if part.name in whole else pixels
-        fitted = {name: fit_mask(mask, spec) for name, mask in whole.items()}
+        fitted = {name: fit_mask(mask, spec) for name, mask in found.masks(size).items()}
         parts = {name: mask for name, mask in fitted.items() if mask.any()}
         if found.seed is None:
             picture = spec.fit(image)[0]

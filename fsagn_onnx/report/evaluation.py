@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import __version__
-from .sheet import Sheet, sheet
+from .sheet import framed, sheet
 
 
 def evaluation_page(document: Mapping[str, Any]) -> Iterator[str]:
@@ -20,15 +19,13 @@ def evaluation_page(document: Mapping[str, Any]) -> Iterator[str]:
         "images": str(document["images"]),
         "methods": ", ".join(map(str, document["methods"])),
     }
-    frame = Sheet(
-        kind="evaluate",
-        heading="How good the masks are",
-        title=f"How good the masks are · {document['layer']}",
+    frame = framed(
+        "evaluate",
+        "How good the masks are",
+        str(document["layer"]),
         lead="Methods side by side on the same images, filters, areas and infills: mean and 95 % bootstrap interval.",
         facts=facts,
         files="the JSON and Markdown tables",
-        tool=f"fsagn-onnx {__version__}",
-        note=f"Made by fsagn-onnx {__version__}.",
         about={name: document[name] for name in ("rows", "curves", "areas")},
     )
     yield from sheet(frame, ())

@@ -18,9 +18,11 @@ from importlib.resources import files
 from string import Template
 from typing import Any, Final
 
+from .. import __version__
 from ..runtime.stream import Failure
 from ..runtime.typeface import printable
 
+TOOL: Final = f"fsagn-onnx {__version__}"
 MAX_FAILURES: Final = 200
 """Failures listed in a page."""
 RECORD: Final = '<script type="application/json" class="record" data-name="'
@@ -58,6 +60,20 @@ class Sheet:
     about: Mapping[str, Any] = field(default_factory=dict)
     failures: Sequence[Failure] = ()
     failed: int = 0
+
+
+def framed(kind: str, heading: str, of: str, *, note: str = "", **members: Any) -> Sheet:
+    """A sheet with what all have in common: the title says of what it is, the last line who made it.
+
+    Args:
+        kind: see `Sheet`.
+        heading: see `Sheet`.
+        of: a layer, two runs, ...
+        note: what the last line says besides.
+        **members: further fields of `Sheet`.
+    """
+    title, made = f"{heading} · {of}", f"Made by {TOOL}. {note}".rstrip()
+    return Sheet(kind=kind, heading=heading, title=title, tool=TOOL, note=made, **members)
 
 
 def sheet(frame: Sheet, records: Iterable[str]) -> Iterator[str]:

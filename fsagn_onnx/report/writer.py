@@ -33,8 +33,8 @@ from ..runtime.stream import Failure
 from .grid import FORMATS
 from .names import Names, digest
 from .page import MAX_IMAGES, Detail, Facts, article, article_name, detail_of, escaped_name, page
+from .sheet import TOOL
 
-TOOL: Final = f"fsagn-onnx {__version__}"
 MANIFEST: Final = "manifest.json"
 LINES: Final = "explanations.jsonl"
 REPORT: Final = "report.html"

@@ -90,6 +90,25 @@ class ImageParts:
     label: str | None = None
     seed: int | None = None
 
+    def masks(self, size: tuple[int, int]) -> dict[str, Mask]:
+        """Name -> pixels (H0, W0), in the order of appearance; parts of one name are joined.
+
+        Raises:
+            AnnotationError: a mask of another size than the image.
+        """
+        joined: dict[str, Mask] = {}
+        for part in self.parts:
+            pixels = part.pixels(size)
+            joined[part.name] = joined[part.name] | pixels if part.name in joined else pixels
+        return joined
+
+
+def largest(masks: Mapping[str, Mask], most: int) -> dict[str, tuple[Mask, int]]:
+    """The largest masks that have any pixels, at most so many: name -> mask and pixels, sorted by name."""
+    sizes = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+    chosen = sorted((name for name in masks if sizes[name]), key=lambda name: (-sizes[name], name))[:most]
+    return {name: (masks[name], sizes[name]) for name in sorted(chosen)}
+
 
 class Annotations:
     """Parts of many images, each read when it is asked for.
