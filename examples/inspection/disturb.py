@@ -13,6 +13,7 @@ head is linear: weight times mean). Writes FOLDER/disturbed.json.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ def measure(model_file: Path, explainer: Path, files: list[Path], threads: int) 
         areas.append([mask.mean() for mask in masks])
         base.append(scores(answers, looker.spec, pixels[None])[0])
         lost.append(drops(answers, looker.spec, pixels, masks, number))
-        print(f"\r{number + 1} of {len(files)} cells", end="", flush=True)
-    print()
+        if sys.stderr.isatty():
+            click.echo(f"\r{number + 1} of {len(files)} cells", err=True, nl=number + 1 == len(files))
     looker.close()
     answers.close()
     every = np.stack(lost)
@@ -130,7 +131,7 @@ def main(folder: Path, count: int, pairs: int | None, threads: int) -> None:
     train_explainer(model, training, explainer, pairs)
     bad = sorted(file for file, defective in zip(unseen.files, unseen.defective, strict=True) if defective)
     result = {
-        "command": f"python examples/inspection/disturb.py --cells {count}",
+        "command": f"python examples/inspection/disturb.py --cells {count}" + (f" --pairs {pairs}" if pairs else ""),
         "auc of the head": round(area, 3),
         **measure(model, explainer, bad[:count], threads),
     }
