@@ -272,7 +272,7 @@ def test_a_full_disk_leaves_only_whole_files(tmp_path: Path, picture: NDArray[np
     out = tmp_path / "out"
     command = [SCRIPT, "explain", EXPLAINER, tmp_path / "small.png", tmp_path / "z-large.png", "--out", out]
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=120, preexec_fn=limited(800_000)
+        list(map(str, command)), capture_output=True, text=True, timeout=120, preexec_fn=limited(300_000)
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot write ")
