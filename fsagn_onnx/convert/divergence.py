@@ -39,6 +39,9 @@ ROUNDING_RATIO = 8.0
 over all values of a LeViT and an EfficientNet that amplify it: 3.5). A wrong node takes it much farther: the float64
 result comes from the converted module, and has the fault too."""
 
+NUDGES = 4
+"""Further runs in float32 that tell how large rounding gets."""
+
 
 @dataclass(frozen=True)
 class _Computed:
@@ -147,21 +150,45 @@ def unlike_rounding(proto: onnx.ModelProto, module: TappedModule, images: Array,
     """What to say of the first value whose difference cannot be float32's rounding; "" where all can be.
 
     The module runs in float64 too. Where torch in float32 is e away from that, onnxruntime must be no farther than
-    `ROUNDING_RATIO` e, or `least`.
+    `ROUNDING_RATIO` e, or `least`; e is the largest of several runs whose images differ in their last digit, as one
+    run may come close by luck.
     """
     for image in images:
         computed = _computed(proto, module, image, source)
-        for step, value, exact in _in_double(module, computed.made[module.input_name]):
-            if value not in computed.expected or not exact.is_floating_point():
-                continue
-            own = relative_error(computed.made[value].numpy(), exact.numpy())
-            theirs = relative_error(computed.expected[value], exact.numpy())
-            if not theirs <= max(least, ROUNDING_RATIO * own):
+        x = computed.made[module.input_name]
+        exact = {v: made for _, v, made in _in_double(module, x) if made.is_floating_point() and v in computed.expected}
+        own = {value: relative_error(computed.made[value].numpy(), made.numpy()) for value, made in exact.items()}
+        for nudged in _nudged(x):
+            for value, error in _errors(module, nudged, exact).items():
+                own[value] = max(own[value], error)
+        for value, made in exact.items():
+            theirs = relative_error(computed.expected[value], made.numpy())
+            if not theirs <= max(least, ROUNDING_RATIO * own[value]):
                 return (
-                    f"{source}: onnxruntime is {theirs:.2g} (relative) away from the float64 result of node "
-                    f"'{step.node}' ({step.op}, value '{value}'), torch in float32 only {own:.2g}: that is no rounding"
+                    f"{source}: onnxruntime is {theirs:.2g} (relative) away from the float64 result of the value "
+                    f"'{value}', torch in float32 only {own[value]:.2g}: that is no rounding"
                 )
     return ""
+
+
+def _nudged(x: Tensor) -> Iterator[Tensor]:
+    """`x`, each number of it moved at random by at most one unit in its last place."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(NUDGES if x.dtype == torch.float32 else 0):
+        yield x * (1 + 2**-23 * (torch.rand(x.shape, generator=generator) - 0.5))
+
+
+def _errors(module: TappedModule, x: Tensor, exact: dict[str, Tensor]) -> dict[str, float]:
+    """{value: relative error against `exact`} of one run."""
+    errors: dict[str, float] = {}
+
+    def watch(name: str, made: Tensor) -> None:
+        if name in exact:
+            errors[name] = relative_error(made.numpy(), exact[name].numpy())
+
+    with torch.no_grad():
+        module(x, watch=watch)
+    return errors
 
 
 def _in_double(module: TappedModule, x: Tensor) -> Iterator[tuple[Step, str, Tensor]]:
