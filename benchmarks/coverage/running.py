@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -51,6 +52,14 @@ def _start(row: Row) -> _Job:
     return _Job(row, process, mine, log, time.monotonic())
 
 
+_RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Unsupported\w*|Invalid\w*|Fail)\b: ")
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """The last line that names an exception: some exporters print whole graphs after it."""
+    return next((line for line in reversed(lines) if _RAISED.match(line)), lines[-1])
+
+
 def _finish(job: _Job, timed_out: bool) -> dict[str, Any]:
     result: dict[str, Any] | None = None
     if not timed_out and job.answer.poll():
@@ -65,7 +74,7 @@ def _finish(job: _Job, timed_out: bool) -> dict[str, Any]:
     lines = [line for line in job.log.read().decode(errors="replace").splitlines() if line.strip()]
     job.log.close()
     if result is None:
-        text = f"over {TIME_LIMIT} s" if timed_out else lines[-1] if lines else f"exit {job.process.exitcode}"
+        text = f"over {TIME_LIMIT} s" if timed_out else _reason(lines) if lines else f"exit {job.process.exitcode}"
         ours = any("fsagn_onnx/" in line and "File" in line for line in lines)
         # what fails outside of our package is the exporter or the tool that made the file
         result = {"status": "crashed" if ours or timed_out or job.process.exitcode != 1 else "not made"}

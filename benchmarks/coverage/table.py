@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -84,17 +85,34 @@ def _columns(results: list[Result], key: str, plain: str) -> list[str]:
     return lines
 
 
+def _plain(text: str) -> str:
+    """Without colours, and without the folder that the file lay in."""
+    return re.sub(r"\S*/(?=model\.onnx)", "", re.sub(r"\x1b\[[0-9;]*m", "", text)).replace("|", "/")[:300]
+
+
 def _problems(results: list[Result], statuses: tuple[str, ...]) -> list[str]:
     found = [result for result in results if result["status"] in statuses]
     lines = [f"| file | {'what is said' if 'failed' in statuses else 'why'} |", "|---|---|"]
-    return (
-        [*lines, *(f"| {r['id']} | {str(r['error']).replace('|', '/')[:300]} |" for r in found)] if found else ["none"]
-    )
+    return [*lines, *(f"| {r['id']} | {_plain(str(r['error']))} |" for r in found)] if found else ["none"]
+
+
+README = re.compile(r"^\| measured by \|.*$", re.MULTILINE)
+
+
+def readme_row(document: Result) -> str:
+    """The row of README's table that says how many files were measured, made from coverage.json."""
+    return f"| measured by | `make coverage`: {document['summary']} ([docs/coverage.md](docs/coverage.md)) |"
+
+
+def write_readme(path: Path, document: Result) -> None:
+    """Bring README's row up to date."""
+    path.write_text(README.sub(lambda _: readme_row(document), path.read_text()))
 
 
 def write_reports(results: list[Result], folder: Path, rows: int) -> None:
-    """Write ``coverage.md`` and ``coverage.json``."""
+    """Write ``coverage.md`` and ``coverage.json``, and the row of the README beside their folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    results = [{**r, "error": _plain(r["error"])} if isinstance(r.get("error"), str) else r for r in results]
     results = sorted(results, key=lambda result: (result["family"].lower(), result["id"]))
     versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
     by_node = sum(result.get("drift", 0.0) > 0 for result in results)
@@ -128,3 +146,5 @@ def write_reports(results: list[Result], folder: Path, rows: int) -> None:
     (folder / "coverage.md").write_text("\n".join(text) + "\n")
     document = {"versions": _versions(), "rows": rows, "summary": summary(results, rows), "results": results}
     (folder / "coverage.json").write_text(json.dumps(document, indent=1) + "\n")
+    if (folder.parent / "README.md").is_file():
+        write_readme(folder.parent / "README.md", document)

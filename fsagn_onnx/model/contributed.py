@@ -242,7 +242,6 @@ def _quantised_pair(writer: _Writer, output: str) -> None:
 
 @_expansion(
     "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearAveragePool", "QLinearGlobalAveragePool",
-    "QLinearReduceMean",
 )  # fmt: skip
 def _quantised_one(writer: _Writer, output: str) -> None:
     op = writer.node.op_type.removeprefix("QLinear")
@@ -251,7 +250,7 @@ def _quantised_one(writer: _Writer, output: str) -> None:
         raise NotImplementedError
     coerced = op == "Softmax" and int(given.pop("opset", writer.opset)) < 13 <= writer.opset
     axis = int(given.get("axis", -1)) if op == "Softmax" else 0
-    if (coerced and axis != -1) or (op == "ReduceMean" and writer.opset >= 18):
+    if coerced and axis != -1:
         raise NotImplementedError
     if "auto_pad" in given:
         given["auto_pad"] = writer.text("auto_pad")

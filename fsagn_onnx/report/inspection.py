@@ -163,8 +163,16 @@ def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
         "max_relative_error": parity.max_relative_error,
         "worst_value": parity.worst_value,
         "inputs": list(parity.inputs),
+        "tolerance": parity.tolerance,
+        "reason": parity.reason,
+        "drift": parity.drift,
     }
-    words = f"yes; largest difference to onnxruntime {parity.max_relative_error:.1e} at '{parity.worst_value}'"
+    words = (
+        f"yes; largest difference to onnxruntime {parity.max_relative_error:.1e} at '{parity.worst_value}' "
+        f"(allowed {parity.tolerance:.0e}: {parity.reason})"
+    )
+    if parity.drift:
+        words += f"; {parity.drift:.1e} when each side rounds by itself"
     return {"convertible": True, "parity": compared, "conversion": words}
 
 

@@ -369,6 +369,16 @@ COMPUTED = {
     "Clip": "m = ReduceMean<keepdims=0>(x) y = Clip(x, m)",
     "Clip, high only": "m = ReduceMean<keepdims=0>(x) y = Clip(x, , m)",
     "PRelu": "m = ReduceMean<axes=[0, 2, 3]>(x) n = Squeeze(m, zero) y = PRelu(x, n)",
+    "Size": "s = Size(x) f = Cast<to=1>(s) r = Sqrt(f) y = Div(x, r)",
+    "CastLike": "s = Size(x) f = CastLike(s, x) r = Sqrt(f) y = Div(x, r)",
+    "NonZero": """
+        r = Relu(x) t = Reshape(r, minus) n = NonZero(t) i = Squeeze(n, zero) p = Reshape(x, minus)
+        y = Gather(p, i)""",
+    "OneHot": """
+        m = ArgMax<axis=1, keepdims=0>(x) h = OneHot<axis=1>(m, three, offon) y = Mul(x, h)""",
+    "OneHot, last axis": """
+        m = ArgMax<axis=1, keepdims=0>(x) h = OneHot(m, three, offon) p = Transpose<perm=[0, 2, 3, 1]>(x)
+        y = Mul(p, h)""",
 }
 INITIALIZERS = {
     "zero": ints(0),
@@ -378,6 +388,7 @@ INITIALIZERS = {
     "four": ints(4),
     "minus": ints(-1),
     "scales": floats(1, 1, 2, 1.5),
+    "offon": floats(-0.5, 1.5),
     "kernel": weight(3, 1, 3, 3),
 }
 
@@ -403,3 +414,16 @@ def test_inputs_computed_at_run_time(name, draw, by_torch, by_onnxruntime, toler
         assert relative_error(module(torch.from_numpy(x))["y"].numpy(), expected) <= tolerance["op"]
     exact = torch.from_numpy(draw(2, 3, 5, 6).astype(np.float64)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: module.double()(x)["y"], exact, fast_mode=True)
+
+
+@pytest.mark.parametrize("corners", [0, 1])
+@pytest.mark.parametrize("size", [ints(2, 1, 4, 5), ints(2, 1, 3, 4, 2)], ids=["2-D", "3-D"])
+def test_affine_grid(corners, size, draw, by_torch, by_onnxruntime, tolerance):
+    """On its own, without a batch that is free: its input is (N, 2, 3) or (N, 3, 4)."""
+    case = Case("AffineGrid", 20, {"align_corners": corners}, (size,), shape=(2, len(size) - 2, len(size) - 1))
+    x = draw(*case.shape)
+    module = by_torch(case.model())
+    made = module(torch.from_numpy(x))["y0"].numpy()
+    assert relative_error(made, by_onnxruntime(case.model(), x)[0]) <= tolerance["op"]
+    exact = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: module.double()(x)["y0"], exact, fast_mode=True)

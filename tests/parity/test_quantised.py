@@ -41,7 +41,7 @@ SCALES: dict[str, np.ndarray] = {
     "flat": np.array([-1, 8], np.int64), "gamma": array(F32, 8, low=0.5, high=2), "beta": array(F32, 8),
     "fb": array(F32, 8), "kernel": array(F32, 4, 3, 3, 3), "kb": array(F32, 4), "mat": array(F32, 8, 8),
     "factors": np.array([1, 1, 2, 2], F32),
-    "fmat": array(F32, 5, 8), "cb": array(F32, 5),
+    "fmat": array(F32, 5, 8), "half": F32(0.5), "cb": array(F32, 5),
 }  # fmt: skip
 
 STANDARD = {
@@ -111,6 +111,20 @@ CONTRIBUTED = {
             q, s, z, s, z)
         y = DequantizeLinear(a, s, z)""",
     "QGemm": f"{Q} a = com.microsoft.QGemm(q, s, z, g8, gs, gz, gb, t, z) y = DequantizeLinear(a, t, z)",
+    "QLinearWhere": f"""
+        {Q} m = Less(r, half) a = com.microsoft.QLinearWhere(m, q, s, z, p, t, z, t, o)
+        y = DequantizeLinear(a, t, o)""",
+    "MatMulIntegerToFloat": """
+        r = Reshape(x, flat) q, qs, qz = DynamicQuantizeLinear(r)
+        y = com.microsoft.MatMulIntegerToFloat(q, mq, qs, ms, qz, mz, cb)""",
+    "DynamicQuantizeMatMul": """
+        r = Reshape(x, flat) y = com.microsoft.DynamicQuantizeMatMul(r, mq, ms, mz, cb)""",
+    "SkipLayerNormalization": """
+        r = Reshape(x, flat) t2 = Mul(r, r)
+        y = com.microsoft.SkipLayerNormalization<epsilon = 0.01>(r, t2, gamma, beta, fb)""",
+    "SkipSimplifiedLayerNormalization": """
+        r = Reshape(x, flat) t2 = Mul(r, r)
+        y = com.microsoft.SkipSimplifiedLayerNormalization<epsilon = 0.01>(r, t2, gamma)""",
     "QGemm to float": f"{Q} y = com.microsoft.QGemm(q, s, z, g8, gs, gz, gb)",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -77,3 +78,10 @@ def test_the_road_from_a_model_to_explanations(tmp_path: Path) -> None:
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "explained" / "report.html").is_file()
+
+
+def test_what_converts_is_what_was_measured() -> None:
+    from benchmarks.coverage.table import readme_row
+
+    document = json.loads((ROOT / "docs" / "coverage.json").read_text(encoding="utf-8"))
+    assert readme_row(document) in README
