@@ -172,6 +172,7 @@ def _convert(
         with torch.random.fork_rng(devices=[]):  # nn.Conv2d and its like draw weights, which are then replaced
             module, mapping = converter(node, graph)
     except (NotImplementedError, KeyError, ValueError, RuntimeError, TypeError, IndexError) as error:
+        # converters (onnx2torch's and ours) say NotImplementedError; a damaged node makes them fail in the other ways
         reason = " ".join(str(error).split())
         raise ConversionError(f"{where} cannot be converted: {reason or type(error).__name__}") from error
     return module, tuple(mapping.inputs)

@@ -45,25 +45,25 @@ RANGES = {
 """Integer types that values may be quantised to."""
 
 
-class _Rounded(torch.autograd.Function):
-    """x -> the nearest whole number, the even one of two; its gradient is that of x."""
+class _StraightThrough(torch.autograd.Function):
+    """(x, y) -> y, with the gradient of x itself."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Round."""
-        del ctx
-        return x.round()
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        """Take y."""
+        del ctx, x
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Pass the gradient through."""
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Pass the gradient to x."""
         del ctx
-        return gradients[0]
+        return gradients[0], None
 
 
 def rounded(x: Tensor) -> Tensor:
-    """Round half to even, with the gradient of x itself."""
-    made: Tensor = _Rounded.apply(x)
+    """The nearest whole number, the even one of two, with the gradient of x itself."""
+    made: Tensor = _StraightThrough.apply(x, x.detach().round())
     return made
 
 
@@ -95,22 +95,6 @@ class Rounding(nn.Module):
         return rounded(x) if self.rounds else x
 
 
-class _Truncated(torch.autograd.Function):
-    """x -> its whole part; its gradient is that of x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Cut off."""
-        del ctx
-        return x.trunc()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Pass the gradient through."""
-        del ctx
-        return gradients[0]
-
-
 class Truncating(Rounding):
     """The whole part of what `inner` makes of integers: onnxruntime's interpolation keeps their type."""
 
@@ -123,7 +107,7 @@ class Truncating(Rounding):
         made: Tensor = self.inner(_float(x), *rest, **named)
         if not self.rounds:
             return made - 0.5 * made.sign()
-        cut: Tensor = _Truncated.apply(made)
+        cut: Tensor = _StraightThrough.apply(made, made.detach().trunc())
         return cut
 
 
