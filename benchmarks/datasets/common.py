@@ -14,7 +14,7 @@ from fsagn_onnx.data.images import list_images
 from fsagn_onnx.evaluate import METRICS, Evaluation, Options, evaluate
 from fsagn_onnx.evaluate.plots import write_plots
 from fsagn_onnx.evaluate.terminal import EvaluationBar, show
-from fsagn_onnx.generator import TrainingOptions, train
+from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
 from fsagn_onnx.model import Model
 from fsagn_onnx.report.training import TrainingBar
 
@@ -55,9 +55,7 @@ def plan_options(out: str, images: int, *, explainer: bool = True) -> Callable[[
             click.option("--out", type=path, default=Path(out), show_default=True, help="Folder of everything."),
             click.option("--pairs", type=int, help="Training pairs; the default of train unless told."),
             click.option("--images", default=images, show_default=True, help="Held-out images."),
-            click.option(
-                "--methods", default="generator,activation,gradient,optimise,random,centre", show_default=True
-            ),
+            click.option("--methods", default=METHODS, show_default=True),
             click.option("--metrics", default=",".join(METRICS), show_default=True),
             click.option("--refine", default=0, help="Measure N steps of refinement too."),
             click.option("--threads", default=2, show_default=True),
@@ -76,12 +74,14 @@ def trained(model: Path | Model, images: Sequence[Path], plan: Plan, layer: str 
     if plan.explainer is not None:
         return plan.explainer
     stem = model.path.stem if isinstance(model, Model) else model.stem
-    out = plan.out / f"{stem}_{layer or 'default'}_explainer.onnx"
+    pairs = "" if plan.pairs is None else f"_{plan.pairs}"
+    out = plan.out / f"{stem}_{layer or 'default'}{pairs}_explainer.onnx"
     if out.exists():
-        print(f"{out} is there already")
+        print(f"{out} is there already", flush=True)
         return out
     if plan.pairs is not None:
         options["pairs"] = plan.pairs
+    keep_freed_memory()  # as the command does
     started = time.monotonic()
     with TrainingBar() as bar:
         train(model, images, out, layer=layer, options=TrainingOptions(**options), resume=True, on_step=bar.step)

@@ -1,9 +1,9 @@
 """Photographs x Lite0 at two layers: the last conv layer and a middle one.
 
-    python benchmarks/datasets/photos.py PHOTOS... [--layer head] [--layer block10.expand]
+    python benchmarks/datasets/photos.py PHOTOS... [--unseen MORE] [--layer head] [--layer block10.expand]
 
-Every fifth photograph (by name) is held out, whole: no crop of it is seen in training. The explainer of the last layer
-is the shipped one unless `--pairs` asks for a new one; that of a middle layer is trained.
+Every fifth photograph (by name) is held out, whole: no crop of it is seen in training; so are all of `--unseen`. The
+explainer of the last layer is the shipped one unless `--pairs` asks for a new one; that of a middle layer is trained.
 Writes OUT/LAYER/evaluation.{json,md} and plots.
 """
 
@@ -23,15 +23,17 @@ MIDDLE = "block10.expand"
 
 @click.command()
 @click.argument("photos", nargs=-1, required=True)
+@click.option("--unseen", multiple=True, help="More photographs, all of them held out.")
 @click.option("--layer", "layers", multiple=True, default=(LAYER, MIDDLE), show_default=True)
 @plan_options("build/datasets/photos", 100)
-def main(photos: tuple[str, ...], layers: tuple[str, ...], **options: Any) -> None:
+def main(photos: tuple[str, ...], unseen: tuple[str, ...], layers: tuple[str, ...], **options: Any) -> None:
     import torch
 
     plan = Plan(**options)
     torch.set_num_threads(plan.threads)
     training, held_out = split(list(list_images(photos)))
-    print(f"{len(training)} photographs to train on, {len(held_out)} held out")
+    held_out += list(list_images(unseen)) if unseen else []
+    print(f"{len(training)} photographs to train on, {len(held_out)} held out", flush=True)
     plan.out.mkdir(parents=True, exist_ok=True)
     model = build_lite0(plan.out / "lite0.onnx")
     for layer in layers:

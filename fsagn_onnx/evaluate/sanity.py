@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 
 from ..data.images import read_image
 from ..errors import ModelError
+from ..methods import make_method
 from ..model import Model
 from ..runtime.engine import Engine
 from ..runtime.masks import area_rank, to_common_granularity
@@ -23,6 +25,9 @@ from .bootstrap import Interval, bootstrap_mean
 from .probe import Probe
 from .run import draw_filters
 from .values import mean_of_known
+
+OVERLAP_AREA: Final = 0.1
+"""Area of the masks whose overlap is told beside the correlation, which the background takes part in."""
 
 
 def reinitialise(proto: onnx.ModelProto, layers: int, seed: int = 0) -> onnx.ModelProto:
@@ -76,14 +81,32 @@ def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) 
     return np.asarray((a * b).sum(axis=-1) / norm)
 
 
+def overlap(
+    first: NDArray[np.floating], second: NDArray[np.floating], area: float = OVERLAP_AREA
+) -> NDArray[np.float64]:
+    """Share of one mask of an area that another one of that area covers too; by chance the area itself.
+
+    Args:
+        first: ``(..., h, w)`` area ranks.
+        second: likewise.
+        area: of both masks.
+
+    Returns:
+        ``(...)`` in [0, 1].
+    """
+    a, b = first <= area, second <= area
+    return np.asarray((a & b).sum(axis=(-2, -1)) / a.sum(axis=(-2, -1)))
+
+
 def compare(
     engines: tuple[Engine, Engine],
     models: tuple[Model, Model],
     images: Sequence[Path],
     filters: int = 5,
     seed: int = 0,
+    methods: Sequence[str] = (),
 ) -> dict[str, Interval]:
-    """Correlation of the masks of two explainers, and of the two models' own feature maps beside it.
+    """Correlation of the masks of two explainers, and of what the two models alone give beside it.
 
     Args:
         engines: before and after; of the same layer.
@@ -91,13 +114,18 @@ def compare(
         images: held-out images.
         filters: per image, drawn among the strongest that live in both models.
         seed: of the drawn filters.
+        methods: training-free methods to compare likewise.
 
     Returns:
-        ``generator`` and ``activation``: mean over filters and images of `rank_correlation`, with its interval.
+        Means over filters and images, with their intervals. ``generator``, ``activation`` and the methods:
+        `rank_correlation` of before and after. ``generator, overlap at area .1``: `overlap` of before and after.
+        ``generator, another filter``: `rank_correlation` of the masks of two filters before; so alike are
+        masks of one explainer in one picture anyhow.
     """
     layer, spec = engines[0].metadata.layer, models[0].input_spec
     probes = [Probe(model, layer) for model in models]
-    found: dict[str, list[float]] = {"generator": [], "activation": []}
+    others = {name: [make_method(name, model, layer) for model in models] for name in methods}
+    found: dict[str, list[float]] = {}
     for index, path in enumerate(images):
         pixels = spec.fit(read_image(path))[0]
         maps = [probe.features(pixels[None])[0] for probe in probes]
@@ -110,9 +138,16 @@ def compare(
             "generator": [-engine.run(batch, ids[None]).area_rank[0] for engine in engines],
             "activation": [single[ids] for single in maps],
         }
-        for name, pair in saliency.items():
-            ranks = [area_rank(to_common_granularity(single, spec.size)) for single in pair]
-            found[name].append(mean_of_known(rank_correlation(*ranks)))
+        for name, pair in others.items():
+            whole = zip(pair, maps, strict=True)
+            saliency[name] = [method.saliency(batch, single[None], ids[None])[0] for method, single in whole]
+        for name, two in saliency.items():
+            before, after = (area_rank(to_common_granularity(single, spec.size)) for single in two)
+            found.setdefault(name, []).append(mean_of_known(rank_correlation(before, after)))
+            if name == "generator":
+                found.setdefault(f"{name}, overlap at area .1", []).append(mean_of_known(overlap(before, after)))
+                between = rank_correlation(before[:, None], before[None])[~np.eye(len(ids), dtype=np.bool_)]
+                found.setdefault(f"{name}, another filter", []).append(mean_of_known(between))
     for probe in probes:
         probe.close()
     return {name: bootstrap_mean(np.array(values)) for name, values in found.items()}

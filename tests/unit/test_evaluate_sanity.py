@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from fsagn_onnx.data.planted import planted_model, planted_picture, write_planted
 from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.errors import ModelError
-from fsagn_onnx.evaluate.sanity import compare, rank_correlation, reinitialise
+from fsagn_onnx.evaluate.sanity import compare, overlap, rank_correlation, reinitialise
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank
@@ -49,6 +49,13 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation(area_rank(first[0, 0]), area_rank(-first[0, 0])) == pytest.approx(-1)
 
 
+def test_overlap_is_the_share_covered_twice() -> None:
+    rank = np.arange(1, 17).reshape(4, 4) / 16
+    assert overlap(rank, rank, 0.25) == 1
+    assert overlap(rank, rank.T, 0.25) == 0.25, "first row and first column share their corner"
+    assert overlap(rank, 17 / 16 - rank, 0.25) == 0
+
+
 def test_the_same_model_has_the_same_masks(tmp_path: Path) -> None:
     model = load_model(write_planted(tmp_path / "planted.onnx"))
     engine = FileEngine(write_planted_explainer(tmp_path / "explainer.onnx"))
@@ -56,9 +63,10 @@ def test_the_same_model_has_the_same_masks(tmp_path: Path) -> None:
     for seed in range(3):
         images.append(tmp_path / f"{seed}.png")
         cv2.imwrite(str(images[-1]), planted_picture(seed).image[..., ::-1])
-    found = compare((engine, engine), (model, model), images, filters=2)
-    assert found["generator"].mean == pytest.approx(1)
-    assert found["activation"].mean == pytest.approx(1)
+    found = compare((engine, engine), (model, model), images, filters=2, methods=("gradient",))
+    for name in ("generator", "activation", "gradient", "generator, overlap at area .1"):
+        assert found[name].mean == pytest.approx(1), name
+    assert found["generator, another filter"].mean < 0.9, "two filters have two masks"
     onnx.save(reinitialise(model.proto, 1), tmp_path / "other.onnx")
     other = load_model(tmp_path / "other.onnx")
     forgot = compare((engine, engine), (model, other), images, filters=2)
