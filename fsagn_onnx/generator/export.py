@@ -122,10 +122,11 @@ def build_graph(
         raise ExplainerError(f"{model.path} has an input named {FILTERS!r} of its own; rename it")
     sizes = {tap.value: model.shapes[tap.value][-2:] for tap in generator.config.taps}
     taps = {name: (rows, columns) for name, (rows, columns) in sizes.items()}
-    nodes = SubsetGraph(generator, taps, image, filters)
+    nodes = SubsetGraph(generator, taps, image, filters, batch)
     writer = nodes.write()
     graph.node.extend(writer.nodes)
     graph.initializer.extend(writer.initializers)
+    graph.value_info.extend(writer.values)
     graph.input.append(helper.make_tensor_value_info(FILTERS, onnx.TensorProto.INT64, [batch, "K"]))
     for value in (*graph.input, *graph.output):
         if value.name != FILTERS:

@@ -16,11 +16,20 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from .encoder import OwnEncoder, SharedEncoder
-from .network import FLOOR, TIE, Generator, gaussian_kernel, kept_cells
+from .network import FLOOR, NOTHING, TIE, Generator, gaussian_kernel, kept_cells, resize
 
 PREFIX = "fsagn/"
 OUTPUTS = ("filter_ids", "filter_peaks", "area_rank", "retention")
 FILTERS = "filters"
+
+FEW = 64
+"""Up to so many filters of a layer, more slots than filters may be asked for: -1 and peak 0 where none is left."""
+
+SORTED_UNIT = 2.0**32
+"""Saliency times this is sorted as whole numbers: quicker than floats by a seventh, and no NaN upsets the order."""
+
+LARGEST_MATRIX = 2**16
+"""Elements of the largest matrix that takes a map to the grid; larger ones would weigh more than they save."""
 
 
 class GraphWriter:
@@ -29,6 +38,7 @@ class GraphWriter:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.values: list[onnx.ValueInfoProto] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def constant(self, values: NDArray[Any] | Tensor | list[int] | list[float] | int | float) -> str:
@@ -48,6 +58,11 @@ class GraphWriter:
         names = [first, *(f"{first}:{index}" for index in range(1, outputs))]
         self.nodes.append(helper.make_node(kind, list(inputs), names, name=PREFIX + first, **attributes))
         return first
+
+    def known(self, value: str, *shape: str | int) -> str:
+        """State a shape that onnxruntime cannot infer: it fuses a sum only into a convolution that has its shape."""
+        self.values.append(helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, list(shape)))
+        return value
 
     def conv(self, values: str, weight: Tensor, bias: Tensor | None, **attributes: Any) -> str:
         """A convolution."""
@@ -126,27 +141,34 @@ class GeneratorGraph:
         generator: the trained network, in eval mode.
         taps: sizes ``(h, w)`` of the tapped values at the model's input size, by value name (shared encoder).
         image: name of the graph's image input.
+        batch: of the taps and the image: a number, or a name where it is free.
+
+    Attributes:
+        apart: name of the shape that takes (N K, ...) to (N, K, -1).
     """
 
-    def __init__(self, generator: Generator, taps: dict[str, tuple[int, int]], image: str) -> None:
+    def __init__(
+        self, generator: Generator, taps: dict[str, tuple[int, int]], image: str, batch: str | int = "N"
+    ) -> None:
         self.net, self.config, self.image = generator, generator.config, image
         self.tap_sizes = taps
-        self.writer = GraphWriter()
+        self.writer, self.batch = GraphWriter(), batch
         self.levels: list[tuple[str, tuple[int, int]]] = []
+        self.apart = self.writer.op("Concat", self.writer.op("Shape", FILTERS), self.writer.constant([-1]), axis=0)
 
     def write(self) -> GraphWriter:
         """All nodes, from the taps (or the image) and ``filters`` to the four outputs."""
         feature_map, size = self._encode()
         ids, peaks = self._choose(feature_map)
-        shared, coarse, coarse_size = self._trunk()
-        own = self._own_map(feature_map, ids, peaks)
-        hidden = self._head(own, size, coarse, coarse_size, ids)
-        pooled, total = self._pool(own, size, hidden, coarse_size)
-        learnt = self._learnt(pooled, shared, hidden, coarse_size)
-        upsampled = self.writer.resize(own, size, self.config.grid)
-        order = self._rank(self._saliency(upsampled, learnt, ids))
-        kept = self._energy_share(upsampled, order)
-        self._retention(pooled, total, peaks, kept)
+        shared, coarse = self._trunk()
+        own, floor = self._own_map(feature_map, size, ids, peaks)
+        hidden = self._head(own, size, coarse, ids)
+        pooled, total = self._pool(own, hidden)
+        fine = self._to_grid(own, size)
+        shift = self.writer.op("MatMul", self.writer.constant(self.net.shift.weight), hidden)
+        shift = self._to_grid(self.writer.op("Reshape", shift, self.apart), size)
+        order = self._rank(self._saliency(fine, self._learnt(pooled, shared), shift, ids))
+        self._retention(pooled, total, floor, self._energy_share(fine, order))
         return self.writer
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
@@ -176,148 +198,160 @@ class GeneratorGraph:
     def _choose(self, feature_map: str) -> tuple[str, str]:
         """-1 becomes the strongest not asked for: highest peak, then highest mean, then lowest id."""
         write, count = self.writer, self.config.filters
-        spatial, never = write.constant([2, 3]), write.constant(np.float64(-np.inf))
-        peaks, double = write.op("ReduceMax", feature_map, spatial, keepdims=0), onnx.TensorProto.DOUBLE
-        means = write.op("Squeeze", write.op("GlobalAveragePool", feature_map), spatial)
+        never, double = write.constant(np.float64(-np.inf)), onnx.TensorProto.DOUBLE
+        peaks = write.op("Flatten", write.op("GlobalMaxPool", feature_map), axis=1)
+        means = write.op("Flatten", write.op("GlobalAveragePool", feature_map), axis=1)
         ties = write.op("Mul", means, write.constant(TIE))  # exact: a power of 2
         key = write.op("Add", write.op("Cast", peaks, to=double), write.op("Cast", ties, to=double))
         free = write.op("Less", FILTERS, write.constant(0))
         asked = write.op("Max", FILTERS, write.constant(0))
         strike = write.op("Where", free, write.constant(np.float64(0)), never)
         key = write.op("ScatterElements", key, asked, strike, axis=1, reduction="add")
-        most = write.op("Min", write.op("Shape", FILTERS, start=1), write.constant([count]))
-        best = write.op("TopK", key, most, outputs=2, axis=1)
-        alive = write.op("Greater", best, never)
-        ranked = write.op("Where", alive, best + ":1", write.constant(-1))
-        slots = write.op("CumSum", write.op("Cast", free, to=onnx.TensorProto.INT64), write.constant(1))
-        slot = write.op("Sub", write.op("Min", slots, write.constant(count)), write.constant(1))
-        strongest = write.op("GatherElements", ranked, slot, axis=1)
-        filled = write.op("And", free, write.op("Less", slots, write.constant(count + 1)))  # others: nothing left
-        ids = write.op("Where", filled, strongest, FILTERS, name=OUTPUTS[0])
-        safe = write.op("Max", ids, write.constant(0))
-        chosen = write.op("GatherElements", peaks, safe, axis=1)
-        none = write.op("Less", ids, write.constant(0))
-        return safe, write.op("Where", none, write.constant(0.0), chosen, name=OUTPUTS[1])
+        most, few = write.op("Shape", FILTERS, start=1), count <= FEW
+        best = write.op("TopK", key, write.op("Min", most, write.constant([count])) if few else most, outputs=2, axis=1)
+        ranked = best + ":1"
+        slot = write.op("CumSum", write.op("Cast", free, to=onnx.TensorProto.INT64), write.constant(1), exclusive=1)
+        if few:  # -1 in ranks that only filters asked for by id take, and behind the last
+            ranked = write.op("Where", write.op("Greater", best, never), ranked, write.constant(-1))
+            ranked = write.op("Pad", ranked, write.constant([0, 0, 0, 1]), write.constant(-1))
+            slot = write.op("Min", slot, write.constant(count))
+        ids = write.op("Where", free, write.op("GatherElements", ranked, slot, axis=1), FILTERS, name=OUTPUTS[0])
+        if not few:
+            return ids, write.op("GatherElements", peaks, ids, axis=1, name=OUTPUTS[1])
+        none, ids = write.op("Less", ids, write.constant(0)), write.op("Max", ids, write.constant(0))
+        chosen = write.op("GatherElements", peaks, ids, axis=1)
+        return ids, write.op("Where", none, write.constant(0.0), chosen, name=OUTPUTS[1])
 
-    def _trunk(self) -> tuple[str, str, tuple[int, int]]:
-        write, net, encoder = self.writer, self.net, self.net.encoder
+    def _trunk(self) -> tuple[str, str]:
+        """Shared maps (N, width, h, w) on the grid, and coarse features (N, width, hc, wc)."""
+        write, net, encoder, width = self.writer, self.net, self.net.encoder, self.config.width
         carried, coarse = "", ""
         for index, (level, size) in enumerate(self.levels):
             scale = encoder.get_buffer(f"scale{index}") if isinstance(encoder, SharedEncoder) else None
             fused = write.layer(level, net.lateral[index], scale)  # type: ignore[arg-type]
             if carried:
-                fused = write.op("Add", fused, write.resize(carried, self.levels[index - 1][1], size))
+                upsampled = write.resize(carried, self.levels[index - 1][1], size)
+                for part in (fused, upsampled):
+                    write.known(part, self.batch, width, *size)
+                fused = write.op("Add", fused, upsampled)
             fused = write.op("Relu", fused)
             mixed = write.layer(write.layer(fused, net.spatial[index]), net.mix[index])  # type: ignore[arg-type]
             carried = write.op("Relu", write.op("Add", mixed, fused))
             coarse = coarse or carried
-        return write.resize(carried, self.levels[-1][1], self.config.grid), coarse, self.levels[0][1]
+        return write.resize(carried, self.levels[-1][1], self.config.grid), coarse
 
-    def _own_map(self, feature_map: str, ids: str, peaks: str) -> str:
+    def _own_map(self, feature_map: str, size: tuple[int, int], ids: str, peaks: str) -> tuple[str, str]:
+        """The filters' feature maps over their peaks, (N, K, cells), and the peaks but for a floor, (N, K, 1)."""
         write = self.writer
-        index = write.op("Unsqueeze", ids, write.constant([2]))
-        own = write.op("GatherND", feature_map, index, batch_dims=1)
-        floor = write.op("Max", peaks, write.constant(1e-6))
-        return write.op("Relu", write.op("Div", own, write.op("Unsqueeze", floor, write.constant([2, 3]))))
+        own = write.op("GatherND", feature_map, write.op("Unsqueeze", ids, write.constant([2])), batch_dims=1)
+        own = write.op("Reshape", own, write.constant([0, 0, size[0] * size[1]]))
+        floor = write.op("Max", write.op("Unsqueeze", peaks, write.constant([2])), write.constant(1e-6))
+        return write.op("Max", write.op("Div", own, floor), write.constant(NOTHING)), floor
+
+    def _to_grid(self, values: str, size: tuple[int, int]) -> str:
+        """(N, K, cells) of a map of that size -> (N, K, h w) on the grid, bilinear: by a matrix, or Resize."""
+        write, grid = self.writer, self.config.grid
+        cells, fine = size[0] * size[1], grid[0] * grid[1]
+        if size == grid:
+            return values
+        if cells * fine <= LARGEST_MATRIX:
+            matrix = resize(torch.eye(cells).view(cells, 1, *size), grid).view(cells, fine)
+            return write.op("MatMul", values, write.constant(matrix))
+        maps = write.resize(write.op("Reshape", values, write.constant([0, 0, *size])), size, grid)
+        return write.op("Reshape", maps, write.constant([0, 0, fine]))
 
     def _log(self, values: str) -> str:
         write = self.writer
         return write.op("Log", write.op("Add", values, write.constant(FLOOR)))
 
-    def _head(self, own: str, size: tuple[int, int], coarse: str, coarse_size: tuple[int, int], ids: str) -> str:
-        """Hidden features, (N K, hidden, hc wc)."""
-        write, net, width = self.writer, self.net, self.config.hidden
-        seen = write.op("Unsqueeze", self._log(write.resize(own, size, coarse_size)), write.constant([2]))
-        seen = write.op("Mul", seen, write.constant(net.from_own.weight[:, 0]))  # (N, K, hidden, hc, wc)
-        shared = write.op("Unsqueeze", write.layer(coarse, net.from_coarse), write.constant([1]))
-        name = write.op("Gather", write.constant(net.embedding.weight[:, :, None, None]), ids)
-        hidden = write.op("Relu", write.op("Add", seen, write.op("Add", shared, name)))
-        hidden = write.op("Reshape", hidden, write.constant([-1, width, *coarse_size]))
+    def _head(self, own: str, size: tuple[int, int], coarse: str, ids: str) -> str:
+        """Hidden features, (N K, hidden, cells). Both sums are of a convolution's output, into which they are fused."""
+        write, net, width, cells = self.writer, self.net, self.config.hidden, size[0] * size[1]
+        shared = write.op("Reshape", write.layer(coarse, net.from_coarse), write.constant([0, 1, width, cells]))
+        name = write.op("Gather", write.constant(net.embedding.weight[:, :, None]), ids)  # (N, K, hidden, 1)
+        both = write.op("Reshape", write.op("Add", shared, name), write.constant([-1, width, *size]))
+        both = write.conv(both, torch.ones(width, 1, 1, 1), None, group=width)
+        seen = write.op("Reshape", self._log(own), write.constant([-1, 1, *size]))
+        seen = write.layer(seen, net.from_own)
+        for part in (both, seen):
+            write.known(part, "NK", width, *size)
+        hidden = write.op("Relu", write.op("Add", both, seen))
         mixed = write.layer(write.layer(hidden, net.head_spatial), net.head_mix)
         hidden = write.op("Relu", write.op("Add", mixed, hidden))
-        return write.op("Reshape", hidden, write.constant([-1, width, coarse_size[0] * coarse_size[1]]))
+        return write.op("Reshape", hidden, write.constant([-1, width, cells]))
 
-    def _pool(self, own: str, size: tuple[int, int], hidden: str, coarse_size: tuple[int, int]) -> tuple[str, str]:
-        """Hidden features where the filter fires: sum of share_k h_k over the cells, (N K, hidden).
+    def _pool(self, own: str, hidden: str) -> tuple[str, str]:
+        """Hidden features where the filter fires: sum of share_k h_k over the cells, (N, K, hidden).
 
-        And the mean of the feature map times the number of coarse cells, (N K, 1).
+        And the sum of the feature map, (N, K, 1).
         """
-        write, cells = self.writer, coarse_size[0] * coarse_size[1]
-        column = write.op("Reshape", write.resize(own, size, coarse_size), write.constant([-1, cells, 1]))
-        total = write.op("ReduceSum", column, write.constant([1]), keepdims=0)
-        pooled = write.op("Squeeze", write.op("MatMul", hidden, column), write.constant([2]))
-        pooled = write.op("Div", pooled, write.op("Max", total, write.constant(1e-6)))
-        if size != coarse_size:
-            mean = write.op("ReduceMean", own, write.constant([2, 3]), keepdims=0)
-            total = write.op("Mul", write.op("Reshape", mean, write.constant([-1, 1])), write.constant(float(cells)))
-        return pooled, total
+        write = self.writer
+        cells = self.levels[0][1][0] * self.levels[0][1][1]
+        total = write.op("ReduceSum", own, write.constant([2]))
+        pooled = write.op("MatMul", hidden, write.op("Reshape", own, write.constant([-1, cells, 1])))
+        pooled = write.op("Reshape", pooled, self.apart)
+        return write.op("Div", pooled, total), total
 
-    def _learnt(self, pooled: str, shared: str, hidden: str, coarse_size: tuple[int, int]) -> str:
-        """The query's answer in the shared maps, and the shift of the coarse map, (N, K, h, w), up to a constant each.
+    def _learnt(self, pooled: str, shared: str) -> str:
+        """The query's answer in the shared maps, (N, K, h w), up to a constant.
 
-        A constant changes no rank, so biases of the maps and of the shift are left out; the maps' weights are
-        multiplied into the query's.
+        A constant changes no rank, so the maps' biases are left out; their weights are multiplied into the query's.
         """
         write, net, (rows, columns) = self.writer, self.net, self.config.grid
-        batch, to_maps = write.op("Shape", FILTERS), net.to_maps.weight[:, :, 0, 0] * self.config.maps**-0.5
-        weight, bias = net.query.weight.T @ to_maps, net.query.bias @ to_maps
-        query = write.op("Gemm", pooled, write.constant(weight.contiguous()), write.constant(bias))
-        query = write.op("Reshape", query, self._shape(batch, self.config.width))
+        to_maps = net.to_maps.weight[:, :, 0, 0] * self.config.maps**-0.5
+        query = write.op("MatMul", pooled, write.constant((net.query.weight.T @ to_maps).contiguous()))
+        query = write.op("Add", query, write.constant(net.query.bias @ to_maps))
         fine = write.op("Reshape", shared, write.constant([0, self.config.width, rows * columns]))
-        learnt = write.op("Reshape", write.op("MatMul", query, fine), write.constant([0, 0, rows, columns]))
-        shift = write.op("MatMul", write.constant(net.shift.weight), hidden)
-        shift = write.op("Reshape", shift, self._shape(batch, *coarse_size))
-        return write.op("Add", learnt, write.resize(shift, coarse_size, (rows, columns)))
+        return write.op("MatMul", query, fine)
 
-    def _shape(self, batch: str, *last: int) -> str:
-        """The shape (N, K, *last)."""
-        return self.writer.op("Concat", batch, self.writer.constant(list(last)), axis=0)
-
-    def _saliency(self, upsampled: str, learnt: str, ids: str) -> str:
-        """Feature map on the grid and learnt part, smoothed by one matrix per axis, (N, K, h, w)."""
+    def _saliency(self, fine: str, learnt: str, shift: str, ids: str) -> str:
+        """Feature map on the grid and learnt parts, smoothed by one matrix per axis, by `SORTED_UNIT`, (N, K, h w)."""
         write, net, grid = self.writer, self.net, self.config.grid
-        alpha = write.op("Gather", write.constant(net.alpha.weight[:, :, None]), ids)
-        base = write.op("Mul", self._log(upsampled), alpha)
+        alpha = write.op("Gather", write.constant(net.alpha.weight), ids)
+        base = write.op("Mul", self._log(fine), alpha)
+        saliency = write.op("Sum", base, shift, learnt)
+        saliency = write.op("Reshape", saliency, write.constant([0, 0, *grid]))
         rows, columns = (_smoothing(edge, self.config.sigma) for edge in grid)
-        across = write.op("MatMul", write.op("Add", base, learnt), write.constant(columns.T.contiguous()))
-        return write.op("MatMul", write.constant(rows), across)
+        saliency = write.op("MatMul", saliency, write.constant(columns.T.contiguous()))
+        saliency = write.op("MatMul", write.constant(rows * SORTED_UNIT), saliency)
+        return write.op("Reshape", saliency, write.constant([0, 0, grid[0] * grid[1]]))
 
-    def _rank(self, smooth: str) -> str:
+    def _rank(self, saliency: str) -> str:
         """Writes the ranks; returns the cells in their order, (N, K, h w)."""
         write, (rows, columns) = self.writer, self.config.grid
         cells = rows * columns
-        flat = write.op("Reshape", smooth, write.constant([0, 0, cells]))
-        order = write.op("TopK", flat, write.constant([cells]), outputs=2, axis=2) + ":1"
+        key = write.op("Cast", saliency, to=onnx.TensorProto.INT64)
+        order = write.op("TopK", key, write.constant([cells]), outputs=2, axis=2) + ":1"
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
-        ranks = write.op("ScatterElements", flat, order, write.op("Expand", steps, write.op("Shape", flat)), axis=2)
+        steps = write.op("Expand", steps, write.op("Shape", saliency))
+        ranks = write.op("ScatterElements", saliency, order, steps, axis=2)
         write.op("Reshape", ranks, write.constant([0, 0, rows, columns]), name=OUTPUTS[2])
         return order
 
-    def _energy_share(self, upsampled: str, order: str) -> str:
-        """The share of the squared feature map under the mask of each area, (N K, A)."""
-        write, (rows, columns) = self.writer, self.config.grid
-        areas, cells = self.config.areas, rows * columns
-        flat = write.op("Reshape", upsampled, write.constant([0, 0, cells]))
-        ranked = write.op("GatherElements", write.op("Mul", flat, flat), order, axis=2)
-        summed = write.op("CumSum", ranked, write.constant(2))
-        last = kept_cells(areas, cells)
-        kept = write.op("Gather", summed, write.constant(last), axis=2)
-        whole = write.op("Max", write.op("Gather", summed, write.constant([cells - 1]), axis=2), write.constant(1e-6))
-        return write.op("Reshape", write.op("Div", kept, whole), write.constant([-1, len(areas)]))
+    def _energy_share(self, fine: str, order: str) -> str:
+        """The share of the squared feature map under the mask of each area, (N, K, A)."""
+        write, areas = self.writer, self.config.areas
+        cells = self.config.grid[0] * self.config.grid[1]
+        energy = write.op("Mul", fine, fine)
+        inside = torch.zeros(cells, len(areas))
+        for column, last in enumerate(kept_cells(areas, cells)):
+            inside[: last + 1, column] = 1
+        kept = write.op("MatMul", write.op("GatherElements", energy, order, axis=2), write.constant(inside))
+        return write.op("Div", kept, write.op("ReduceSum", energy, write.constant([2])))
 
-    def _retention(self, pooled: str, total: str, peaks: str, kept: str) -> None:
+    def _retention(self, pooled: str, total: str, floor: str, kept: str) -> None:
         write, net, (rows, columns) = self.writer, self.net, self.levels[0][1]
-        level = write.op("Log", write.op("Add", write.op("Relu", peaks), write.constant(1.0)))
-        level = write.op("Reshape", level, write.constant([-1, 1]))
+        level = write.op("Log", write.op("Add", floor, write.constant(1.0)))
         weight = net.retention_hidden.weight.detach().clone()
         weight[:, self.config.hidden] /= rows * columns  # the sum over the cells instead of their mean
-        seen = write.op("Concat", pooled, total, level, kept, axis=1)
+        seen = write.op("Concat", pooled, total, level, kept, axis=2)
+        seen = write.op("Reshape", seen, write.constant([-1, weight.shape[1]]))
         units = write.op("Relu", self._linear(seen, weight, net.retention_hidden.bias))
         growth = write.op("Softplus", self._linear(units, net.retention_out.weight, net.retention_out.bias))
         minus = torch.triu(torch.full((len(self.config.areas),) * 2, -1.0))  # the negative running sum
-        kept = write.op("Exp", write.op("MatMul", growth, write.constant(minus)))
-        kept = write.op("Sub", write.constant(1.0), kept)
-        write.op("Reshape", kept, self._shape(write.op("Shape", FILTERS), len(self.config.areas)), name=OUTPUTS[3])
+        lost = write.op("MatMul", growth, write.constant(minus))
+        kept = write.op("Elu", lost, alpha=-1.0)  # 1 - exp(x) where x < 0
+        write.op("Reshape", kept, self.apart, name=OUTPUTS[3])
 
     def _linear(self, values: str, weight: Tensor, bias: Tensor) -> str:
         write = self.writer

@@ -25,6 +25,10 @@ FLOOR = 0.01
 """Added to the normalised feature map before its logarithm is taken."""
 
 
+NOTHING = 1e-12
+"""The normalised feature map where the filter does not fire: too little to count, and sums can be divided by."""
+
+
 class Generated(NamedTuple):
     """What one pass of the generator gives for N images and K filters each.
 
@@ -98,17 +102,17 @@ def energy_share(own: Tensor, saliency: Tensor, areas: Sequence[float]) -> Tenso
     """The share of the squared feature map that lies under the mask of each area.
 
     Args:
-        own: ``(N, K, fh, fw)`` the filters' feature maps, at least 0.
+        own: ``(N, K, fh, fw)`` the filters' feature maps, above 0.
         saliency: ``(N, K, h, w)`` on the grid; the most salient cells are kept first.
         areas: A areas.
 
     Returns:
-        ``(N, K, A)`` in [0, 1], rising; 0 where the feature map is 0.
+        ``(N, K, A)`` in (0, 1], rising.
     """
     order = torch.sort(saliency.flatten(2), dim=2, descending=True, stable=True).indices
     energy = resize(own, (saliency.shape[-2], saliency.shape[-1])).square().flatten(2)
     kept = energy.gather(2, order).cumsum(dim=2)
-    return kept[..., kept_cells(areas, kept.shape[-1])] / kept[..., -1:].clamp_min(1e-6)
+    return kept[..., kept_cells(areas, kept.shape[-1])] / kept[..., -1:]
 
 
 class Generator(nn.Module):
@@ -183,10 +187,10 @@ class Generator(nn.Module):
         own = encoded.feature_map.gather(
             1, safe[:, :, None, None].expand(-1, -1, *encoded.feature_map.shape[-2:])
         )  # (N, K, fh, fw)
-        own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(0)
+        own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
         hidden = self._head(own, coarse, safe)  # (N, K, hidden, cells)
         share = resize(own, (coarse.shape[-2], coarse.shape[-1])).flatten(2)  # (N, K, cells)
-        share = share / share.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        share = share / share.sum(dim=-1, keepdim=True)
         pooled = (hidden @ share[..., None])[..., 0]  # (N, K, hidden)
         query = self.query(pooled) * self.config.maps**-0.5
         learnt = (query @ shared.flatten(2)).view(count, asked, *encoded.grid)

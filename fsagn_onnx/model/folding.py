@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 __all__ = ["fold_shapes"]
 
@@ -84,6 +83,8 @@ def _fold(node: onnx.NodeProto, known: Tensors, shapes: Mapping[str, tuple[int, 
 
 
 def _evaluate(node: onnx.NodeProto, inputs: Tensors, opsets: Any) -> Tensors | None:
+    from onnx.reference import ReferenceEvaluator  # 30 ms that few models need
+
     outputs = [name for name in node.output if name]
     graph = helper.make_graph(
         [node],

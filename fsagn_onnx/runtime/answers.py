@@ -146,7 +146,9 @@ def predictions(outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, 
     if answers is None:
         return ()
     scores = _probabilities(answers[n].astype(np.float64).ravel())
-    order = np.argsort(-scores, kind="stable")[:ANSWERS]
+    least = np.partition(scores, -ANSWERS)[-ANSWERS] if scores.size > ANSWERS else -np.inf
+    best = np.flatnonzero(scores >= least)
+    order = best[np.argsort(-scores[best], kind="stable")[:ANSWERS]]
     return tuple(Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i])) for i in order)
 
 

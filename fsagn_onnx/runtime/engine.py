@@ -22,7 +22,7 @@ from ..model.reading import check_external_data, read_proto
 from .loading import Tuning
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
-from .variant import FILL, check_request, pick
+from .variant import FILL, check_filters, check_request, pick
 
 Array = NDArray[Any]
 
@@ -199,8 +199,9 @@ class FileEngine:
 
         Raises:
             FsagnError: onnxruntime failed, for example for want of memory.
-            UsageError: filters that a file with a fixed request does not answer.
+            UsageError: filters that there are not, or that a file with a fixed request does not answer.
         """
+        check_filters(filters, self.metadata.filters, self.metadata.layer)
         fixed = self.metadata.variant.slots is not None
         feeds: dict[str, Array] = {self.metadata.input.name: batch}
         if fixed:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..model.preprocess import Geometry
@@ -207,31 +209,35 @@ def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:
     height, width = geometry.original
     (scale_x, _, shift_x), (_, scale_y, shift_y) = geometry.matrix.tolist()
     # The map is a scale and a shift per axis: rows and columns can be taken one by one.
-    centres_x = (np.arange(mask.shape[1]) + 0.5) * scale_x + shift_x
-    centres_y = (np.arange(mask.shape[0]) + 0.5) * scale_y + shift_y
-    inside_x = (centres_x > 0) & (centres_x < width)
-    inside_y = (centres_y > 0) & (centres_y < height)
+    centres_x, inside_x = _axis(mask.shape[1], scale_x, shift_x, width)
+    centres_y, inside_y = _axis(mask.shape[0], scale_y, shift_y, height)
     kept = np.ascontiguousarray(mask).view(np.uint8)
-    if not (inside_x.all() and inside_y.all()):
+    if len(centres_x) < mask.shape[1] or len(centres_y) < mask.shape[0]:
         kept = kept[np.ix_(inside_y, inside_x)]
     if kept.size == 0:
         return None, None
     per_column = cv2.reduce(kept, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0]
     per_row = cv2.reduce(kept, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
-    total = int(per_column.sum())
-    if total == 0:
+    columns, rows = per_column.nonzero()[0], per_row.nonzero()[0]
+    if len(columns) == 0:
         return None, None
-    kept_x, kept_y = centres_x[inside_x], centres_y[inside_y]
-    found_x, found_y = kept_x[per_column > 0], kept_y[per_row > 0]
-    half_x, half_y = abs(scale_x) / 2, abs(scale_y) / 2  # half a pixel of the input, in original pixels
-    x0, x1 = _pixel_span(float(found_x.min()) - half_x, float(found_x.max()) + half_x, width)
-    y0, y1 = _pixel_span(float(found_y.min()) - half_y, float(found_y.max()) + half_y, height)
-    centre = (float(kept_x @ per_column) / total, float(kept_y @ per_row) / total)
-    return (x0, y0, x1, y1), centre
+    x0, x1 = _pixel_span(centres_x[columns[0]], centres_x[columns[-1]], abs(scale_x), width)
+    y0, y1 = _pixel_span(centres_y[rows[0]], centres_y[rows[-1]], abs(scale_y), height)
+    total = int(per_row.sum())
+    return (x0, y0, x1, y1), (float(centres_x @ per_column / total), float(centres_y @ per_row / total))
 
 
-def _pixel_span(low: float, high: float, extent: int) -> tuple[int, int]:
-    """The pixels whose centres lie in [low, high), at least one, inside 0..extent."""
+@lru_cache(maxsize=64)
+def _axis(cells: int, scale: float, shift: float, extent: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Centres of an axis' pixels in the original image, those inside only; and which are. The same for all filters."""
+    centres = np.asarray((np.arange(cells) + 0.5) * scale + shift, dtype=np.float64)
+    inside = (centres > 0) & (centres < extent)
+    return centres[inside], inside
+
+
+def _pixel_span(one: float, other: float, step: float, extent: int) -> tuple[int, int]:
+    """The pixels whose centres are at most half a step outside of two places, at least one, inside 0..extent."""
+    low, high = min(one, other) - step / 2, max(one, other) + step / 2
     first = min(max(math.ceil(low - 0.5), 0), extent - 1)
     return first, max(min(math.ceil(high - 0.5), extent), first + 1)
 

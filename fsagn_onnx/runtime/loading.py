@@ -79,6 +79,8 @@ def open_session(
 def _create(graph: str | bytes, providers: tuple[str, ...], tuning: Tuning) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
+    # Threads that wait for the next pass would take the processors from decoding and drawing.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if tuning.threads is not None:
         options.intra_op_num_threads = tuning.threads
         options.inter_op_num_threads = 1

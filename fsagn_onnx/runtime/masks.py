@@ -75,9 +75,9 @@ def pixel_mask(rank: NDArray[np.floating], area: float, size: tuple[int, int]) -
     if count == 0:
         return np.zeros(size, dtype=np.bool_)
     threshold = np.partition(pixels, count - 1)[count - 1]
-    mask: Mask = pixels < threshold
-    ties = np.flatnonzero(pixels == threshold)
-    mask[ties[: count - np.count_nonzero(mask)]] = True
+    mask: Mask = pixels <= threshold
+    if (spare := np.count_nonzero(mask) - count) > 0:
+        mask[np.flatnonzero(pixels == threshold)[-spare:]] = False
     return mask.reshape(size)
 
 

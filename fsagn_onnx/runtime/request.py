@@ -29,7 +29,7 @@ def filter_slots(filters: str | int | Sequence[int], metadata: EngineMetadata) -
         metadata: names the layer and its number of filters.
 
     Returns:
-        Slots without repeated ids; ``top:K`` gives at most as many as the layer has (or the file answers) filters.
+        Slots without repeated ids, at most as many as the layer has (``top:K``: or the file answers) filters.
         Of a file with a fixed set, ``all`` is that set.
 
     Raises:
@@ -54,7 +54,10 @@ def filter_slots(filters: str | int | Sequence[int], metadata: EngineMetadata) -
     for slot in slots:
         if slot != FILL and not 0 <= slot < count:
             raise UsageError(f"no filter {slot}: layer '{metadata.layer}' has {count} filters, 0..{count - 1}")
-    return tuple(slot for place, slot in enumerate(slots) if slot == FILL or slot not in slots[:place])
+    apart = [slot for place, slot in enumerate(slots) if slot == FILL or slot not in slots[:place]]
+    asked = sum(slot != FILL for slot in apart)
+    spare = itertools.count()
+    return tuple(slot for slot in apart if slot != FILL or next(spare) < count - asked)
 
 
 def _whole(text: str, filters: str) -> int:

@@ -106,6 +106,21 @@ def check_request(slots: tuple[int, ...], variant: Variant, source: str) -> None
         raise UsageError(f"{source} answers the filters {listed} only, but {missing[0]} was asked for")
 
 
+def check_filters(filters: NDArray[np.int64], count: int, layer: str) -> None:
+    """Refuse filters (N, K) that the graph would misread, or that onnxruntime would refuse in its own words.
+
+    Raises:
+        UsageError: another id than -1 and those of the layer, or more slots than it has filters.
+    """
+    if filters.ndim != 2 or filters.shape[1] > count:
+        raise UsageError(f"filters must be (N, K) with K <= {count}, all of layer '{layer}', but are {filters.shape}")
+    if filters.size and (filters.min() < FILL or filters.max() >= count):
+        wrong = int(filters[(filters < FILL) | (filters >= count)][0])
+        raise UsageError(
+            f"no filter {wrong}: layer '{layer}' has {count} filters, 0..{count - 1}; -1 asks for the strongest"
+        )
+
+
 def pick(ids: NDArray[np.int64], peaks: NDArray[np.float32], slots: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which of the file's fixed slots answer a request.
 

@@ -128,10 +128,9 @@ def _filters(tensor: Tensor | None, count: int, engine: FileEngine, settings: Se
         return np.tile(np.array(slots, dtype=np.int64), (count, 1))
     if tensor.datatype not in ("INT64", "INT32") or len(tensor.shape) != 2 or isinstance(tensor.values, list):
         raise RequestError(f"input '{FILTERS}' must be INT64 [N, K]")
-    if tensor.shape[0] != count or not 1 <= tensor.shape[1] <= settings.max_filters:
-        raise RequestError(
-            f"input '{FILTERS}' must have shape [{count}, 1..{settings.max_filters}], but has {list(tensor.shape)}"
-        )
+    most = min(settings.max_filters, known)
+    if tensor.shape[0] != count or not 1 <= tensor.shape[1] <= most:
+        raise RequestError(f"input '{FILTERS}' must have shape [{count}, 1..{most}], but has {list(tensor.shape)}")
     ids = tensor.values.reshape(tensor.shape).astype(np.int64)
     if ids.min() < FILL or ids.max() >= known:
         raise RequestError(f"input '{FILTERS}' must hold ids in 0..{known - 1}, or -1 for the strongest")

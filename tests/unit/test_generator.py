@@ -154,6 +154,20 @@ def test_file_takes_any_n_and_k(explainer: Path, model: Model, images: int, aske
     assert (np.diff(retention, axis=2) >= 0).all()
 
 
+def test_sums_are_inside_convolutions(explainer: Path, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(explainer, options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx").graph
+    if not any(node.domain == "com.microsoft.nchwc" for node in optimised.node):
+        pytest.skip("this processor has no blocked layout")
+    left = [name for node in optimised.node if node.op_type in ("Add", "Relu") for name in node.input]
+    stored = {tensor.name for tensor in optimised.initializer}
+    trunk = [name for name in left if name.startswith("reorder") and name not in stored]
+    assert not trunk, trunk
+
+
 def test_step_zero_is_the_upsampled_feature_map(model: Model) -> None:
     engine = engine_for(model, TAP, "activation")
     assert found(engine, model, range(1000, 1030)) >= 0.95

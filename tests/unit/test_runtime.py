@@ -27,6 +27,7 @@ from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.providers import wanted_providers
 from fsagn_onnx.runtime.request import filter_slots, fixed_area, passes, retention_at, sufficient_area
 from fsagn_onnx.runtime.stream import named_images, ordered_map, prepare, reduced
+from fsagn_onnx.runtime.variant import check_filters
 
 SPEC = InputSpec("x", "NCHW", "RGB", (16, 16), 1.0, (0.0,) * 3, (1.0,) * 3, "stretch")
 METADATA = ExplainerMetadata(
@@ -56,7 +57,7 @@ def sum_model() -> onnx.ModelProto:
     ("asked", "slots"),
     [
         ("top:3", (-1, -1, -1)), ("top:99", (-1,) * 10), ("all", tuple(range(10))), ("3, 7,3", (3, 7)), (4, (4,)),
-        ([2, -1, 2, -1], (2, -1, -1)),
+        ([2, -1, 2, -1], (2, -1, -1)), ([-1] * 9 + [4] + [-1] * 9, (-1,) * 9 + (4,)),
     ],
 )  # fmt: skip
 def test_filter_slots(asked: str | int | list[int], slots: tuple[int, ...]) -> None:
@@ -67,6 +68,16 @@ def test_filter_slots(asked: str | int | list[int], slots: tuple[int, ...]) -> N
 def test_wrong_filters(asked: str | list[int]) -> None:
     with pytest.raises(UsageError, match="filter"):
         filter_slots(asked, METADATA)
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [([[3, -2]], "no filter -2"), ([[10]], "no filter 10"), ([[-1] * 11], "K <= 10"), ([3], r"\(N, K\)")],
+)
+def test_filters_that_the_graph_would_misread_do_not_reach_it(filters: list[list[int]], said: str) -> None:
+    check_filters(np.array([[0, 9, -1]]), METADATA.filters, METADATA.layer)
+    with pytest.raises(UsageError, match=said):
+        check_filters(np.array(filters), METADATA.filters, METADATA.layer)
 
 
 def test_ids_are_cut_into_passes_but_slots_to_fill_stay_together() -> None:

@@ -78,14 +78,20 @@ class SubsetGraph(GeneratorGraph):
         taps: see `GeneratorGraph`.
         image: see `GeneratorGraph`.
         filters: ids of the filters that ``generator`` knows; empty: all.
+        batch: see `GeneratorGraph`.
     """
 
     feature_map = ""
 
     def __init__(
-        self, generator: Generator, taps: dict[str, tuple[int, int]], image: str, filters: tuple[int, ...]
+        self,
+        generator: Generator,
+        taps: dict[str, tuple[int, int]],
+        image: str,
+        filters: tuple[int, ...],
+        batch: str | int,
     ) -> None:
-        super().__init__(generator, taps, image)
+        super().__init__(generator, taps, image, batch)
         self._filters = filters
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
