@@ -105,13 +105,18 @@ def page(seed: int) -> tuple[Image.Image, int]:
 
 
 def write_pages(folder: Path, first: int, count: int) -> list[int]:
-    """Render pages as PNG files named by their seeds; returns their quarter turns."""
+    """Render pages as PNG files named by their seeds, unless they are there; returns their quarter turns."""
     folder.mkdir(parents=True, exist_ok=True)
+    told = folder / "turns.json"  # written last
+    if told.exists():
+        known: list[int] = json.loads(told.read_text(encoding="utf-8"))
+        return known
     turns = []
     for seed in range(first, first + count):
         sheet, turn = page(seed)
         turns.append(turn)
         sheet.save(folder / f"{seed:07}.png")
+    told.write_text(json.dumps(turns), encoding="utf-8")
     return turns
 
 
@@ -120,7 +125,7 @@ def agreement(model: Path, spec: Path, folder: Path, turns: list[int]) -> float:
     loaded = load_model(model, preprocess=spec)
     session = Session(model)
     table = np.zeros((4, 4))
-    for file, turn in zip(sorted(folder.iterdir()), turns, strict=True):
+    for file, turn in zip(sorted(folder.glob("*.png")), turns, strict=True):
         batch = loaded.input_spec.preprocess(read_image(file))[0][None]
         scores = next(iter(session.run(None, {loaded.input_spec.name: batch}).values()))
         table[turn, int(scores[0].argmax())] += 1
