@@ -15,6 +15,7 @@ from ..errors import ExplainerError, UsageError
 from ..methods import Method, Passes, make_method
 from ..model import Model
 from ..runtime.engine import FileEngine
+from ..runtime.masks import from_rank
 from .view import Predicted
 
 if TYPE_CHECKING:
@@ -144,14 +145,14 @@ class Contenders:
         for name, engine in self.engines.items():
             started = time.perf_counter()
             found = engine.run(batch, ids)
-            made[name] = -found.area_rank[0]
+            made[name] = from_rank(found.area_rank[0])
             seconds[name] = time.perf_counter() - started
             about = engine.metadata
             if found.retention is not None:
                 predicted[name] = Predicted(about.areas, found.retention[0], found.area_rank[0], about.infills)
             if self._refinement is not None:
                 started = time.perf_counter()
-                start = np.asarray(-np.log(found.area_rank), dtype=np.float32)
+                start = from_rank(found.area_rank)
                 refined = name + self._refinement.suffix
                 made[refined] = self._refinement.optimise.refine(batch, feature_map, ids, start)[0]
                 seconds[refined] = seconds[name] + time.perf_counter() - started

@@ -20,7 +20,7 @@ from ..errors import ModelError
 from ..methods import make_method
 from ..model import Model
 from ..runtime.engine import Engine
-from ..runtime.masks import area_rank, to_common_granularity
+from ..runtime.masks import area_rank, from_rank, to_common_granularity
 from .bootstrap import Interval, bootstrap_mean
 from .probe import Probe
 from .run import draw_filters
@@ -135,7 +135,7 @@ def compare(
             continue
         batch = spec.normalise(pixels)[None]
         saliency = {
-            "generator": [-engine.run(batch, ids[None]).area_rank[0] for engine in engines],
+            "generator": [from_rank(engine.run(batch, ids[None]).area_rank[0]) for engine in engines],
             "activation": [single[ids] for single in maps],
         }
         for name, pair in others.items():

@@ -10,17 +10,12 @@ from numpy.typing import NDArray
 from ..errors import ExplainerError, UsageError
 from ..model import Model, cut
 from ..runtime.engine import Engine, EngineMetadata, Pass
-from ..runtime.masks import area_rank
+from ..runtime.masks import area_rank, from_rank
 from ..runtime.session import Session
 from .interface import Passes
 from .optimise import Optimise
 
 RATE = 0.1
-
-
-def from_rank(rank: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A saliency map with the order of an area rank: -log(rank), so that areas drawn log-uniformly lie evenly."""
-    return np.asarray(-np.log(rank), dtype=np.float32)
 
 
 class RefinedEngine:

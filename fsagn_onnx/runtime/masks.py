@@ -36,6 +36,22 @@ def area_rank(saliency: NDArray[np.floating]) -> FloatMap:
     return ranks.reshape(saliency.shape)
 
 
+def from_rank(rank: NDArray[np.floating]) -> FloatMap:
+    """A saliency map with the order of an area rank: -log R.
+
+    Whatever averages neighbours (a Gaussian, a coarser grid) needs a scale, and ranks have none of their own: on that
+    of R a narrow area loses its place to the middle of the wide one around it. Budgets are drawn log-uniformly in
+    training; on this scale they lie evenly.
+
+    Args:
+        rank: ``(..., h, w)`` in (0, 1].
+
+    Returns:
+        ``(..., h, w)`` float32, at least 0; higher is kept first.
+    """
+    return np.asarray(-np.log(rank), dtype=np.float32)
+
+
 def upsample(maps: NDArray[np.floating], size: tuple[int, int]) -> FloatMap:
     """Resize maps bilinearly with half-pixel centres.
 

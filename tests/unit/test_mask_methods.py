@@ -15,11 +15,11 @@ from fsagn_onnx.errors import ExplainerError, UsageError
 from fsagn_onnx.evaluate.probe import Probe
 from fsagn_onnx.methods import METHODS, Passes, engine_for, make_method
 from fsagn_onnx.methods.optimise import Optimise
-from fsagn_onnx.methods.refine import RefinedEngine, from_rank
+from fsagn_onnx.methods.refine import RefinedEngine
 from fsagn_onnx.methods.rise import rise_masks
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime.engine import FileEngine
-from fsagn_onnx.runtime.masks import area_rank, pixel_mask, to_common_granularity
+from fsagn_onnx.runtime.masks import area_rank, from_rank, pixel_mask, to_common_granularity
 
 SEEING = [
     name
@@ -176,3 +176,17 @@ def test_unknown_method_and_missing_packages(model: Model, monkeypatch: pytest.M
 
 def importlib_find(missing: list[str]):  # type: ignore[no-untyped-def]
     return lambda name: None if name in missing else object()
+
+
+def test_a_narrow_place_at_the_rim_of_a_wide_one_stays_first_at_the_common_granularity() -> None:
+    rows, columns = np.mgrid[:16, :16]
+    wide = np.exp(-((rows - 8) ** 2 + (columns - 8) ** 2) / 40)
+    narrow = (abs(rows - 8) < 2) & (columns < 4) & (columns > 0)
+    rank, place = area_rank((wide + 2 * narrow)[None].astype(np.float32)), np.kron(narrow, np.ones((8, 8), bool))
+    shares = []
+    for saliency in (from_rank(rank), -rank):
+        common = area_rank(to_common_granularity(saliency, (128, 128)))
+        mask = pixel_mask(common[0], float(narrow.mean()), (128, 128))
+        shares.append((mask & place).sum() / mask.sum())
+    assert shares[0] > 0.4
+    assert shares[1] == 0
