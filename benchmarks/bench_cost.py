@@ -1,6 +1,6 @@
 """What an explanation costs: explainer beside plain model, batch 1, in pairs in one run.
 
-    python benchmarks/bench_cost.py [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 12] [--threads N]
+    python benchmarks/bench_cost.py [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 8] [--threads N]
 
 EfficientNet-Lite0 is the trained one with its trained generator; the others are torchvision's, untrained (cost does not
 depend on weights), each with the default generator of its default layer. The model's outputs of both files are compared
@@ -36,8 +36,9 @@ from fsagn_onnx.models.lite0 import build_lite0, build_lite0_explainer
 
 Array = NDArray[np.float64]
 BUILD = Path("build/bench_cost")
-WARM = 5
-TURN = 20
+TURN = {"lite0": 20}
+"""Runs of a turn; `FEW` for larger networks, which fill the caches by themselves."""
+FEW = 5
 BARS = {"lite0": {5: 1.15, 32: 1.5}, "resnet50": {5: 1.1}, "vgg16": {5: 1.05}}
 
 
@@ -73,7 +74,7 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
 
 def turns(runs: list[Callable[[], Any]], pairs: int, turn: int) -> tuple[Array, Array]:
     """Median seconds of each run in each pair, (pairs, 2), wall and CPU time: ``turn`` runs of one, then the other."""
-    warm = WARM if turn > 1 else 0
+    warm = turn // 4
     wall, cpu = np.empty((2, pairs + 1, 2))
     for pair in range(pairs + 1):
         for column, run in enumerate(runs):
@@ -87,7 +88,7 @@ def turns(runs: list[Callable[[], Any]], pairs: int, turn: int) -> tuple[Array, 
     return wall[1:], cpu[1:]
 
 
-def measure(model: Path, explainer: Path, asked: list[int], pairs: int, threads: int) -> dict[str, Any]:
+def measure(model: Path, explainer: Path, asked: list[int], pairs: int, turn: int, threads: int) -> dict[str, Any]:
     """Median times in ms and ratios; at each K the plain model and the explainer take turns."""
     plain, explaining = session(model, threads), session(explainer, threads)
     port = plain.get_inputs()[0]
@@ -97,12 +98,12 @@ def measure(model: Path, explainer: Path, asked: list[int], pairs: int, threads:
     outputs = [output.name for output in plain.get_outputs()]
     for expected, got in zip(plain.run(outputs, feeds), explaining.run(outputs, both[0]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    result: dict[str, Any] = {"pairs": pairs, "turn": TURN, "explainer": {}}
+    result: dict[str, Any] = {"pairs": pairs, "turn": turn, "explainer": {}}
     medians = []
     for count, feed in zip(asked, both, strict=True):
         runs: list[Callable[[], Any]] = [partial(plain.run, None, feeds), partial(explaining.run, None, feed)]
-        wall, cpu = turns(runs, pairs, TURN)
-        strictly, _ = turns(runs, pairs * TURN // 2, 1)
+        wall, cpu = turns(runs, pairs, turn)
+        strictly, _ = turns(runs, pairs * turn // 2, 1)
         ratios = wall[:, 1] / wall[:, 0]
         medians.append(float(np.median(ratios)))
         result["explainer"][count] = {
@@ -122,14 +123,14 @@ def measure(model: Path, explainer: Path, asked: list[int], pairs: int, threads:
 @click.command()
 @click.option("--networks", default="lite0,resnet50,vgg16", show_default=True)
 @click.option("--filters", default="5,32", show_default=True)
-@click.option("--pairs", default=12, show_default=True)
+@click.option("--pairs", default=8, show_default=True)
 @click.option("--threads", default=0, help="Threads of onnxruntime; its own choice unless told.")
 def main(networks: str, filters: str, pairs: int, threads: int) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     asked = [int(count) for count in filters.split(",")]
     results = {}
     for network in networks.split(","):
-        results[network] = found = measure(*files(network), asked, pairs, threads)
+        results[network] = found = measure(*files(network), asked, pairs, TURN.get(network, FEW), threads)
         print(f"{network}: explainer adds {found['added_bytes'] / 2**20:.2f} MiB")
         for count, cost in found["explainer"].items():
             low, high = cost["quartiles"]

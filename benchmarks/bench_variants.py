@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from photo_crops import given_photographs, photo_crops
 
-from fsagn_onnx.bench import Benchmark, machine, run_benchmark
+from fsagn_onnx.bench import Benchmark, machine, paired, run_benchmark
 from fsagn_onnx.data.images import read_image
 from fsagn_onnx.generator.export import export_explainer
 from fsagn_onnx.model import load_model
@@ -137,13 +137,13 @@ def report(plain: Path, measured: list[Path], given: Sequence[str], threads: int
 
 
 def paired_files(first: Path, second: Path, threads: int, pairs: int) -> float:
-    from fsagn_onnx.bench import paired
-
+    """Time of the second file over the first's, in turns of ten passes each."""
     engines = [FileEngine(path, "cpu", threads) for path in (first, second)]
     spec = engines[0].metadata.input
     batch = spec.preprocess(np.random.default_rng(0).integers(0, 256, (*spec.size, 3), dtype=np.uint8))[0][None]
     asked = np.full((1, 5), -1, dtype=np.int64)
-    ratio = paired(lambda: engines[0].run(batch, asked), lambda: engines[1].run(batch, asked), pairs)[2]
+    turns = [lambda engine=engine: [engine.run(batch, asked) for _ in range(10)] for engine in engines]
+    ratio = paired(*turns, max(pairs // 3, 5))[2]
     for engine in engines:
         engine.close()
     return ratio.median
