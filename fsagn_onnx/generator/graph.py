@@ -211,11 +211,14 @@ class GeneratorGraph:
         best = write.op("TopK", key, write.op("Min", most, write.constant([count])) if few else most, outputs=2, axis=1)
         ranked = best + ":1"
         slot = write.op("CumSum", write.op("Cast", free, to=onnx.TensorProto.INT64), write.constant(1), exclusive=1)
-        if few:  # -1 in ranks that only filters asked for by id take, and behind the last
+        place = slot
+        if few:  # -1 in ranks that only filters asked for by id take
             ranked = write.op("Where", write.op("Greater", best, never), ranked, write.constant(-1))
-            ranked = write.op("Pad", ranked, write.constant([0, 0, 0, 1]), write.constant(-1))
-            slot = write.op("Min", slot, write.constant(count))
-        ids = write.op("Where", free, write.op("GatherElements", ranked, slot, axis=1), FILTERS, name=OUTPUTS[0])
+            place = write.op("Min", slot, write.constant(count - 1))
+        strongest = write.op("GatherElements", ranked, place, axis=1)
+        if few:  # and behind the last
+            strongest = write.op("Where", write.op("Less", slot, write.constant(count)), strongest, write.constant(-1))
+        ids = write.op("Where", free, strongest, FILTERS, name=OUTPUTS[0])
         if not few:
             return ids, write.op("GatherElements", peaks, ids, axis=1, name=OUTPUTS[1])
         none, ids = write.op("Less", ids, write.constant(0)), write.op("Max", ids, write.constant(0))

@@ -154,6 +154,17 @@ def test_file_takes_any_n_and_k(explainer: Path, model: Model, images: int, aske
     assert (np.diff(retention, axis=2) >= 0).all()
 
 
+def test_a_slot_that_no_filter_is_left_for_is_empty(explainer: Path) -> None:
+    session = onnxruntime.InferenceSession(explainer, providers=["CPUExecutionProvider"])
+    batch = np.random.default_rng(0).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
+    asked = np.array([[-1, 3, *[-1] * 7, -2]])
+    ids, peaks = session.run(["filter_ids", "filter_peaks"], {"image": batch, "filters": asked})
+    assert ids[0, 1] == 3
+    assert sorted(ids[0, :8]) == list(range(8))
+    assert (ids[0, 8:] == -1).all()
+    assert (peaks[0, 8:] == 0).all()
+
+
 def test_sums_are_inside_convolutions(explainer: Path, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
