@@ -3,9 +3,10 @@
     python benchmarks/bench_dissect.py [--pictures 5000] [--out build/bench_dissect]
 
 The demo CNN's explainer, all of its 96 filters, on rendered pictures with parts. Both sides decode, preprocess and run
-the explainer in batches of 8 on one thread; times are CPU seconds of the process, so that other load on the machine
-does not count. The first side is checked to give the masks that the second one wrote. `dissect` is counted whole:
-permutation tests, untrained networks, groups, tables, report. Prints a table and writes build/bench_dissect.json.
+the explainer in batches of 8 on one thread, in turns, so that other load on the machine disturbs both alike; times are
+CPU seconds of the process. The first side is checked to give the masks that the second one wrote. `dissect` is counted
+whole: permutation tests, untrained networks, groups, tables, report. Prints a table and writes
+build/bench_dissect.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fsagn_onnx.runtime import FileEngine
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
 
 MODEL, EXPLAINER, FILTERS = Path("models/demo_cnn.onnx"), Path("models/demo_explainer.onnx"), 96
+BATCH, TURNS = 8, 20
 SESSION = {"providers": "cpu", "threads": 1}
 
 
@@ -36,24 +38,32 @@ def memory() -> float:
     return int(line.split()[1]) / 1024
 
 
-def run_explainer(images: Path) -> tuple[float, np.ndarray]:
-    """CPU seconds of the explainer alone, and the packed masks of all pictures."""
-    engine = FileEngine(EXPLAINER, **SESSION)
-    spec, bits = engine.metadata.input, []
-    started = time.process_time()
-    prepared = ordered_map(lambda item: prepare(item, spec, preview=False), named_images(images), DECODERS, 8)
-    while batch := [item for item in islice(prepared, 8) if isinstance(item, Prepared)]:
-        ids = np.tile(np.arange(FILTERS), (len(batch), 1))
-        ranks = engine.run(np.stack([item.values for item in batch]), ids).area_rank
-        bits.append(np.stack([mask_bits(rank, 0.08) for rank in ranks]))
-    seconds = time.process_time() - started
-    engine.close()
-    return seconds, np.concatenate(bits)
+class Alone:
+    """The explainer alone over the same pictures; ``seconds`` and the packed masks so far."""
+
+    def __init__(self, images: Path) -> None:
+        self.seconds, self.bits = 0.0, []
+        self._engine = FileEngine(EXPLAINER, **SESSION)
+        spec = self._engine.metadata.input
+        self._prepared = ordered_map(
+            lambda item: prepare(item, spec, preview=False), named_images(images), DECODERS, BATCH
+        )
+
+    def step(self, batches: int) -> None:
+        started = time.process_time()
+        for _ in range(batches):
+            batch = [item for item in islice(self._prepared, BATCH) if isinstance(item, Prepared)]
+            if batch:
+                ids = np.tile(np.arange(FILTERS), (len(batch), 1))
+                ranks = self._engine.run(np.stack([item.values for item in batch]), ids).area_rank
+                self.bits.append(np.stack([mask_bits(rank, 0.08) for rank in ranks]))
+        self.seconds += time.process_time() - started
 
 
-def run_dissect(folder: Path, out: Path) -> tuple[float, float, list[float]]:
-    """CPU seconds of the pass and of the statistics, and memory after every tenth of the pictures."""
-    request = Request((str(folder / "images"),), session=SESSION)
+def run_both(folder: Path, out: Path) -> tuple[Alone, float, float, list[float]]:
+    """The explainer alone, CPU seconds of the pass and of the statistics, and memory after every tenth."""
+    request = Request((str(folder / "images"),), batch_size=BATCH, session=SESSION)
+    alone = Alone(folder / "images")
     started = time.process_time()
     run = DissectRun(
         load_model(MODEL), EXPLAINER, out, request, annotations=open_annotations(folder), overwrite=out.is_dir()
@@ -61,13 +71,24 @@ def run_dissect(folder: Path, out: Path) -> tuple[float, float, list[float]]:
     grown: list[float] = []
     with run:
         total = len(list((folder / "images").iterdir()))
-        for number, _ in enumerate(run.images(), start=1):
-            if number % (total // 10) == 0:
+        looked, collecting = run.images(), time.process_time() - started
+        for number in range(TURNS):
+            started = time.process_time()
+            for _ in islice(looked, total // TURNS):
+                pass
+            collecting += time.process_time() - started
+            alone.step(total // TURNS // BATCH)
+            if (number + 1) % (TURNS // 10) == 0:
                 grown.append(memory())
-        between = time.process_time()
+        started = time.process_time()
+        for _ in looked:
+            pass
+        collecting += time.process_time() - started
+        alone.step(TURNS)
+        started = time.process_time()
         run.finish()
         grown.append(memory())
-    return between - started, time.process_time() - between, grown
+    return alone, collecting, time.process_time() - started, grown
 
 
 @click.command()
@@ -77,8 +98,8 @@ def main(pictures: int, out: Path) -> None:
     folder = out / f"val-{pictures}"
     if not (folder / "names.json").is_file():
         write_folder(folder, "val", pictures)
-    collecting, finishing, grown = run_dissect(folder, out / "run")
-    alone, masks = run_explainer(folder / "images")
+    explainer, collecting, finishing, grown = run_both(folder, out / "run")
+    alone, masks = explainer.seconds, np.concatenate(explainer.bits)
     written = np.fromfile(out / "run" / "columns" / "masks", np.uint8).reshape(masks.shape)
     assert np.mean(masks != written) < 1e-3
     result = {

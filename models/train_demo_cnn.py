@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import sys
 import time
@@ -28,6 +27,7 @@ import onnxscript
 import torch
 from torch import Tensor, nn
 
+from fsagn_onnx.data.files import write_file
 from fsagn_onnx.data.synthetic import CLASSES, SyntheticParts
 
 SIZE: Final = 128
@@ -222,18 +222,11 @@ def accuracy(path: Path, pixels: Pixels, labels: Labels) -> float:
     return right / len(pixels)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write through a temporary name, so that `path` is whole or not there."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def record(manifest: Path, key: str, entry: dict[str, Any]) -> None:
     """Put an entry into the manifest and leave the others as they are."""
     entries: dict[str, Any] = json.loads(manifest.read_text()) if manifest.exists() else {}
     entries[key] = entry
-    write_whole(manifest, (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode())
+    write_file(manifest, [(json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()])
 
 
 def manifest_entry(name: str, content: bytes, settings: Settings, measured: dict[str, float]) -> dict[str, Any]:
@@ -276,7 +269,7 @@ def main(seed: int, epochs: int, images: int, held_out: int, threads: int, out: 
         raise click.UsageError(f"no folder {out.parent}; make it first or choose another --out")
     torch.set_num_threads(threads)
     content = export(train(*render_split("train", images), settings))
-    write_whole(out, content)
+    write_file(out, [content])
     measured = {split: accuracy(out, *render_split(split, held_out)) for split in ("val", "test")}
     record(out.parent / "manifest.json", out.stem, manifest_entry(out.name, content, settings, measured))
     result = ", ".join(f"{split} {share:.4f}" for split, share in measured.items())

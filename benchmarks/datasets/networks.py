@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fsagn_onnx.data.files import write_file
 from fsagn_onnx.data.synthetic import CLASSES
 from fsagn_onnx.models.train_demo_cnn import (
     Settings,
@@ -19,7 +20,6 @@ from fsagn_onnx.models.train_demo_cnn import (
     normalise,
     progress,
     render_split,
-    write_whole,
 )
 
 SETTINGS = Settings(epochs=10, images=6_000, held_out=1_000)
@@ -108,7 +108,7 @@ def trained_network(name: str, out: Path, threads: int) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     content = export(model.eval())
     candidate = out.with_name(f"{out.stem}.candidate.onnx")
-    write_whole(candidate, content)
+    write_file(candidate, [content])
     found = accuracy(candidate, *render_split("test", SETTINGS.held_out))
     out.with_suffix(".json").write_text(json.dumps({"test_accuracy": found}) + "\n", encoding="utf-8")
     print(f"{name}: accuracy {found:.4f} on {SETTINGS.held_out} held-out pictures", flush=True)

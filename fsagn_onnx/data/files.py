@@ -14,8 +14,13 @@ PART: Final = ".part"
 """Ending of temporary names."""
 
 
-def write_file(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file under a temporary name and rename it.
+def write_file(path: Path, pieces: Iterable[bytes], *, durable: bool = False) -> None:
+    """Write a file under a temporary name and rename it; the folder must be there.
+
+    Args:
+        path: the file.
+        pieces: its content.
+        durable: wait for the disk before the rename, so that a power cut leaves the old file or the new one.
 
     Raises:
         OutputError: it cannot be written, for example because the disk is full; nothing is left of it.
@@ -25,6 +30,9 @@ def write_file(path: Path, pieces: Iterable[bytes]) -> None:
         try:
             with part.open("wb") as file:
                 file.writelines(pieces)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -79,8 +79,9 @@ def matched_iou(area_rank: NDArray[np.floating], parts: NDArray[np.float32]) -> 
     Returns:
         (K, n): |m & p| / |m | p| with the mask m of round(|p|) cells, at least one.
     """
-    flat = area_rank.reshape(len(area_rank), -1)
-    cells, sizes = flat.shape[1], parts.sum(axis=1)
+    cells, sizes = parts.shape[1], parts.sum(axis=1)
+    covered = np.flatnonzero(parts.any(axis=0))  # nothing else counts
+    flat, parts = area_rank.reshape(len(area_rank), cells).take(covered, axis=1), parts[:, covered]
     found = np.empty((len(flat), len(parts)), dtype=np.float32)
     for n, (part, size) in enumerate(zip(parts, sizes.tolist(), strict=True)):
         kept = max(1, round(size))
@@ -250,18 +251,20 @@ def _part_rows(
     iou = np.zeros((MAX_PARTS, len(area_rank)), dtype=np.float16)
     parts = {} if found is None else largest(found.masks(geometry.original), MAX_PARTS)
     if parts:
-        for place, (name, (pixels, size)) in enumerate(parts.items()):
-            ids[place], centres[place] = numbers[name], _middle(pixels, size)
-        covered = coverage(np.stack([pixels for pixels, _ in parts.values()]), geometry, grid).reshape(len(parts), -1)
+        pixels, sizes = np.stack([mask for mask, _ in parts.values()]), [size for _, size in parts.values()]
+        ids[: len(parts)] = [numbers[name] for name in parts]
+        centres[: len(parts)] = _middles(pixels, sizes)
+        covered = coverage(pixels, geometry, grid).reshape(len(parts), -1)
         cells[: len(parts)] = np.rint(255 * covered).astype(np.uint8)
         iou[: len(parts)] = matched_iou(area_rank, covered).T
     return {"part_ids": ids, "part_centres": centres, "part_cells": cells, "part_iou": iou}
 
 
-def _middle(pixels: NDArray[np.bool_], size: int) -> tuple[float, float]:
-    """(x, y) of the middle of a mask (H0, W0) with so many pixels."""
-    across, down = (
-        cv2.reduce(pixels.view(np.uint8), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel() for axis in (0, 1)
-    )
-    x, y = (float(counts @ (np.arange(counts.size) + 0.5)) / size for counts in (across, down))
-    return x, y
+def _middles(pixels: NDArray[np.bool_], sizes: Sequence[int]) -> NDArray[np.float64]:
+    """(n, 2) middles (x, y) of masks (n, H0, W0) with so many pixels."""
+    count, height, width = pixels.shape
+    numbers = pixels.view(np.uint8)
+    across = [cv2.reduce(mask, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0] for mask in numbers]
+    down = cv2.reduce(numbers.reshape(-1, width), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).reshape(count, height)
+    sums = np.stack([np.stack(across) @ (np.arange(width) + 0.5), down @ (np.arange(height) + 0.5)], axis=1)
+    return np.asarray(sums / np.asarray(sizes)[:, None])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,8 +15,11 @@ import numpy as np
 import onnxruntime
 
 from .. import __version__
+from ..data.annotations import Annotations
 from ..data.files import PART, LineFile, make_folder, read_lines, write_file
 from ..errors import ImageError, OutputError, UsageError
+from ..model import Model
+from ..runtime.engine import Engine
 from ..runtime.stream import Failure
 from .columns import Column
 from .looking import Looker
@@ -67,6 +71,7 @@ class RunFolder:
         self._index = LineFile(path / INDEX)
         self.lines = 0
         self.rows = 0
+        self._read: tuple[dict[str, Any], ...] | None = None
         self.write_manifest("running", {})
 
     def _prepare(self, resume: bool, overwrite: bool) -> None:
@@ -126,13 +131,14 @@ class RunFolder:
             self._index.append(lines.encode("ascii"))
         self.rows += len(rows)
         self.lines += len(images)
+        self._read = None
 
-    def index(self) -> Iterator[dict[str, Any]]:
-        """The lines of the images that did not fail, in the order of the columns' rows."""
-        for line in read_lines(self.path / INDEX):
-            members: dict[str, Any] = json.loads(line)
-            if members.get("error") is None:
-                yield members
+    def index(self) -> tuple[dict[str, Any], ...]:
+        """The lines of the images that did not fail, in the order of the columns' rows; read once."""
+        if self._read is None:
+            lines = (json.loads(line.decode("ascii")) for line in read_lines(self.path / INDEX))
+            self._read = tuple(line for line in lines if line.get("error") is None)
+        return self._read
 
     def failures(self) -> list[Failure]:
         """The images that failed."""
@@ -174,16 +180,75 @@ class RunFolder:
         self.close()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What every run that fills a folder is asked.
+
+    Attributes:
+        images: files, folders, globs, ``-``.
+        filters: ``all``, ids, or (`perturb`) ``top:K``.
+        area: share of the model's input in every mask.
+        seed: of everything that is drawn.
+        workers: passes at the same time.
+        session: ``providers`` and ``threads`` of onnxruntime.
+    """
+
+    images: tuple[str, ...]
+    filters: str = "all"
+    area: float = 0.08
+    seed: int = 0
+    workers: int = 1
+    session: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.area < 1:
+            raise UsageError(f"area must be between 0 and 1, but got {self.area}")
+        if self.workers < 1:
+            raise UsageError(f"workers must be at least 1, but got {self.workers}")
+
+
 class FolderRun:
     """What runs that fill a folder share; a context manager.
 
     Attributes:
-        folder: that they fill.
+        model: the model.
         looker: that they look with.
+        parts: names of the annotated parts.
+        part_numbers: part name -> number.
+        folder: that they fill.
+
+    Args:
+        model: the model.
+        explainer: its explainer file, or an engine of a training-free method.
+        annotations: of parts, or None.
+        session: ``providers`` and ``threads`` of onnxruntime.
     """
 
     folder: RunFolder
-    looker: Looker
+
+    def __init__(
+        self, model: Model, explainer: str | Path | Engine, annotations: Annotations | None, session: dict[str, Any]
+    ) -> None:
+        self.model, self.annotations = model, annotations
+        self.parts: tuple[str, ...] = () if annotations is None else annotations.names
+        self.part_numbers = {name: number for number, name in enumerate(self.parts)}
+        self.looker = Looker(model, explainer, **session)
+
+    def open_folder(self, out: Path, kind: str, asked: Asked, *, resume: bool, overwrite: bool, **more: Any) -> None:
+        """Open the folder; a run that goes on must repeat model, layer, images, filters, area, parts and ``more``."""
+        subject = {
+            "model": self.model.path.name,
+            "model_sha256": self.model.sha256,
+            "layer": self.looker.layer,
+            "images_asked": list(asked.images),
+            "filters_asked": asked.filters,
+            "area": asked.area,
+            "annotations": None if self.annotations is None else str(self.annotations.source),
+            "parts": list(self.parts),
+            **more,
+        }
+        self.folder = RunFolder(out, kind, subject, resume=resume, overwrite=overwrite)
 
     def require_rows(self, images: Sequence[str], verb: str) -> None:
         """Raise an error where every image failed.

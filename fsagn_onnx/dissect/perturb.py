@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +23,8 @@ from .ablation import Ablation
 from .disturbances import chosen_kinds
 from .disturbing import Disturbing, disturb_images, mean_channels, open_columns
 from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
-from .folder import FolderRun, RunFolder
-from .looking import Looker, chosen_filters
+from .folder import Asked, FolderRun, RunFolder
+from .looking import chosen_filters
 from .pages import write_perturbation_page
 from .perturbation import Perturbation
 from .table import Dissection, finite, harmless, save_parquet
@@ -34,35 +34,18 @@ MEANS_FROM: Final = 64
 
 
 @dataclass(frozen=True)
-class PerturbRequest:
-    """What the user asked `perturb` for.
+class PerturbRequest(Asked):
+    """What the user asked `perturb` for; see `Asked`.
 
     Attributes:
-        images: files, folders, globs, ``-``.
         filters: ``top:K`` (the strongest of each image), ``all`` or ids.
-        area: share of the image in the filters' masks.
         disturbances: ``all`` or names with commas.
         ablate: switch filters off too.
-        seed: of everything that is drawn.
-        workers: images at the same time.
-        session: ``providers`` and ``threads`` of onnxruntime.
     """
 
-    images: tuple[str, ...]
     filters: str = "top:5"
-    area: float = 0.08
     disturbances: str = ALL
     ablate: bool = True
-    seed: int = 0
-    workers: int = 1
-    session: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 0 < self.area < 1:
-            raise UsageError(f"area must be between 0 and 1, but got {self.area}")
-        if self.workers < 1:
-            raise UsageError(f"workers must be at least 1, but got {self.workers}")
 
 
 class PerturbRun(FolderRun):
@@ -96,26 +79,13 @@ class PerturbRun(FolderRun):
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self.model, self.request = model, request
         kinds = chosen_kinds(request.disturbances)
-        self.parts = () if annotations is None else annotations.names
-        self._names = _names_of(dissection)
-        self.looker = Looker(model, explainer, **request.session)
+        names = _names_of(dissection)
+        super().__init__(model, explainer, annotations, request.session)
+        self.request, self._names = request, names
         top, filters = _asked(request.filters, self.looker.filters)
-        subject = {
-            "model": model.path.name,
-            "model_sha256": model.sha256,
-            "layer": self.looker.layer,
-            "images_asked": list(request.images),
-            "filters_asked": request.filters,
-            "area": request.area,
-            "disturbances": list(kinds),
-            "annotations": None if annotations is None else str(annotations.source),
-            "parts": list(self.parts),
-            "ablate": request.ablate,
-            "seed": request.seed,
-        }
-        self.folder = RunFolder(out, "perturb", subject, resume=resume, overwrite=overwrite)
+        drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
+        self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
         if request.ablate:
             means = mean_channels(self.looker, list_images(request.images), MEANS_FROM)
@@ -132,7 +102,7 @@ class PerturbRun(FolderRun):
             kinds,
             annotations,
             labels,
-            {name: number for number, name in enumerate(self.parts)},
+            self.part_numbers,
             request.seed,
             request.workers,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluate.bootstrap import bootstrap_mean
+from ..evaluate.bootstrap import Interval
 from .grouping import Groups
 from .scores import DETECTOR, Floats, Scores
 from .significance import FEWEST, PlaceTest, q_values
@@ -51,6 +51,12 @@ class Found:
             return np.ones((len(self.filters), len(self.parts)))
         return self.place.p if self.untrained is None else np.maximum(self.place.p, self.untrained.p)
 
+    def chosen_p_values(self) -> Floats:
+        """(K, P), the same for the one part that a filter is given: untrained filters choose theirs in the same way."""
+        if self.place is None or self.untrained is None:
+            return self.p_values()
+        return np.maximum(self.place.p, self.untrained.chosen_p)
+
 
 def filter_rows(found: Found) -> tuple[FilterRow, ...]:
     """The rows of the table, in the order of the filters."""
@@ -59,7 +65,7 @@ def filter_rows(found: Found) -> tuple[FilterRow, ...]:
     metrics["p"] = p
     metrics["expected_iou"] = np.full_like(p, np.nan) if found.place is None else found.place.expected
     entropy = found.overall.entropy()
-    best, q = _best_parts(found, metrics["matched_iou"], p)
+    best, q = _best_parts(found, metrics["matched_iou"], found.chosen_p_values())
     classes = {name: (scores.active, scores.images, scores.compute()["matched_iou"]) for name, scores in
                found.per_class.items()}  # fmt: skip
     rows = []
@@ -119,8 +125,8 @@ def _in_class(parts: tuple[str, ...], k: int, active: Floats, images: int, iou: 
     return members
 
 
-def summary(found: Found, rows: Sequence[FilterRow]) -> dict[str, Any]:
-    """Figures of the whole layer."""
+def summary(found: Found, rows: Sequence[FilterRow], moved: Interval | None) -> dict[str, Any]:
+    """Figures of the whole layer; ``moved`` is `instability_difference`."""
     members: dict[str, Any] = {
         "filters": len(rows),
         "dead": sum(row.threshold is None for row in rows),
@@ -128,15 +134,13 @@ def summary(found: Found, rows: Sequence[FilterRow]) -> dict[str, Any]:
         "silhouette": finite(found.groups.silhouette),
         "classes": {name: scores.images for name, scores in found.per_class.items()},
     }
-    if found.place is None:
+    if found.place is None or moved is None:
         return members
     named = [row for row in rows if row.part is not None]
     counts = {part: sum(row.part == part for row in named) for part in found.parts}
     metrics = found.overall.compute()
     best = [found.parts.index(row.best) for row in rows if row.best is not None]
     at = (np.array([k for k, row in enumerate(rows) if row.best is not None], dtype=np.int64), np.array(best, np.int64))
-    difference = metrics["instability"][at] - metrics["peak_instability"][at]
-    interval = bootstrap_mean(difference)
     members |= {
         "tested": sum(row.q is not None for row in rows),
         "named": len(named),
@@ -146,7 +150,7 @@ def summary(found: Found, rows: Sequence[FilterRow]) -> dict[str, Any]:
         "instability": {
             "mask": _mean(metrics["instability"][at]),
             "peak": _mean(metrics["peak_instability"][at]),
-            "difference": [finite(interval.mean), finite(interval.low), finite(interval.high)],
+            "difference": [finite(moved.mean), finite(moved.low), finite(moved.high)],
         },
     }
     return members

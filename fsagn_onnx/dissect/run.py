@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +20,10 @@ from ..runtime.session import Session
 from ..runtime.stream import Failure
 from .coco_file import write_coco
 from .collect import Collecting, collect, open_columns
-from .folder import FolderRun, RunFolder
+from .folder import Asked, FolderRun
 from .grouping import Groups, Similarity, group
-from .looking import Looker, chosen_filters
+from .instability import instability_difference
+from .looking import chosen_filters
 from .names import NAMES_FILE, read_filter_names
 from .pages import write_dissection_page
 from .results import Found, filter_rows, summary
@@ -37,43 +38,26 @@ REFERENCES: Final = 9
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked `dissect` for.
+class Request(Asked):
+    """What the user asked `dissect` for; see `Asked`.
 
     Attributes:
-        images: files, folders, globs, ``-``.
-        filters: ``all`` or ids.
-        area: share of the model's input in every mask.
         groups: number of groups; None: whichever separate best.
         permutations: of the permutation test.
-        seed: of everything that is drawn.
         batch_size: images per pass.
-        workers: passes at the same time.
-        session: ``providers`` and ``threads`` of onnxruntime.
     """
 
-    images: tuple[str, ...]
-    filters: str = "all"
-    area: float = 0.08
     groups: int | None = None
     permutations: int = 999
-    seed: int = 0
     batch_size: int = 8
-    workers: int = 1
-    session: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 0 < self.area < 1:
-            raise UsageError(f"area must be between 0 and 1, but got {self.area}")
+        super().__post_init__()
         if self.permutations < 99:
             raise UsageError(f"permutations must be at least 99, but got {self.permutations}")
-        if self.batch_size < 1 or self.workers < 1:
-            raise UsageError("batch size and workers must be at least 1")
-
-    def subject(self) -> dict[str, Any]:
-        """What a run that goes on must repeat."""
-        return {"images_asked": list(self.images), "filters_asked": self.filters, "area": self.area}
+        if self.batch_size < 1:
+            raise UsageError(f"batch size must be at least 1, but got {self.batch_size}")
 
 
 class DissectRun(FolderRun):
@@ -107,22 +91,12 @@ class DissectRun(FolderRun):
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        self.model, self.request, self.annotations = model, request, annotations
-        self.looker = Looker(model, explainer, **request.session)
+        super().__init__(model, explainer, annotations, request.session)
+        self.request = request
         self.filters = chosen_filters(request.filters, self.looker.filters)
-        self.parts: tuple[str, ...] = () if annotations is None else annotations.names
         self._names = read_filter_names(names, out)
-        subject = {
-            "model": model.path.name,
-            "model_sha256": model.sha256,
-            "layer": self.looker.layer,
-            **request.subject(),
-            "annotations": None if annotations is None else str(annotations.source),
-            "parts": list(self.parts),
-        }
-        paths = list_images(request.images)
-        self.folder = RunFolder(out, "dissect", subject, resume=resume, overwrite=overwrite)
-        self._paths = paths
+        self._paths = list_images(request.images)
+        self.open_folder(out, "dissect", request, resume=resume, overwrite=overwrite)
         self.grid = self._find_grid()
         open_columns(self.folder, len(self.filters), self.grid, parts=annotations is not None)
         self._collecting = Collecting(
@@ -133,7 +107,7 @@ class DissectRun(FolderRun):
             labels,
             request.batch_size,
             request.workers,
-            {name: number for number, name in enumerate(self.parts)},
+            self.part_numbers,
         )
 
     def _find_grid(self) -> tuple[int, int]:
@@ -155,7 +129,7 @@ class DissectRun(FolderRun):
         """
         folder, request = self.folder, self.request
         self.require_rows(request.images, "looked at")
-        index = list(folder.index())
+        index = folder.index()
         classes = [self._class_of(line) for line in index]
         on_stage("scoring")
         limits, overall, per_class = score_run(folder, self.grid, len(self.parts), classes)
@@ -180,7 +154,11 @@ class DissectRun(FolderRun):
 
     def _write(self, found: Found, strongest: Sequence[NDArray[np.int64]], annotated: int) -> Dissection:
         filters, folder = filter_rows(found), self.folder
-        figures = summary(found, filters)
+        moved = None
+        if found.place is not None:
+            best = np.array([-1 if row.best is None else self.parts.index(row.best) for row in filters])
+            moved = instability_difference(folder, found.limits, best, self.grid, self.request.seed)
+        figures = summary(found, filters, moved)
         write_tables(folder, filters, self.parts)
         write_coco(folder, filters, strongest, self.grid)
         names = {str(number): self._names.get(number, "") for number in self.filters}

@@ -148,9 +148,9 @@ class Scores:
         middles = moments[:, -3:-1] / np.maximum(mask, 1)[:, None]
         union = mask[:, None] + part - inter
         iou = inter / np.maximum(union, 1e-9)
-        mask_centres, peak_centres = _centres(row, lit, middles, map_shape)
+        mask_centres, peak_centres = centres(row, lit, middles, map_shape)
         diagonal = np.hypot(*row.geometry[1, :2])
-        missed, off = (_distances(centres, row.parts.centres) / diagonal for centres in (mask_centres, peak_centres))
+        missed, off = (distances(points, row.parts.centres) / diagonal for points in (mask_centres, peak_centres))
         added = np.empty((len(_SUMMED), *inter.shape))
         for place, values in enumerate(
             (1, inter, union, iou, row.parts.matched[:, lit].T, inter / np.maximum(mask, 1)[:, None], iou > LOCATED,
@@ -206,7 +206,7 @@ class Scores:
         return np.where(total[:, 0] > 0, spread, np.nan)
 
 
-def _centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> tuple[Floats, Floats]:
+def centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> tuple[Floats, Floats]:
     """Centroids of masks, and places of the activation peaks, (lit, 2) in pixels of the original."""
     (scale_x, shift_x, scale_y, shift_y), (_, _, height, width) = row.geometry
     at_row, at_column = np.divmod(row.places[lit], map_shape[1])
@@ -215,7 +215,7 @@ def _centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[
     return middles * scale + shift, peak * scale + shift
 
 
-def _distances(points: Floats, others: Floats) -> Floats:
+def distances(points: Floats, others: Floats) -> Floats:
     """(n, m) between points (n, 2) and others (m, 2)."""
     x, y = (points[:, axis, None] - others[:, axis] for axis in (0, 1))
     return np.asarray(np.sqrt(x * x + y * y))

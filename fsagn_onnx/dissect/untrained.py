@@ -128,12 +128,15 @@ class UntrainedTest:
         observed: (K, P) mean IoU of the filters' feature-map masks.
         typical: (P,) mean over untrained filters.
         p: (K, P) share of untrained filters whose largest standardised IoU over all parts reaches the part's own.
+        chosen_p: (K, P) the same for the part with the highest IoU of each untrained filter, chosen as a filter's part
+            is: for that part alone.
         filters: untrained filters compared with; 0 where the network could not be drawn anew.
     """
 
     observed: Floats
     typical: Floats
     p: Floats
+    chosen_p: Floats
     filters: int
 
 
@@ -186,13 +189,21 @@ def untrained_test(
             break
     distribution = np.concatenate(null)
     if not len(distribution):
-        return UntrainedTest(observed, np.full(cells.shape[1], np.nan), np.ones_like(observed), 0)
+        ones = np.ones_like(observed)
+        return UntrainedTest(observed, np.full(cells.shape[1], np.nan), ones, ones, 0)
     known = np.isfinite(distribution)
     count, filled = np.maximum(known.sum(axis=0), 1), np.where(known, distribution, 0)
     typical = np.where(known.any(axis=0), filled.sum(axis=0) / count, np.nan)
     spread = np.sqrt(np.where(known, (filled - np.nan_to_num(typical)) ** 2, 0).sum(axis=0) / count)
     deviation = np.maximum(spread, 1e-9)
-    largest = np.where(known, (filled - np.nan_to_num(typical)) / deviation, -np.inf).max(axis=1)
+    standard = np.where(known, (filled - np.nan_to_num(typical)) / deviation, -np.inf)
+    favourite = np.take_along_axis(standard, np.where(known, distribution, -1).argmax(axis=1)[:, None], axis=1)[:, 0]
     z = (observed - typical) / deviation
-    p = (1 + (largest[:, None, None] >= z[None]).sum(axis=0)) / (len(largest) + 1)
-    return UntrainedTest(observed, typical, np.where(np.isfinite(z), p, 1.0), len(largest))
+    p, chosen_p = (_share_reaching(null, z) for null in (standard.max(axis=1), favourite))
+    return UntrainedTest(observed, typical, p, chosen_p, len(distribution))
+
+
+def _share_reaching(null: Floats, z: Floats) -> Floats:
+    """(1 + how many of the null reach z) / (1 + their number); 1 where z is not known."""
+    reaching = len(null) - np.searchsorted(np.sort(null), z)
+    return np.where(np.isfinite(z), (1 + reaching) / (len(null) + 1), 1.0)

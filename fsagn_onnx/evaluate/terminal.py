@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..report.following import Bar
 from .plots import MISSING
 from .result import Evaluation
 
@@ -17,27 +17,15 @@ SHOWN = 4
 """Infills beside one another in the printed table."""
 
 
-class EvaluationBar:
+class EvaluationBar(Bar):
     """A bar on standard error, on a terminal only; to be used in a `with` statement."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task("", total=None)
+        super().__init__(TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
     def image(self, done: int, count: int) -> None:
         """Show how many images are done."""
-        self._progress.update(self._task, completed=done, total=count)
-
-    def __enter__(self) -> EvaluationBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        self.show(done, count)
 
 
 def show(evaluation: Evaluation, out: Path | None, plots: list[Path] | None) -> None:

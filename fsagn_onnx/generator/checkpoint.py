@@ -7,8 +7,6 @@ Names inside: ``weights/...`` the averaged weights (what is exported), and for a
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from ..errors import CheckpointError, OutputError
+from ..data.files import make_folder, write_file
+from ..errors import CheckpointError
 
 FORMAT = 1
 
@@ -40,28 +39,6 @@ class Checkpoint:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary name beside it, so that it appears whole or not at all.
-
-    Raises:
-        OutputError: if the folder cannot be written or is full.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-            temporary = Path(stream.name)
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}; choose another place") from error
-
-
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all.
 
@@ -70,7 +47,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """
     described = json.dumps({"format": FORMAT, **checkpoint.description}, sort_keys=True)
     tensors = {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
-    write_whole(path, safetensors.torch.save(tensors, metadata={"fsagn_checkpoint": described}))
+    make_folder(path.parent)
+    write_file(path, [safetensors.torch.save(tensors, metadata={"fsagn_checkpoint": described})], durable=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from .. import __version__
+from ..data.files import make_folder, write_file
 from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
@@ -21,7 +22,7 @@ from ..model.batch import fixed_batch, free_batch
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
 from ..runtime.variant import Variant
-from .checkpoint import Checkpoint, load_checkpoint, write_whole
+from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig
 from .graph import FILTERS, OUTPUTS, PREFIX
 from .network import Generator
@@ -245,7 +246,8 @@ def export_explainer(
     proto = _fitted_out(proto, model, variant)
     helper.set_model_props(proto, {KEY: make_metadata(model, checkpoint, quality, variant).to_json()})
     onnx.checker.check_model(proto, full_check=True)
-    write_whole(out, proto.SerializeToString())
+    make_folder(out.parent)
+    write_file(out, [proto.SerializeToString()], durable=True)
     return report
 
 

@@ -17,10 +17,11 @@ from torch import nn
 
 from .. import __version__
 from ..convert import convert
+from ..data.files import make_folder, write_file
 from ..errors import CheckpointError
 from ..model import Layer, Model
 from .batches import ImagePool
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_whole
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import GeneratorConfig, make_config
 from .embedding import filter_embedding
 from .network import Generator
@@ -315,7 +316,8 @@ class Trainer:
             for line in self.log.read_text(encoding="utf-8").splitlines():
                 if line.endswith("}") and json.loads(line)["step"] <= self.step:
                     kept.append(line)
-        write_whole(self.log, "".join(line + "\n" for line in kept).encode())
+        make_folder(self.log.parent)
+        write_file(self.log, ((line + "\n").encode() for line in kept))
 
     def _log(self) -> None:
         line = {"step": self.step, "seconds": round(self.seconds, 1)}

@@ -6,7 +6,7 @@ for (const row of about.rows) {
   groups.get(key).push(row);
 }
 const search = el("input", { type: "search", placeholder: "search (/)", "aria-label": "search metrics and methods", input: () => show() });
-const place = el("div");
+const place = el("div", { class: "columns" });
 function show() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
   const found = [...groups].filter(([key, rows]) => words.every((word) => (key + rows.map((row) => row.method).join(" ")).toLowerCase().includes(word)));

@@ -119,7 +119,7 @@ function table(caption, columns, rows, size = 100) {
     const sorted = by === null ? rows : [...rows].sort((a, b) => compare(columns[by].value(a), columns[by].value(b)) * (down ? -1 : 1));
     heads.forEach((head, i) => (i === by ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
     body.replaceChildren(...sorted.slice(0, shown).map((row) => el("tr", {}, columns.map((column, i) => {
-      const cell = el(i === 0 ? "th" : "td", i === 0 ? { scope: "row" } : { class: column.text && "text" }, column.show(row));
+      const cell = el(i === 0 ? "th" : "td", { scope: i === 0 && "row", class: column.text && "text" }, column.show(row));
       if (column.heat) heat(cell, column.heat(row));
       return cell;
     }))));
@@ -141,21 +141,34 @@ function heat(cell, share) {
   if (share) cell.style.backgroundColor = `rgba(var(--heat), ${(0.7 * Math.min(share, 1)).toFixed(3)})`;
 }
 
+// A chart drawn at the width that it has, so that its text keeps its size.
+function fitted(draw, most) {
+  const place = el("div");
+  let drawn = 0;
+  new ResizeObserver(([entry]) => {
+    const width = Math.round(Math.min(entry.contentRect.width, most));
+    if (width > 0 && width !== drawn) place.replaceChildren(draw(drawn = width));
+  }).observe(place);
+  return place;
+}
+
 // Rows of [label, mean, low, high, class]: a point with its interval each.
-function intervals(title, rows, { width = 520, digits = 3 } = {}) {
-  const left = 170, right = 70, height = 22 * rows.length + 26;
+function intervals(title, rows, { digits = 3 } = {}) {
   const values = rows.flatMap(([, , low, high]) => [low, high]).concat([0]);
-  const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
-  const x = (value) => left + ((value - low) / span) * (width - left - right);
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", role: "img", "aria-label": title, maxWidth: 1.4 * width },
-    svg("title", {}, title), svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: height - 20 }),
-    rows.map(([label, mean, from, to, kind], i) => {
-      const y = 22 * i + 12;
-      return [svg("text", { x: left - 10, y: y + 4, "text-anchor": "end" }, String(label).slice(0, 26)),
-        svg("line", { class: kind || "mark", x1: x(from), x2: x(to), y1: y, y2: y, "stroke-width": 2 }),
-        svg("circle", { class: kind || "mark", cx: x(mean), cy: y, r: 4 }),
-        svg("text", { x: width - right + 10, y: y + 4 }, signed(mean, digits))];
-    }).flat(), svg("text", { x: x(0), y: height - 5, "text-anchor": "middle" }, "0"));
+  const low = Math.min(...values), high = Math.max(...values), span = high - low || 1, height = 24 * rows.length + 26;
+  return fitted((width) => {
+    const left = Math.min(190, Math.round(0.34 * width)), right = 60, letters = Math.floor(left / 6.5);
+    const x = (value) => left + ((value - low) / span) * (width - left - right);
+    return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": title },
+      svg("title", {}, title), svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: height - 20 }),
+      rows.map(([label, mean, from, to, kind], i) => {
+        const y = 24 * i + 12, text = String(label), cut = text.length > letters ? text.slice(0, letters - 1) + "…" : text;
+        return [svg("text", { x: left - 10, y: y + 4, "text-anchor": "end" }, svg("title", {}, text), cut),
+          svg("line", { class: kind || "mark", x1: x(from), x2: x(to), y1: y, y2: y, "stroke-width": 2 }),
+          svg("circle", { class: kind || "mark", cx: x(mean), cy: y, r: 4 }),
+          svg("text", { x: width - right + 10, y: y + 4 }, signed(mean, digits))];
+      }).flat(), svg("text", { x: x(0), y: height - 5, "text-anchor": "middle" }, "0"));
+  }, 760);
 }
 
 // Lines of { name, kind, points: [[x, y, low, high]] } over shared axes.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.text import Text
 
 from ..runtime.typeface import printable
+from .following import Bar
 
 
 class Step(Protocol):
@@ -45,7 +44,7 @@ class Step(Protocol):
         """The masks are done; the retention head learns by itself."""
 
 
-class TrainingBar:
+class TrainingBar(Bar):
     """Progress on standard error: running retention, pairs/s, time left.
 
     Attributes:
@@ -54,12 +53,10 @@ class TrainingBar:
     """
 
     def __init__(self) -> None:
+        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"))
+        super().__init__(*columns, starting="starting")
         self.failures: dict[str, str] = {}
         self.retention = float("nan")
-        self._console = Console(stderr=True, highlight=False)
-        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task: TaskID = self._progress.add_task("starting", total=None)
 
     def step(self, figures: Step) -> None:
         """Show a step."""
@@ -69,18 +66,9 @@ class TrainingBar:
         if figures.judging:
             aim = f"predicted retention off by {figures.calibration:.3f}"
         described = f"{aim}  {figures.pairs_per_second:.0f} pairs/s  {minutes}:{seconds:02} left"
-        self._progress.update(self._task, completed=figures.step, total=figures.steps, description=described)
+        self.show(figures.step, figures.steps, described)
 
     def failure(self, path: Path, message: str) -> None:
         """Report a picture that cannot be read; training goes on."""
         self.failures[str(path)] = message
-        self._console.print(Text(f"failed: {printable(message)}"), soft_wrap=True)
-
-    def __enter__(self) -> TrainingBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        self.console.print(Text(f"failed: {printable(message)}"), soft_wrap=True)

@@ -227,3 +227,13 @@ def test_readable_narrow_and_wide_and_accessible(
             if item["impact"] in ("serious", "critical")
         ]
         assert not serious, serious
+
+
+def test_charts_and_tables_keep_their_size_when_narrow(planted: Path, watched: Callable[..., Any]) -> None:
+    for width in (375, 1600):
+        tab = watched(width=width).open(planted / "evaluated" / "report.html")
+        tab.locator("svg text").first.wait_for()
+        assert tab.locator("svg text").first.bounding_box()["height"] >= 12
+        assert tab.locator("svg").first.bounding_box()["width"] <= width
+    tab = watched(width=375).open(planted / "compared" / "report.html")
+    assert tab.locator("tbody th").first.bounding_box()["width"] >= 70  # a word, not a letter per line

@@ -234,10 +234,17 @@ def coverage(masks: Mask, geometry: Geometry, grid: tuple[int, int]) -> NDArray[
     rows = np.floor(centres[:height, 1]).astype(np.int64)
     kept_rows = np.flatnonzero((rows >= 0) & (rows < masks.shape[1]))
     kept_columns = np.flatnonzero((columns >= 0) & (columns < masks.shape[2]))
-    seen = masks.take(rows[kept_rows], axis=1).take(columns[kept_columns], axis=2).astype(np.float32)
+    chosen_rows, chosen_columns = rows[kept_rows], columns[kept_columns]
+    seen = _taken(_taken(masks, chosen_rows, 1), chosen_columns, 2).astype(np.float32)
     down, across = _shares(height, grid[0])[:, kept_rows], _shares(width, grid[1])[:, kept_columns]
-    counted = np.asarray(down @ seen @ across.T, dtype=np.float32)
+    narrow = (seen.reshape(-1, len(chosen_columns)) @ across.T).reshape(*seen.shape[:2], grid[1])  # one large product
+    counted = np.asarray(down @ narrow, dtype=np.float32)
     return np.asarray(counted * np.float32(grid[0] * grid[1] / (height * width)))
+
+
+def _taken(masks: Mask, places: NDArray[np.int64], axis: int) -> Mask:
+    """``masks.take``, which costs nothing where it would take everything."""
+    return masks if np.array_equal(places, np.arange(masks.shape[axis])) else masks.take(places, axis=axis)
 
 
 @lru_cache(maxsize=16)

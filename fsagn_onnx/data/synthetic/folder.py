@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import OutputError
+from ..files import make_folder, write_file
 from .objects import CLASSES, PARTS
 from .parts import SyntheticParts
 from .render import SIZE, Sample
@@ -22,17 +22,6 @@ def index_mask(sample: Sample) -> npt.NDArray[np.uint8]:
     for part, mask in sample.parts.items():
         numbers[mask] = PARTS.index(part) + 1
     return numbers
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file through a temporary name, so that only whole files carry the final one."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; choose another folder or free some space") from error
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -62,13 +51,15 @@ def write_folder(out: str | Path, split: str, length: int, size: int = SIZE, fir
         OutputError: a file cannot be written.
     """
     folder = Path(out)
+    make_folder(folder / "images")
+    make_folder(folder / "masks")
     entries: list[dict[str, Any]] = []
     pictures = SyntheticParts(split, first + length, size)
     for i in range(first, first + length):
         sample = pictures[i]
         name = f"{split}-{i:05d}.png"
-        _write(folder / "images" / name, _png(sample.image[..., ::-1]))
-        _write(folder / "masks" / name, _png(index_mask(sample)))
+        write_file(folder / "images" / name, [_png(sample.image[..., ::-1])])
+        write_file(folder / "masks" / name, [_png(index_mask(sample))])
         entries.append(
             {
                 "file": f"images/{name}",
@@ -82,5 +73,5 @@ def write_folder(out: str | Path, split: str, length: int, size: int = SIZE, fir
     numbered = {str(number): part for number, part in enumerate(PARTS, start=1)}
     names = folder / "names.json"
     content = {"classes": list(CLASSES), "parts": numbered, "images": entries}
-    _write(names, (json.dumps(content, indent=1) + "\n").encode())
+    write_file(names, [(json.dumps(content, indent=1) + "\n").encode()])
     return names
