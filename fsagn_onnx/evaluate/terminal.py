@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.table import Table
 from rich.text import Text
 
-from ..report.following import Bar
+from ..runtime.progress import Bar
 from .plots import MISSING
 from .result import Evaluation
 

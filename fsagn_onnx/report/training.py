@@ -8,8 +8,8 @@ from typing import Protocol
 from rich.progress import BarColumn, TextColumn
 from rich.text import Text
 
+from ..runtime.progress import Bar
 from ..runtime.typeface import printable
-from .following import Bar
 
 
 class Step(Protocol):
