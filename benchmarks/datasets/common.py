@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from fsagn_onnx.data.images import list_images
+from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.evaluate import METRICS, Evaluation, Options, evaluate
 from fsagn_onnx.evaluate.plots import write_plots
 from fsagn_onnx.evaluate.terminal import EvaluationBar, show
@@ -46,6 +48,19 @@ class Plan:
     threads: int
 
 
+def plainly(function: Callable[..., None]) -> Callable[..., None]:
+    """An error that the package raises on purpose is one line, as on its own command line."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except FsagnError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
 def plan_options(out: str, images: int, *, explainer: bool = True) -> Callable[[Any], Any]:
     """The click options of a `Plan`, with their defaults."""
     path = click.Path(path_type=Path)
@@ -62,6 +77,7 @@ def plan_options(out: str, images: int, *, explainer: bool = True) -> Callable[[
         ]
         if explainer:
             options.append(click.option("--explainer", type=path, help="Measure this explainer; none is trained."))
+        command = plainly(command)
         for option in reversed(options):
             command = option(command)
         return command

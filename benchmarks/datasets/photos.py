@@ -31,7 +31,12 @@ def main(photos: tuple[str, ...], unseen: tuple[str, ...], layers: tuple[str, ..
 
     plan = Plan(**options)
     torch.set_num_threads(plan.threads)
-    training, held_out = split(list(list_images(photos)))
+    found = [path for path in list_images(photos) if path.exists()]
+    if len(found) < 2:
+        raise click.ClickException(
+            f"at least 2 photographs must be named, but found {len(found)} in {', '.join(photos)}"
+        )
+    training, held_out = split(found)
     held_out += list(list_images(unseen)) if unseen else []
     print(f"{len(training)} photographs to train on, {len(held_out)} held out", flush=True)
     plan.out.mkdir(parents=True, exist_ok=True)
