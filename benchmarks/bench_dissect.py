@@ -1,11 +1,11 @@
 """What `dissect` costs beside just running the explainer over the same pictures, and whether its memory stays flat.
 
-    python benchmarks/bench_dissect.py [--pictures 5000] [--out build/bench_dissect]
+    python benchmarks/bench_dissect.py [--pictures 5000] [--model FILE --explainer FILE] [--out build/bench_dissect]
 
-The demo CNN's explainer, all of its 96 filters, on rendered pictures with parts. Both sides decode, preprocess and run
-the explainer in batches of 8 on one thread, in turns, so that other load on the machine disturbs both alike; times are
-CPU seconds of the process. The first side is checked to give the masks that the second one wrote. `dissect` is counted
-whole: permutation tests, untrained networks, groups, tables, report. Prints a table and writes
+An explainer (the demo CNN's unless told), all of its filters, on rendered pictures with parts. Both sides decode,
+preprocess and run the explainer in batches of 8 on one thread, in turns, so that other load disturbs both alike; times
+are CPU seconds of the process. The first side is checked to give the masks that the second one wrote.
+`dissect` is counted whole: permutation tests, untrained networks, groups, tables, report. Prints a table and writes
 build/bench_dissect.json.
 """
 
@@ -27,7 +27,7 @@ from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import FileEngine
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
 
-MODEL, EXPLAINER, FILTERS = Path("models/demo_cnn.onnx"), Path("models/demo_explainer.onnx"), 96
+MODEL, EXPLAINER = Path("models/demo_cnn.onnx"), Path("models/demo_explainer.onnx")
 BATCH, TURNS = 8, 20
 SESSION = {"providers": "cpu", "threads": 1}
 
@@ -41,9 +41,10 @@ def memory() -> float:
 class Alone:
     """The explainer alone over the same pictures; ``seconds`` and the packed masks so far."""
 
-    def __init__(self, images: Path) -> None:
+    def __init__(self, explainer: Path, images: Path) -> None:
         self.seconds, self.bits = 0.0, []
-        self._engine = FileEngine(EXPLAINER, **SESSION)
+        self._engine = FileEngine(explainer, **SESSION)
+        self.filters = self._engine.metadata.filters
         spec = self._engine.metadata.input
         self._prepared = ordered_map(
             lambda item: prepare(item, spec, preview=False), named_images(images), DECODERS, BATCH
@@ -54,19 +55,19 @@ class Alone:
         for _ in range(batches):
             batch = [item for item in islice(self._prepared, BATCH) if isinstance(item, Prepared)]
             if batch:
-                ids = np.tile(np.arange(FILTERS), (len(batch), 1))
+                ids = np.tile(np.arange(self.filters), (len(batch), 1))
                 ranks = self._engine.run(np.stack([item.values for item in batch]), ids).area_rank
                 self.bits.append(np.stack([mask_bits(rank, 0.08) for rank in ranks]))
         self.seconds += time.process_time() - started
 
 
-def run_both(folder: Path, out: Path) -> tuple[Alone, float, float, list[float]]:
+def run_both(model: Path, explainer: Path, folder: Path, out: Path) -> tuple[Alone, float, float, list[float]]:
     """The explainer alone, CPU seconds of the pass and of the statistics, and memory after every tenth."""
     request = Request((str(folder / "images"),), batch_size=BATCH, session=SESSION)
-    alone = Alone(folder / "images")
+    alone = Alone(explainer, folder / "images")
     started = time.process_time()
     run = DissectRun(
-        load_model(MODEL), EXPLAINER, out, request, annotations=open_annotations(folder), overwrite=out.is_dir()
+        load_model(model), explainer, out, request, annotations=open_annotations(folder), overwrite=out.is_dir()
     )
     grown: list[float] = []
     with run:
@@ -94,17 +95,20 @@ def run_both(folder: Path, out: Path) -> tuple[Alone, float, float, list[float]]
 @click.command()
 @click.option("--pictures", default=500, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench_dissect"), show_default=True)
-def main(pictures: int, out: Path) -> None:
+@click.option("--model", type=click.Path(path_type=Path), default=MODEL, show_default=True)
+@click.option("--explainer", type=click.Path(path_type=Path), default=EXPLAINER, show_default=True)
+def main(pictures: int, out: Path, model: Path, explainer: Path) -> None:
     folder = out / f"val-{pictures}"
     if not (folder / "names.json").is_file():
         write_folder(folder, "val", pictures)
-    explainer, collecting, finishing, grown = run_both(folder, out / "run")
-    alone, masks = explainer.seconds, np.concatenate(explainer.bits)
-    written = np.fromfile(out / "run" / "columns" / "masks", np.uint8).reshape(masks.shape)
+    beside, collecting, finishing, grown = run_both(model, explainer, folder, out / f"run-{model.stem}")
+    alone, masks = beside.seconds, np.concatenate(beside.bits)
+    written = np.fromfile(out / f"run-{model.stem}" / "columns" / "masks", np.uint8).reshape(masks.shape)
     assert np.mean(masks != written) < 1e-3
     result = {
         "pictures": pictures,
-        "filters": FILTERS,
+        "model": model.stem,
+        "filters": beside.filters,
         "explainer_seconds": round(alone, 2),
         "pass_seconds": round(collecting, 2),
         "statistics_seconds": round(finishing, 2),

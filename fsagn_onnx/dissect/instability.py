@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -53,7 +54,7 @@ def instability_difference(
             found = centres(row, lit, centroids, tuple(index[number]["map"]))
             for side, points in enumerate(found):
                 away = distances(points, row.parts.centres)[np.arange(len(lit)), at[lit]]
-                apart[side, n, lit] = away / np.hypot(*row.geometry[1, :2])
+                apart[side, n, lit] = away / math.hypot(*row.size)
             seen[n, lit] = 1
     return bootstrap(
         len(chosen),

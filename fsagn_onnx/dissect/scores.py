@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,6 +65,12 @@ class Row:
     places: NDArray[np.int64]
     geometry: Floats
     parts: Parts | None
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """(H0, W0) of the original."""
+        height, width = self.geometry[1, :2].tolist()
+        return height, width
 
 
 def rows(folder: RunFolder, cells: int) -> Iterator[Row]:
@@ -148,9 +155,7 @@ class Scores:
         middles = moments[:, -3:-1] / np.maximum(mask, 1)[:, None]
         union = mask[:, None] + part - inter
         iou = inter / np.maximum(union, 1e-9)
-        mask_centres, peak_centres = centres(row, lit, middles, map_shape)
-        diagonal = np.hypot(*row.geometry[1, :2])
-        missed, off = (distances(points, row.parts.centres) / diagonal for points in (mask_centres, peak_centres))
+        missed, off = distances(centres(row, lit, middles, map_shape), row.parts.centres) / math.hypot(*row.size)
         added = np.empty((len(_SUMMED), *inter.shape))
         for place, values in enumerate(
             (1, inter, union, iou, row.parts.matched[:, lit].T, inter / np.maximum(mask, 1)[:, None], iou > LOCATED,
@@ -206,18 +211,22 @@ class Scores:
         return np.where(total[:, 0] > 0, spread, np.nan)
 
 
-def centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Centroids of masks, and places of the activation peaks, (lit, 2) in pixels of the original."""
-    (scale_x, shift_x, scale_y, shift_y), (_, _, height, width) = row.geometry
-    at_row, at_column = np.divmod(row.places[lit], map_shape[1])
-    peak = np.stack([(at_column + 0.5) / map_shape[1], (at_row + 0.5) / map_shape[0]], axis=1)
-    scale, shift = np.array([width * scale_x, height * scale_y]), np.array([shift_x, shift_y])
-    return middles * scale + shift, peak * scale + shift
+def centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> Floats:
+    """(2, lit, 2): centroids of masks, and places of the activation peaks, in pixels (x, y) of the original."""
+    (scale_x, shift_x, scale_y, shift_y), (_, _, height, width) = row.geometry.tolist()
+    places = row.places[lit]
+    found = np.empty((2, len(lit), 2))
+    found[0] = middles
+    found[1, :, 0] = (places % map_shape[1] + 0.5) / map_shape[1]
+    found[1, :, 1] = (places // map_shape[1] + 0.5) / map_shape[0]
+    found *= (width * scale_x, height * scale_y)
+    found += (shift_x, shift_y)
+    return found
 
 
 def distances(points: Floats, others: Floats) -> Floats:
-    """(n, m) between points (n, 2) and others (m, 2)."""
-    x, y = (points[:, axis, None] - others[:, axis] for axis in (0, 1))
+    """(..., m) between points (..., 2) and others (m, 2)."""
+    x, y = (points[..., axis, None] - others[:, axis] for axis in (0, 1))
     return np.asarray(np.sqrt(x * x + y * y))
 
 

@@ -80,13 +80,14 @@ def max_test(
     """
     count, _, parts = iou.shape
     permutations = len(orders)
-    own, by_part = np.arange(count), np.ascontiguousarray(iou.transpose(2, 0, 1))
+    own, by_part = np.arange(count), np.ascontiguousarray(iou.transpose(2, 0, 1)).reshape(parts, count * count)
     weights = np.maximum(there.sum(axis=0), 1)
     observed = iou[own, own].sum(axis=0) / weights
     null = np.empty((permutations, parts))
     step = max(1, 4_000_000 // max(count * parts, 1))
     for start in range(0, permutations, step):
-        null[start : start + step] = by_part[:, own, orders[start : start + step]].sum(axis=2).T / weights
+        drawn = by_part.take(own * count + orders[start : start + step], axis=1)  # (P, step, n)
+        null[start : start + step] = drawn.sum(axis=2).T / weights
     expected, spread = null.mean(axis=0), null.std(axis=0)
     scale = np.maximum(spread, 1e-9)
     largest = ((null - expected) / scale).max(axis=1)

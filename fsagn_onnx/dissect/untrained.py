@@ -199,11 +199,11 @@ def untrained_test(
     standard = np.where(known, (filled - np.nan_to_num(typical)) / deviation, -np.inf)
     favourite = np.take_along_axis(standard, np.where(known, distribution, -1).argmax(axis=1)[:, None], axis=1)[:, 0]
     z = (observed - typical) / deviation
-    p, chosen_p = (_share_reaching(null, z) for null in (standard.max(axis=1), favourite))
+    p, chosen_p = (share_reaching(null, z) for null in (standard.max(axis=1), favourite))
     return UntrainedTest(observed, typical, p, chosen_p, len(distribution))
 
 
-def _share_reaching(null: Floats, z: Floats) -> Floats:
+def share_reaching(null: Floats, z: Floats) -> Floats:
     """(1 + how many of the null reach z) / (1 + their number); 1 where z is not known."""
     reaching = len(null) - np.searchsorted(np.sort(null), z)
     return np.where(np.isfinite(z), (1 + reaching) / (len(null) + 1), 1.0)

@@ -165,7 +165,7 @@ function intervals(title, rows, { digits = 3 } = {}) {
         const y = 24 * i + 12, text = String(label), cut = text.length > letters ? text.slice(0, letters - 1) + "…" : text;
         return [svg("text", { x: left - 10, y: y + 4, "text-anchor": "end" }, svg("title", {}, text), cut),
           svg("line", { class: kind || "mark", x1: x(from), x2: x(to), y1: y, y2: y, "stroke-width": 2 }),
-          svg("circle", { class: kind || "mark", cx: x(mean), cy: y, r: 4 }),
+          svg("circle", { class: kind || "mark", cx: x(mean), cy: y, r: width < 420 ? 3 : 4 }),
           svg("text", { x: width - right + 10, y: y + 4 }, signed(mean, digits))];
       }).flat(), svg("text", { x: x(0), y: height - 5, "text-anchor": "middle" }, "0"));
   }, 760);

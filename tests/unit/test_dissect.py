@@ -16,7 +16,7 @@ from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.dissect import Dissection, DissectRun, Request, dissect
 from fsagn_onnx.dissect.collect import mask_bits, matched_iou, unpack
 from fsagn_onnx.dissect.significance import cross_iou, drawn_orders, max_test, q_values
-from fsagn_onnx.dissect.untrained import reinitialised
+from fsagn_onnx.dissect.untrained import reinitialised, share_reaching
 from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, OutputError, UsageError
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
@@ -92,6 +92,13 @@ def test_union_iou_pointing_and_frequency_are_those_of_a_plain_loop(dissection: 
         assert values["pointed"] == 1.0
 
 
+def test_location_instability_is_that_of_the_table_with_an_interval_over_images(dissection: Dissection) -> None:
+    moved = dissection.summary["instability"]
+    mean, low, high = moved["difference"]
+    assert mean == pytest.approx(moved["mask"] - moved["peak"], abs=1e-4)
+    assert low < mean < high
+
+
 def test_matched_iou_is_that_of_masks_of_the_parts_size() -> None:
     rng = np.random.default_rng(0)
     rank = (np.stack([rng.permutation(143) for _ in range(3)]).reshape(3, 11, 13) + 1).astype(np.float32) / 143
@@ -131,6 +138,11 @@ def test_permutation_test_keeps_its_level_and_has_power() -> None:
     assert np.mean(np.array(p_null) <= 0.05) <= 0.12  # 60 draws at level .05: above .12 once in 100 such runs
     assert np.mean(np.array(p_follow) <= 0.05) == 1
     np.testing.assert_allclose(q_values(np.array([0.01, 0.04, 0.03, 0.5])), [0.04, 0.16 / 3, 0.16 / 3, 0.5])
+
+
+def test_p_values_count_the_untrained_filters_that_reach_a_value() -> None:
+    p = share_reaching(np.array([3.0, 1.0, 2.0]), np.array([[2.0, 4.0], [0.0, np.nan]]))
+    np.testing.assert_allclose(p, [[3 / 4, 1 / 4], [1, 1]])
 
 
 def test_an_untrained_network_is_told_to_mean_nothing(planted: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_names_differ_in_more_than_case_and_repeat_in_every_run() -> None:
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_file(tmp_path / "a", [b"one", b"two"])
+    write_file(tmp_path / "a", [b"one", b"two"], durable=True)
     assert (tmp_path / "a").read_bytes() == b"onetwo"
 
     def failing() -> object:
