@@ -79,7 +79,7 @@ class Parts:
     def __init__(self, trainer: Trainer) -> None:
         self.spent: dict[str, float] = defaultdict(float)
         stepper = trainer.stepper
-        self._wrap(stepper, "draw", "draw and decode images")
+        self._wrap(step_module, "draw_batch", "draw and decode images")
         self._wrap(stepper, "look", "unmasked forward")
         self._wrap(stepper, "mask", "masks")
         self._wrap(stepper.generator, "forward", "generator forward")

@@ -27,6 +27,8 @@ class TrainingOptions:
         pairs: number of (image, filter) pairs to see in all.
         images_per_step: B, images of one step.
         filters_per_image: filters drawn per image and step.
+        visits: steps in a row that see the same pictures, each with filters, areas and infills of its own; what the
+            CNN makes of the unmasked pictures is computed once for all of them.
         active: filters are drawn among this many strongest by peak in the image.
         learning_rate: peak of the one-cycle schedule of Adam.
         average: decay of the moving average of the weights, which is what is exported.
@@ -44,6 +46,7 @@ class TrainingOptions:
     pairs: int = 40_000
     images_per_step: int = 8
     filters_per_image: int = 2
+    visits: int = 2
     active: int = 80
     learning_rate: float = 2e-3
     average: float = 0.998
@@ -58,7 +61,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_mix(self.mix)
-        for name in ("pairs", "images_per_step", "filters_per_image", "active", "checkpoint_every"):
+        for name in ("pairs", "images_per_step", "filters_per_image", "visits", "active", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
         if self.crop is not None and not 0 < self.crop <= 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ FSAGN_OFFSET = 2.0
 SMALLEST = 128
 """Least edge in pixels of a smaller input: a layer of stride 32 then still has 4 cells each way."""
 
+
+PICTURES = 1
+"""Third number of the seed of a step's pictures, whose other draws have a stream of their own."""
 
 WHOLE = 0.8
 """Smallest crop that the retention head learns on, as a share of the picture."""
@@ -76,12 +80,24 @@ def draw_filters(feature_map: Tensor, count: int, active: int, rng: np.random.Ge
     """
     peaks = feature_map.amax(dim=(-2, -1))
     values, order = torch.sort(peaks, dim=1, descending=True, stable=True)
-    drawn = []
-    for row_values, row_order in zip(values.tolist(), order.tolist(), strict=True):
-        alive = max(1, min(active, sum(value > 0 for value in row_values)))
-        places = rng.choice(alive, size=count, replace=alive < count)
-        drawn.append([row_order[place] for place in places])
-    return torch.tensor(drawn, dtype=torch.int64)
+    places = []
+    for alive in (values > 0).sum(dim=1).clamp(1, active).tolist():
+        places.append(rng.choice(alive, size=count, replace=alive < count))
+    return order.gather(1, torch.from_numpy(np.stack(places)).to(order.device)).cpu()
+
+
+class Seen(NamedTuple):
+    """Pictures of a few steps, and what the frozen CNN makes of them unmasked.
+
+    Attributes:
+        key: the first of these steps, the input size, the options.
+        pixels: ``(B, H, W, c)`` uint8.
+        taps: by value name, float32; the images themselves as ``image``.
+    """
+
+    key: tuple[int, tuple[int, int], TrainingOptions]
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    taps: dict[str, Tensor]
 
 
 class Stepper:
@@ -108,6 +124,7 @@ class Stepper:
         self.config = generator.config
         self.device = generator.get_buffer("kernel").device
         self.areas = torch.tensor(self.config.areas, device=self.device)
+        self._seen: Seen | None = None
 
     def look(self, images: Tensor) -> dict[str, Tensor]:
         """The CNN's taps for a batch, float32, with the image itself as ``image``."""
@@ -117,17 +134,21 @@ class Stepper:
             taps = self.module(images)
         return {"image": images, **taps}
 
-    def draw(self, step: int, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """The pixels ``(B, H, W, c)`` of a step."""
-        options = self.options
-        size = input_size(self.spec, options, step)
-        return draw_batch(self.pool, self.spec, size, options.images_per_step, options, rng)
+    def see(self, step: int, options: TrainingOptions, size: tuple[int, int]) -> Seen:
+        """The pictures of a step at an input size, and their taps: those of the step before, as long as visits last."""
+        key = (step - step % options.visits, size, options)
+        kept = self._seen
+        if kept is None or kept.key != key:
+            rng = np.random.default_rng([options.seed, key[0], PICTURES])
+            pixels = draw_batch(self.pool, self.spec, size, options.images_per_step, options, rng)
+            taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
+            kept = self._seen = Seen(key, pixels, taps)
+        return kept
 
     def __call__(self, step: int) -> StepResult:
         """Everything of one step but the optimiser's update."""
         rng = np.random.default_rng([self.options.seed, step])
-        pixels = self.draw(step, rng)
-        taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
+        _, pixels, taps = self.see(step, self.options, input_size(self.spec, self.options, step))
         true_map = taps[self.config.layer]
         filters = draw_filters(true_map, self.options.filters_per_image, self.options.active, rng)
         generated = self.generator(taps, filters.to(self.device))
@@ -155,8 +176,7 @@ class Stepper:
         """
         rng = np.random.default_rng([self.options.seed, step])
         whole = replace(self.options, crop=WHOLE, jitter=0.0)
-        pixels = draw_batch(self.pool, self.spec, self.spec.size, self.options.images_per_step, whole, rng)
-        taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
+        _, pixels, taps = self.see(step, whole, self.spec.size)
         true_map = taps[self.config.layer]
         filters = draw_filters(true_map, self.options.filters_per_image, self.options.active, rng)
         generated = self.generator(taps, filters.to(self.device))

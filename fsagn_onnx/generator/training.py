@@ -6,12 +6,11 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -122,7 +121,7 @@ class Trainer:
         self.generator.to(self.device)
         module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options)
-        self.optimiser = torch.optim.AdamW(self.generator.parameters(), lr=self.options.learning_rate)
+        self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
         self.step = 0
@@ -131,12 +130,9 @@ class Trainer:
 
     def calibrate(self) -> None:
         """Scale the encoder by the statistics of a first batch; done once, before step 0."""
-        rng = np.random.default_rng([self.options.seed, 2**31])
-        full = replace(self.options, images_per_step=32, ramp=())
+        full = replace(self.options, images_per_step=32)
         stepper = Stepper(self.stepper.module, self.generator, self.pool, self.model.input_spec, full)
-        pixels = stepper.draw(0, rng)
-        taps = stepper.look(torch.from_numpy(self.model.input_spec.normalise(pixels)).to(self.device))
-        self.generator.encoder.calibrate(taps)
+        self.generator.encoder.calibrate(stepper.see(0, full, self.model.input_spec.size).taps)
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def advance(self) -> None:
@@ -165,10 +161,13 @@ class Trainer:
         for name, figure in figures.items():
             self.running[name] = figure if name not in self.running else 0.98 * self.running[name] + 0.02 * figure
 
+    def _adam(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
+        return torch.optim.AdamW(parameters, lr=self.options.learning_rate, fused=True)
+
     def _finish_masks(self) -> None:
         """From here on the averaged weights are the generator's, and only the retention head learns."""
         self.generator.load_state_dict(self.average)
-        self.optimiser = torch.optim.AdamW(self.generator.retention_parameters(), lr=self.options.learning_rate)
+        self.optimiser = self._adam(self.generator.retention_parameters())
         self.judging = True
 
     def run(self, on_step: Callable[[Progress], None] = lambda progress: None, *, resume: bool = False) -> Checkpoint:

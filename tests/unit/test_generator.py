@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import numpy_helper
 
+from fsagn_onnx.data.images import list_images
 from fsagn_onnx.data.planted import SIZE, TAP, planted_picture, write_planted
 from fsagn_onnx.errors import CheckpointError, ImageError, UsageError
 from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, read_quality, train
@@ -29,7 +30,8 @@ from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
 from fsagn_onnx.generator.objective import Objective
 from fsagn_onnx.generator.options import default_crop
-from fsagn_onnx.generator.step import input_size
+from fsagn_onnx.generator.step import Stepper, input_size
+from fsagn_onnx.generator.training import Trainer
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.methods.engine import strongest
 from fsagn_onnx.model import Model, load_model
@@ -291,6 +293,26 @@ def test_a_resumed_run_may_see_another_number_of_pairs(planted: Path, model: Mod
     assert load_checkpoint(checkpoint_path(out)).description["training"]["pairs"] == 160
     with pytest.raises(CheckpointError, match="another options"):
         train(model, [planted / "images"], out, layer=TAP, options=replace(longer, seed=1), resume=True)
+
+
+def test_pictures_are_seen_for_a_few_steps_and_looked_at_once(
+    planted: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, drawn = [], []
+    look, mask = Stepper.look, Stepper.mask
+    monkeypatch.setattr(Stepper, "look", lambda self, images: looks.append(len(images)) or look(self, images))
+    monkeypatch.setattr(Stepper, "mask", lambda self, *of: drawn.append(mask(self, *of)) or drawn[-1])
+    trainer = Trainer(
+        model, model.layer(TAP), list_images([planted / "images"]), tmp_path / "x.safetensors",
+        options=replace(SMALL, visits=3),
+    )  # fmt: skip
+    seen = []
+    for step in range(7):
+        trainer.stepper(step)
+        seen.append(trainer.stepper.see(step, trainer.options, model.input_spec.size).pixels)
+    assert len(looks) == 3
+    assert [bool((seen[step] == seen[step + 1]).all()) for step in range(6)] == [True, True, False, True, True, False]
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_checkpoint_of_another_model_is_refused(explainer: Path, planted: Path) -> None:
