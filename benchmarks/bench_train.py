@@ -1,6 +1,6 @@
 """Training's pairs per second over a bare forward+backward loop of the frozen CNN at the same batch, in turns.
 
-    python benchmarks/bench_train.py [PHOTOS...] [--networks lite0,resnet50] [--steps 20] [--threads 2] [--edge 1.0]
+    python benchmarks/bench_train.py [PHOTOS...] [--networks lite0,resnet50] [--steps 12] [--threads 2] [--edge 1.0]
 
 The bare loop runs as many images as a step has (image, filter) pairs through the converted CNN up to the explained
 layer, and back to the image. A step of training also looks at the unmasked images once, without a gradient, draws and
@@ -143,7 +143,7 @@ def measure(network: str, photos: list[Path], steps: int, edge: float) -> dict[s
 @click.command()
 @click.argument("photos", nargs=-1)
 @click.option("--networks", default="lite0,resnet50", show_default=True)
-@click.option("--steps", default=20, show_default=True)
+@click.option("--steps", default=12, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--edge", default=1.0, show_default=True, help="Edge of the input, as a share of the model's own.")
 def main(photos: tuple[str, ...], networks: str, steps: int, threads: int, edge: float) -> None:
