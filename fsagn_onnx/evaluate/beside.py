@@ -11,7 +11,7 @@ from ..data.files import read_lines
 from ..errors import OutputError, UsageError
 from .folder import LINES, RUN
 
-SAME: Final = ("model", "layer", "infills", "filters", "areas", "seed")
+SAME: Final = ("model", "layer", "infills", "filters", "areas", "seed", "scale")
 """What two runs must have in common, besides their images."""
 
 
@@ -36,7 +36,7 @@ class Beside:
 
     Raises:
         OutputError: the folder holds no evaluation.
-        UsageError: it was made for another model, layer, infills, filters, areas or seed.
+        UsageError: it was made for another model, layer, infills, filters, areas, seed or scale of maps.
     """
 
     def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:

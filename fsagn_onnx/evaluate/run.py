@@ -93,6 +93,10 @@ class Options:
             raise UsageError(f"areas must be rising and between 0 and 1, but got {list(self.areas)}")
 
 
+SCALE = "-log rank"
+"""Of explainers' maps when they are smoothed (see `from_rank`); figures on another one are not to be mixed in."""
+
+
 def draw_filters(feature_map: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw ids among the strongest living filters of one image: ``(C, h, w)`` -> at most ``(count,)``."""
     peaks = feature_map.max(axis=(1, 2))
@@ -154,6 +158,7 @@ class Run:
             "metrics": [metric.name for metric in self.metrics],
             "parts": None if options.parts is None else str(options.parts),
             "seed": options.seed,
+            "scale": SCALE,
             "images": hashlib.sha256("\n".join(map(str, paths)).encode("utf-8", "surrogateescape")).hexdigest(),
         }
 

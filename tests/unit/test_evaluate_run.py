@@ -146,6 +146,11 @@ def test_an_earlier_evaluation_joins_the_tables(folder: Path, tmp_path: Path, fo
         evaluate(planted, folder / "explainer.onnx", backwards, options(folder, beside=early))
     with pytest.raises(OutputError, match="holds no evaluation"):
         evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=tmp_path))
+    run = json.loads((early / "run.json").read_text())
+    del run["scale"]  # as evaluations made before it was told
+    (early / "run.json").write_text(json.dumps(run))
+    with pytest.raises(UsageError, match="made with other scale"):
+        evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=early))
 
 
 def test_plots(found: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
