@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fsagn_onnx.convert import convert
+from fsagn_onnx.conversion import convert
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import build_lite0, load_torch_lite0
 

@@ -20,12 +20,12 @@ import click
 import numpy as np
 
 from fsagn_onnx.data.annotations import open_annotations
-from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.dissect import DissectRun, Request
-from fsagn_onnx.dissect.collect import mask_bits
+from fsagn_onnx.dissection import DissectRun, Request
+from fsagn_onnx.dissection.observations import mask_bits
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import FileEngine
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODEL, EXPLAINER = Path("models/demo_cnn.onnx"), Path("models/demo_explainer.onnx")
 BATCH, TURNS = 8, 20

@@ -21,9 +21,9 @@ from typing import Any
 
 import click
 
-from fsagn_onnx.data.synthetic import SyntheticParts
-from fsagn_onnx.report.page import DETAILED, SMALL, Facts, article, page
+from fsagn_onnx.explanations.page import DETAILED, SMALL, Facts, article, page
 from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 BOUND = 3.0
 

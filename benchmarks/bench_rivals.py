@@ -19,9 +19,9 @@ import click
 import numpy as np
 import torch
 
-from fsagn_onnx.bench import Spread, machine
-from fsagn_onnx.bench.paired import timed
-from fsagn_onnx.convert import convert
+from fsagn_onnx.benchmark import Spread, machine
+from fsagn_onnx.benchmark.paired import timed
+from fsagn_onnx.conversion import convert
 from fsagn_onnx.data.images import read_image
 from fsagn_onnx.generator import load_checkpoint, load_generator
 from fsagn_onnx.methods.optimise import Optimise

@@ -31,9 +31,9 @@ import click
 import cv2
 import numpy as np
 
-from fsagn_onnx.bench import machine
-from fsagn_onnx.data.synthetic import SyntheticParts
-from fsagn_onnx.serve.settings import Settings
+from fsagn_onnx.benchmark import machine
+from fsagn_onnx.server.settings import Settings
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo_explainer.onnx"
 CODE = "from fsagn_onnx.cli.main import main; main()"

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from packaging.requirements import Requirement
 
-from fsagn_onnx.bench import machine
+from fsagn_onnx.benchmark import machine
 
 FIRST = """
 import sys, time

@@ -25,7 +25,7 @@ import click
 import numpy as np
 from photo_crops import photo_crops
 
-from fsagn_onnx.bench import machine
+from fsagn_onnx.benchmark import machine
 from fsagn_onnx.runtime import Explainer, Failure
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
 
@@ -71,8 +71,8 @@ def streamed(explainer: Explainer, paths: list[Path]) -> int:
 
 
 def explained(explainer: Explainer, paths: list[Path]) -> int:
-    from fsagn_onnx.report.explaining import Request, explain_into, open_folder
-    from fsagn_onnx.report.opening import Opened
+    from fsagn_onnx.explanations.job import Request, explain_into, open_folder
+    from fsagn_onnx.explanations.subject import Opened
 
     with tempfile.TemporaryDirectory() as out:
         opened = Opened(explainer, None, "generator", {}, None)

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from photo_crops import given_photographs
 
-from fsagn_onnx.bench import machine
+from fsagn_onnx.benchmark import machine
 from fsagn_onnx.generator import TrainingOptions
 from fsagn_onnx.generator import step as step_module
-from fsagn_onnx.generator.training import Trainer
+from fsagn_onnx.generator.trainer import Trainer
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.models.lite0 import build_lite0
 

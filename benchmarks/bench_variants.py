@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from photo_crops import given_photographs, photo_crops
 
-from fsagn_onnx.bench import Benchmark, machine, paired, run_benchmark
+from fsagn_onnx.benchmark import Benchmark, machine, paired, run_benchmark
 from fsagn_onnx.data.images import read_image
 from fsagn_onnx.generator.export import export_explainer
 from fsagn_onnx.model import load_model

@@ -19,10 +19,10 @@ import click
 import cv2
 
 from benchmarks.coverage.rows import Row, all_rows
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.generator import TrainingOptions, train
 from fsagn_onnx.model import load_model
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 OPTIONS = TrainingOptions(pairs=12, images_per_step=2, filters_per_image=2, ramp=())
 CHANGED = ("int8-qdq", "int8-qoperator", "fp16")

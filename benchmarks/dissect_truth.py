@@ -25,16 +25,16 @@ import cv2
 import numpy as np
 import onnx
 
-from fsagn_onnx.data.planted import FILTERS, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
-from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.dissect import Dissection, dissect
-from fsagn_onnx.dissect.scores import ACTIVE_SHARE
-from fsagn_onnx.dissect.truth import CLEAR, intervention_truth
-from fsagn_onnx.dissect.untrained import reinitialised
-from fsagn_onnx.evaluate.intervention import DOMINANCE
+from fsagn_onnx.dissection import Dissection, dissect
+from fsagn_onnx.dissection.scores import ACTIVE_SHARE
+from fsagn_onnx.dissection.untrained import reinitialised
+from fsagn_onnx.evaluation.metrics.intervention import DOMINANCE
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
+from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.synthetic import write_folder
+from fsagn_onnx.testing.truth import CLEAR, intervention_truth
 
 MODEL = Path("models/demo_cnn.onnx")
 FIRST_UNTRAINED = 1_000

@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from fsagn_onnx.data.images import list_images, read_image
-from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.evaluate import Options
-from fsagn_onnx.evaluate.bootstrap import bootstrap_ratio
-from fsagn_onnx.evaluate.intervention import Intervention
-from fsagn_onnx.evaluate.parts import Parts
-from fsagn_onnx.evaluate.probe import retained
-from fsagn_onnx.evaluate.run import Run, draw_filters
-from fsagn_onnx.evaluate.values import PerImage
-from fsagn_onnx.evaluate.view import View
+from fsagn_onnx.evaluation import Options
+from fsagn_onnx.evaluation.image_masks import View
+from fsagn_onnx.evaluation.metrics.intervention import Intervention
+from fsagn_onnx.evaluation.metrics.parts import Parts
+from fsagn_onnx.evaluation.metrics.per_image import PerImage
+from fsagn_onnx.evaluation.probe import retained
+from fsagn_onnx.evaluation.run import Run, draw_filters
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.masks import area_rank, pixel_mask, to_common_granularity
+from fsagn_onnx.statistics.bootstrap import bootstrap_ratio
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 FIGURES = ("agreement", "pointing game", "part IoU", "retention")

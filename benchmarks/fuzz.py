@@ -60,7 +60,7 @@ def work(path: Path) -> int:
 
     status = run(["inspect", str(path), "--json"])
     if status == 0 and path.name.startswith("demo_explainer"):
-        from fsagn_onnx.report.opening import open_explainer
+        from fsagn_onnx.explanations.subject import open_explainer
 
         try:
             open_explainer(path, method="activation", providers="cpu", threads=1).explainer.close()
@@ -162,12 +162,6 @@ def judge(outcome: Outcome, allowed: int) -> None:
 
 def preload() -> None:
     """Import what the command imports, so that each process starts at once."""
-    import fsagn_onnx.convert
-    import fsagn_onnx.methods
-    import fsagn_onnx.report.inspection
-    import fsagn_onnx.report.inspection_text
-    import fsagn_onnx.report.opening
-    import fsagn_onnx.runtime  # noqa: F401
 
 
 def alone(path: Path | None, idle: int) -> Outcome:

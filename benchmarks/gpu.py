@@ -100,7 +100,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    from fsagn_onnx.bench import paired
+    from fsagn_onnx.benchmark import paired
     from fsagn_onnx.runtime import Binding, Session, Tuning
 
     rows = []
@@ -169,7 +169,7 @@ def main(words: list[str]) -> int:
     asked = arguments(words)
     if not asked.here:
         return in_own_environment(asked, words)
-    from fsagn_onnx.bench import machine
+    from fsagn_onnx.benchmark import machine
 
     found = card()
     if asked.provider == "cuda" and not found:

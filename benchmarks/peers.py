@@ -17,11 +17,11 @@ from pathlib import Path
 import click
 
 from fsagn_onnx.data.images import list_images
-from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.evaluate import Evaluation, Options, evaluate
-from fsagn_onnx.evaluate.plots import write_plots
-from fsagn_onnx.evaluate.terminal import EvaluationBar
+from fsagn_onnx.evaluation import Evaluation, Options, evaluate
+from fsagn_onnx.evaluation.plots import write_plots
 from fsagn_onnx.methods import METHODS
+from fsagn_onnx.terminal.evaluation import EvaluationBar
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 INFILL = "inpaint"

@@ -33,15 +33,15 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from fsagn_onnx.data.annotations import open_annotations
-from fsagn_onnx.data.synthetic import CLASSES, PARTS, render, variants_of, write_folder
-from fsagn_onnx.data.synthetic.objects import TWINS
-from fsagn_onnx.data.synthetic.shapes import VARIANTS
-from fsagn_onnx.dissect.disturbing import probabilities
-from fsagn_onnx.dissect.perturb import PerturbRequest, PerturbRun
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.perturbation.observations import probabilities
+from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
 from fsagn_onnx.runtime.engine import Engine
 from fsagn_onnx.runtime.session import Session
+from fsagn_onnx.testing.synthetic import CLASSES, PARTS, render, variants_of, write_folder
+from fsagn_onnx.testing.synthetic.objects import TWINS
+from fsagn_onnx.testing.synthetic.shapes import VARIANTS
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "datasets"))
 

@@ -20,13 +20,13 @@ import onnx
 import torch
 
 from fsagn_onnx.data.images import list_images
-from fsagn_onnx.data.synthetic import write_folder
-from fsagn_onnx.evaluate import Options, evaluate
-from fsagn_onnx.evaluate.sanity import compare, reinitialise
+from fsagn_onnx.evaluation import Options, evaluate
+from fsagn_onnx.evaluation.sanity import compare, reinitialise
 from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
 from fsagn_onnx.model import load_model
-from fsagn_onnx.report.training import TrainingBar
 from fsagn_onnx.runtime.engine import FileEngine
+from fsagn_onnx.terminal.training import TrainingBar
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 TRAINING_PICTURES = 1_000

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from fsagn_onnx.data.images import list_images, read_image
-from fsagn_onnx.evaluate import Options, evaluate
+from fsagn_onnx.evaluation import Options, evaluate
 from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
 from fsagn_onnx.generator.batches import random_crop
 from fsagn_onnx.generator.config import make_config
@@ -89,7 +89,7 @@ def main(
     model, made = load_model(build_lite0(out / "lite0.onnx")), out / "explainer.onnx"
     settings = pairs_of(widths)
     with ExitStack() as stack:
-        where = "fsagn_onnx.generator.training"
+        where = "fsagn_onnx.generator.trainer"
         stack.enter_context(mock.patch(f"{where}.make_config", lambda *of: make_config(*of, **settings)))
         if random_embeddings:
             stack.enter_context(mock.patch(f"{where}.filter_embedding", return_value=None))

@@ -56,8 +56,8 @@ def command(
     """Time EXPLAINER beside MODEL in pairs: by batch, number of filters, precision, provider and threads."""
     from rich.console import Console
 
-    from fsagn_onnx.bench import Benchmark, run_benchmark
-    from fsagn_onnx.bench.table import as_table
+    from fsagn_onnx.benchmark import Benchmark, run_benchmark
+    from fsagn_onnx.benchmark.table import as_table
     from fsagn_onnx.data.files import write_file
     from fsagn_onnx.model import load_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .running import PATH, format_option
+from .run_options import PATH, format_option
 
 DRIFTED = 4
 """Exit status where something drifted."""
@@ -37,10 +37,10 @@ def command(
     Two versions of a model on the same images, or last month's images against today's: filters whose areas or parts
     moved, classes whose decisions hang on others now. The exit status is 4 where something drifted, for use in CI.
     """
-    from fsagn_onnx.dissect.compare import compare, write_comparison
-    from fsagn_onnx.dissect.grids import comparison_grid
-    from fsagn_onnx.dissect.speaking import comparison_json, comparison_lines
-    from fsagn_onnx.report.grid import write_formats
+    from fsagn_onnx.comparison.comparison import compare, write_comparison
+    from fsagn_onnx.comparison.table import comparison_grid
+    from fsagn_onnx.report.table import write_formats
+    from fsagn_onnx.terminal.comparison import comparison_json, comparison_lines
 
     if formats and out is None:
         raise click.UsageError("--format writes into --out DIR; give one")

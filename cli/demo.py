@@ -40,10 +40,10 @@ def command(
     photographs with scikit-image. The first run builds the explainer, later ones reuse it; explaining is what
     'fsagn-onnx explain' does.
     """
+    from fsagn_onnx.explanations.job import Request, Written, explain_into, open_folder
+    from fsagn_onnx.explanations.subject import open_explainer
     from fsagn_onnx.models.demo import lite0_explainer, photographs, sufficient_areas
-    from fsagn_onnx.report.explaining import Request, Written, explain_into, open_folder
-    from fsagn_onnx.report.opening import open_explainer
-    from fsagn_onnx.report.terminal import Terminal, print_json
+    from fsagn_onnx.terminal.explanations import Terminal, print_json
 
     paths = photographs(out / "photographs")
     built = lite0_explainer(out / "models")

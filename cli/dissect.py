@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .reading import read_model, reading_options
-from .running import PATH, running_options
+from .model_options import read_model, reading_options
+from .run_options import PATH, running_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -42,11 +42,11 @@ def command(
 
     Without --parts, filters are grouped by where and on what they fire.
     """
-    from fsagn_onnx.dissect import DissectRun, Request
-    from fsagn_onnx.dissect.grids import dissection_grid
-    from fsagn_onnx.dissect.speaking import dissection_json, dissection_lines
-    from fsagn_onnx.report.following import follow, stage
-    from fsagn_onnx.report.grid import write_formats
+    from fsagn_onnx.dissection import DissectRun, Request
+    from fsagn_onnx.dissection.table import dissection_grid
+    from fsagn_onnx.report.table import write_formats
+    from fsagn_onnx.terminal.dissection import dissection_json, dissection_lines
+    from fsagn_onnx.terminal.progress import follow, stage
 
     request = Request(images, **options)
     with DissectRun(read_model(model, reading), explainer, out, request, names=names, **kept) as run:

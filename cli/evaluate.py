@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .reading import read_model, reading_options
+from .model_options import read_model, reading_options
 
 PATH = click.Path(path_type=Path)
 
@@ -44,10 +44,10 @@ def command(
     Every figure comes with its 95 % bootstrap interval over images.
     """
     from fsagn_onnx.data.files import write_file
-    from fsagn_onnx.evaluate import METRICS, Options, evaluate
-    from fsagn_onnx.evaluate.plots import write_plots
-    from fsagn_onnx.evaluate.terminal import EvaluationBar, failures, show
-    from fsagn_onnx.report.evaluation import evaluation_page
+    from fsagn_onnx.evaluation import METRICS, Options, evaluate
+    from fsagn_onnx.evaluation.page import evaluation_page
+    from fsagn_onnx.evaluation.plots import write_plots
+    from fsagn_onnx.terminal.evaluation import EvaluationBar, failures, show
 
     options = Options(
         methods=methods.split(","),

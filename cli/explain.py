@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from .reading import reading_options
-from .running import format_option
+from .model_options import reading_options
+from .run_options import format_option
 
 PATH = click.Path(path_type=Path)
 
@@ -52,10 +52,10 @@ def command(
     MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are
     files, folders, globs, or - for paths on standard input.
     """
-    from fsagn_onnx.report.explained import write_explained
-    from fsagn_onnx.report.explaining import Request, explain_into, found_images, open_folder
-    from fsagn_onnx.report.opening import open_explainer
-    from fsagn_onnx.report.terminal import Terminal, print_json
+    from fsagn_onnx.explanations.job import Request, explain_into, found_images, open_folder
+    from fsagn_onnx.explanations.subject import open_explainer
+    from fsagn_onnx.explanations.table import write_explained
+    from fsagn_onnx.terminal.explanations import Terminal, print_json
 
     asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size")}
     request = Request(images=images, **asked)

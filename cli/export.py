@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .reading import read_model, reading_options
+from .model_options import read_model, reading_options
 
 PATH = click.Path(path_type=Path)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .reading import reading_options
+from .model_options import reading_options
 
 PATH = click.Path(path_type=Path)
 
@@ -31,8 +31,8 @@ def command(
 
     MODEL is a trained CNN or an explainer made by 'fsagn-onnx train'.
     """
-    from fsagn_onnx.report.inspection import inspect_file
-    from fsagn_onnx.report.inspection_text import counting, print_inspection, print_json
+    from fsagn_onnx.inspection.document import inspect_file
+    from fsagn_onnx.terminal.inspection import counting, print_inspection, print_json
 
     with counting() as count:
         document = inspect_file(model, conversion=not no_convert, images=images, on_image=count, **reading)

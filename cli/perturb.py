@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .running import PATH, running_options
+from .run_options import PATH, running_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -39,12 +39,12 @@ def command(
     The same disturbance in area-matched random regions of each image is the control: what is left is the effect of
     the part. With --parts, annotated parts are disturbed too; --labels says the true classes.
     """
-    from fsagn_onnx.dissect.grids import perturbation_grid
-    from fsagn_onnx.dissect.perturb import PerturbRequest, PerturbRun
-    from fsagn_onnx.dissect.speaking import perturbation_json, perturbation_lines
     from fsagn_onnx.model import load_model
-    from fsagn_onnx.report.following import follow
-    from fsagn_onnx.report.grid import write_formats
+    from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
+    from fsagn_onnx.perturbation.table import perturbation_grid
+    from fsagn_onnx.report.table import write_formats
+    from fsagn_onnx.terminal.perturbation import perturbation_json, perturbation_lines
+    from fsagn_onnx.terminal.progress import follow
 
     request = PerturbRequest(images, **options)
     with PerturbRun(load_model(model), explainer, out, request, dissection=dissection, **kept) as run:

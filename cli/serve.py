@@ -26,14 +26,14 @@ import click
 def command(explainer: Path, triton: Path | None, as_json: bool, **options: Any) -> None:
     """Serve EXPLAINER over HTTP by the KServe v2 inference protocol, until it is interrupted."""
     if triton is not None:
-        from fsagn_onnx.serve.triton import write_repository
+        from fsagn_onnx.server.triton import write_repository
 
         model = write_repository(explainer, triton, name=options["name"], max_batch=options["max_batch"])
         click.echo(
             json.dumps({"model": str(model)}) if as_json else f"{model}\nnext: tritonserver --model-repository {triton}"
         )
         return
-    from fsagn_onnx.serve import Settings, serve
+    from fsagn_onnx.server import Settings, serve
 
     timeout = options.pop("timeout")
     settings = Settings(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .reading import read_model, reading_options
+from .model_options import read_model, reading_options
 
 PATH = click.Path(path_type=Path)
 
@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Train a mask generator on IMAGES (files, folders, globs, or -) and write it as an explainer file."""
     from fsagn_onnx.generator import Objective, TrainingOptions, keep_freed_memory, train
-    from fsagn_onnx.report.training import TrainingBar
+    from fsagn_onnx.terminal.training import TrainingBar
 
     keep_freed_memory()
     minimised = Objective("fsagn" if objective == "fsagn" else "budget")

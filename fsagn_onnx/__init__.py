@@ -8,6 +8,8 @@ runtime never meets torch:
     Explainer     an explainer file, ready to explain images
     Explanation   what it answers for one image
     evaluate      measure methods against each other
+    dissect       find out which object part each filter stands for
+    compare       find what moved between two runs
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .evaluate import evaluate as evaluate
+    from .comparison import compare as compare
+    from .dissection import dissect as dissect
+    from .evaluation import evaluate as evaluate
     from .generator import train as train
     from .model import load_model as load_model
     from .runtime import Explainer as Explainer
@@ -27,21 +31,21 @@ __version__ = "0.1.0"
 _WHERE = {
     "Explainer": ".runtime",
     "Explanation": ".runtime",
-    "evaluate": ".evaluate",
+    "compare": ".comparison",
+    "dissect": ".dissection",
+    "evaluate": ".evaluation",
     "load_model": ".model",
     "train": ".generator",
 }
 
-__all__ = ["Explainer", "Explanation", "__version__", "evaluate", "load_model", "train"]
+__all__ = ["Explainer", "Explanation", "__version__", "compare", "dissect", "evaluate", "load_model", "train"]
 
 
 def __getattr__(name: str) -> Any:
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(where, __name__)
-    # The import may have set the name: the package `evaluate` stands for its own function and can be called.
-    return globals().setdefault(name, module if where == f".{name}" else getattr(module, name))
+    return globals().setdefault(name, getattr(import_module(where, __name__), name))
 
 
 def __dir__() -> list[str]:

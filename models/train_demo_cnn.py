@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from fsagn_onnx.data.files import write_file
-from fsagn_onnx.data.synthetic import CLASSES, SyntheticParts
+from fsagn_onnx.testing.synthetic import CLASSES, SyntheticParts
 
 SIZE: Final = 128
 OPSET: Final = 18

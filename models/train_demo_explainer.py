@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from fsagn_onnx.data.synthetic import write_folder
 from fsagn_onnx.generator import Progress, TrainingOptions, keep_freed_memory, train
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODEL = Path(__file__).with_name("demo_cnn.onnx")
 IMAGES = 2_000

@@ -24,7 +24,7 @@ from fsagn_onnx.generator import (
     save_checkpoint,
     train,
 )
-from fsagn_onnx.generator.api import checkpoint_path
+from fsagn_onnx.generator.training_run import checkpoint_path
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fsagn_onnx.convert.parity import probe_images
+from fsagn_onnx.conversion.parity import probe_images
 
 CLASSES = 10
 

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
 
-from fsagn_onnx.convert.ops import load_converters
+from fsagn_onnx.conversion.ops import load_converters
 
 from .check import check
 from .rows import Row

@@ -13,12 +13,12 @@ import click
 
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.errors import FsagnError
-from fsagn_onnx.evaluate import METRICS, Evaluation, Options, evaluate
-from fsagn_onnx.evaluate.plots import write_plots
-from fsagn_onnx.evaluate.terminal import EvaluationBar, show
+from fsagn_onnx.evaluation import METRICS, Evaluation, Options, evaluate
+from fsagn_onnx.evaluation.plots import write_plots
 from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
 from fsagn_onnx.model import Model
-from fsagn_onnx.report.training import TrainingBar
+from fsagn_onnx.terminal.evaluation import EvaluationBar, show
+from fsagn_onnx.terminal.training import TrainingBar
 
 METHODS = "generator,activation,gradient,optimise,random,centre"
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from fsagn_onnx.data.files import write_file
-from fsagn_onnx.data.synthetic import CLASSES
 from fsagn_onnx.models.train_demo_cnn import (
     Settings,
     accuracy,
@@ -21,6 +20,7 @@ from fsagn_onnx.models.train_demo_cnn import (
     progress,
     render_split,
 )
+from fsagn_onnx.testing.synthetic import CLASSES
 
 SETTINGS = Settings(epochs=10, images=6_000, held_out=1_000)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from common import Plan, trained
 from networks import NETWORKS, trained_network
 
-from fsagn_onnx.data.synthetic import write_folder
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 NAMES = ("demo", *NETWORKS)

@@ -15,7 +15,7 @@ import click
 from common import Plan, measured, plan_options
 from subjects import NAMES, subject
 
-from fsagn_onnx.data.synthetic import write_folder
+from fsagn_onnx.testing.synthetic import write_folder
 
 
 @click.command()

@@ -27,13 +27,13 @@ from run import train_explainer
 
 from fsagn_onnx.data.files import write_file
 from fsagn_onnx.data.images import read_image
-from fsagn_onnx.dissect.disturbances import KINDS, LEVELS, disturbed
-from fsagn_onnx.dissect.looking import Looker
-from fsagn_onnx.evaluate.bootstrap import bootstrap_ratio
 from fsagn_onnx.model import load_model
+from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, disturbed
+from fsagn_onnx.runs.tapped_explainer import Looker
 from fsagn_onnx.runtime.masks import pixel_mask
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.runtime.variant import FILL
+from fsagn_onnx.statistics.bootstrap import bootstrap_ratio
 
 TOP = 5
 AREA = 0.08

@@ -21,13 +21,13 @@ from cells import Cells, split
 from defects import SIZE, build
 
 from fsagn_onnx.data.files import write_file
-from fsagn_onnx.evaluate import Evaluation, Options, evaluate
-from fsagn_onnx.evaluate.plots import write_plots
-from fsagn_onnx.evaluate.probe import Probe
-from fsagn_onnx.evaluate.terminal import EvaluationBar, show
+from fsagn_onnx.evaluation import Evaluation, Options, evaluate
+from fsagn_onnx.evaluation.plots import write_plots
+from fsagn_onnx.evaluation.probe import Probe
 from fsagn_onnx.generator import TrainingOptions, train
 from fsagn_onnx.model import load_model
-from fsagn_onnx.report.training import TrainingBar
+from fsagn_onnx.terminal.evaluation import EvaluationBar, show
+from fsagn_onnx.terminal.training import TrainingBar
 
 EXPLAINED = 24
 """Unseen cells that are explained, half of them defective."""
@@ -71,8 +71,8 @@ def measure(model: Path, explainer: Path, cells: Cells, folder: Path, images: in
 
 def explain(explainer: Path, cells: Cells, folder: Path) -> None:
     """`fsagn-onnx explain explainer.onnx unseen/... --out explained --verify`."""
-    from fsagn_onnx.report.explaining import Request, explain_into, found_images, open_folder
-    from fsagn_onnx.report.opening import open_explainer
+    from fsagn_onnx.explanations.job import Request, explain_into, found_images, open_folder
+    from fsagn_onnx.explanations.subject import open_explainer
 
     order = np.argsort(~cells.defective, kind="stable")
     few = [*order[: EXPLAINED // 2], *order[::-1][: EXPLAINED // 2]]

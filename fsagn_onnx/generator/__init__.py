@@ -1,6 +1,5 @@
 """The mask generator and its training (needs torch)."""
 
-from .api import train
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import GeneratorConfig, make_config
 from .export import ExportReport, export_explainer, load_generator
@@ -9,7 +8,8 @@ from .network import Generated, Generator
 from .objective import Objective
 from .options import TrainingOptions
 from .quality import read_quality
-from .training import Progress, Trainer
+from .trainer import Progress, Trainer
+from .training_run import train
 
 __all__ = [
     "Checkpoint",

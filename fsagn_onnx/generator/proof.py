@@ -11,14 +11,14 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from ..convert import convert
+from ..conversion import convert
 from ..errors import ExplainerError
 from ..model import InputSpec, Model
 from ..model.cut import cut
 from ..model.quantised import is_quantised
-from ..runtime.batching import fixed_size, in_batches
-from ..runtime.loading import ORT_ERRORS, first_line
+from ..runtime.fixed_batch import fixed_size, in_batches
 from ..runtime.session import DTYPES, cast
+from ..runtime.tuning import ORT_ERRORS, first_line
 from .graph import FILTERS, OUTPUTS
 from .network import Generated, Generator
 

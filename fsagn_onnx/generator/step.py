@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..convert import TappedModule
+from ..conversion import TappedModule
 from ..model import InputSpec
 from ..runtime.infill import VERIFY
 from ..runtime.masks import pixel_mask

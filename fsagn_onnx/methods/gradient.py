@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..convert import TappedModule, convert
+from ..conversion import TappedModule, convert
 from ..generator.config import choose_taps
 from ..model import Model
 from ..runtime.masks import grid_stride

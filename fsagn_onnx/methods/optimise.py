@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..convert import convert
+from ..conversion import convert
 from ..generator.area import soft_mask, standardise
 from ..generator.infill import blend
 from ..generator.network import FLOOR, gaussian_kernel, resize

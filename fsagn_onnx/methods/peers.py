@@ -12,7 +12,7 @@ from captum.attr import NeuronGradient, NeuronGuidedBackprop, NeuronIntegratedGr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..convert import convert
+from ..conversion import convert
 from ..model import Model
 from .interface import Passes
 

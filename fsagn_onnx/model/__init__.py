@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .cut import cut
-from .graph import Model, load_model
+from .input_spec import Geometry, InputSpec
 from .layers import Layer
-from .preprocess import Geometry, InputSpec
-from .reading import ValueInfo, read_proto
+from .model import Model, load_model
+from .onnx_file import ValueInfo, read_proto
 
 __all__ = ["Geometry", "InputSpec", "Layer", "Model", "ValueInfo", "cut", "load_model", "read_proto"]

@@ -10,7 +10,7 @@ import onnx
 
 from .activations import Tail, Values, follow
 from .heads import before_heads, prediction_layers
-from .preprocess import InputSpec
+from .input_spec import InputSpec
 from .receptive_field import receptive_fields
 from .topology import Topology
 

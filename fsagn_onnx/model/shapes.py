@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from .folding import fold_shapes
-from .reading import shape_of
+from .onnx_file import shape_of
+from .shape_arithmetic import fold_shapes
 
 __all__ = ["infer", "skeleton", "static_shapes", "value_types"]
 

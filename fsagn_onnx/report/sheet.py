@@ -19,8 +19,8 @@ from string import Template
 from typing import Any, Final
 
 from .. import __version__
+from ..runtime.drawing.typeface import printable
 from ..runtime.stream import Failure
-from ..runtime.typeface import printable
 
 TOOL: Final = f"fsagn-onnx {__version__}"
 MAX_FAILURES: Final = 200

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from .binding import Binding
+from .device_binding import Binding
 from .engine import Engine, FileEngine, Pass
 from .explainer import Explainer
 from .explanation import Explanation, FilterExplanation, Prediction
-from .loading import Tuning
 from .metadata import ExplainerMetadata
 from .session import Session
 from .stream import Failure, Frame
-from .verify import Verifier
+from .tuning import Tuning
+from .verifier import Verifier
 
 __all__ = [
     "Binding",

@@ -17,11 +17,11 @@ import onnx
 from numpy.typing import NDArray
 
 from ..errors import ExplainerError, ModelError
-from ..model.preprocess import InputSpec
-from ..model.reading import check_external_data, read_proto
-from .loading import Tuning
+from ..model.input_spec import InputSpec
+from ..model.onnx_file import check_external_data, read_proto
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
+from .tuning import Tuning
 from .variant import FILL, check_filters, check_request, pick
 
 Array = NDArray[Any]

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExplainerError, ImageError, UsageError
-from ..model.graph import Model
-from .answers import Answering, merge, not_finite
+from ..model.model import Model
 from .engine import Engine, EngineMetadata, FileEngine, Pass
 from .explanation import Explanation
-from .loading import Tuning
-from .request import filter_slots, fixed_area, passes
+from .explanation_builder import Answering, merge, not_finite
+from .filter_request import filter_slots, fixed_area, passes
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
-from .verify import Verifier
+from .tuning import Tuning
+from .verifier import Verifier
 
 SLOTS_PER_PASS: Final = 1024
 """Images times filters that go through the graph at a time, at most (but always one image)."""

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..model.preprocess import Geometry
+from ..model.input_spec import Geometry
 from .masks import FloatMap, Mask, pixel_mask
 from .stream import Pixels
 
 if TYPE_CHECKING:
-    from .panel import Panel
+    from .drawing.panel import Panel
 
 Box = tuple[int, int, int, int]
 Point = tuple[float, float]
@@ -177,12 +177,12 @@ class Explanation:
         Args:
             area: share of the model's input to show for every filter; None: the filters' own areas.
         """
-        from .panel import Panel
+        from .drawing.panel import Panel
 
         return Panel.of(self, area)
 
     def _repr_png_(self) -> bytes:
-        from .overlay import draw_panel, encode_png
+        from .drawing.overlay import draw_panel, encode_png
 
         return encode_png(draw_panel(self))
 

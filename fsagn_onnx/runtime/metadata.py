@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from ..errors import ExplainerError, FsagnError
-from ..model.preprocess import InputSpec
+from ..model.input_spec import InputSpec
 from .variant import Variant
 
 FORMAT: Final = 1

@@ -19,9 +19,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import FsagnError, UsageError
-from .batching import fixed_size, in_batches
-from .loading import ORT_ERRORS, Tuning, first_line, open_session
+from .fixed_batch import fixed_size, in_batches
 from .providers import wanted_providers
+from .tuning import ORT_ERRORS, Tuning, first_line, open_session
 
 Array = NDArray[Any]
 

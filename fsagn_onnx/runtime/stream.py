@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
 from ..errors import FsagnError, ImageError, UsageError
-from ..model.preprocess import Geometry, InputSpec
+from ..model.input_spec import Geometry, InputSpec
 
 Pixels = NDArray[np.uint8]
 

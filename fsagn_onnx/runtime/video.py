@@ -15,11 +15,11 @@ import numpy as np
 
 from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
+from .drawing.overlay import coverage, dim_unseen, percent
+from .drawing.typeface import BOLD, Style, put_text, text_width
 from .explainer import Explainer
 from .explanation import Explanation
-from .overlay import coverage, dim_unseen, percent
 from .stream import Failure, Frame, Pixels, ordered_map
-from .typeface import BOLD, Style, put_text, text_width
 
 CAMERA: Final = "camera:"
 AHEAD: Final = 8

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from fsagn_onnx.data.planted import FILTERS, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
-from fsagn_onnx.report.evaluation import evaluation_page
-from fsagn_onnx.report.page import DETAILED, SMALL, Facts, article, page
+from fsagn_onnx.evaluation.page import evaluation_page
+from fsagn_onnx.explanations.page import DETAILED, SMALL, Facts, article, page
 from fsagn_onnx.runtime import Explainer, Explanation
+from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 NASTY = "</title></script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>${alert(3)} a&amp;b.png"
 SESSION = {"providers": "cpu", "threads": 1}
@@ -120,11 +120,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """dissect, perturb and compare reports of the planted CNN, with a hostile part name."""
     import json
 
+    from fsagn_onnx.comparison.comparison import Change, Comparison, write_comparison
     from fsagn_onnx.data.annotations import open_annotations
-    from fsagn_onnx.dissect import dissect
-    from fsagn_onnx.dissect.compare import Change, Comparison, write_comparison
-    from fsagn_onnx.dissect.perturb import PerturbRequest, PerturbRun
+    from fsagn_onnx.dissection import dissect
     from fsagn_onnx.model import load_model
+    from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
 
     folder = tmp_path_factory.mktemp("planted")
     for name in ("images", "masks"):

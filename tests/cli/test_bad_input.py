@@ -22,7 +22,7 @@ from PIL import Image
 
 from fsagn_onnx.cli.main import run
 from fsagn_onnx.data.images import read_image
-from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 EXPLAINER = MODELS / "demo_explainer.onnx"

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 
-from fsagn_onnx.bench import Spread, paired
+from fsagn_onnx.benchmark import Spread, paired
 from fsagn_onnx.cli.bench import command
 from fsagn_onnx.errors import ExplainerError, UsageError
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from fsagn_onnx.cli.dissect import command
 from fsagn_onnx.data.images import read_image
-from fsagn_onnx.data.synthetic import write_folder
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

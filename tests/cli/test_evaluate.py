@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fsagn_onnx.cli.evaluate import command
-from fsagn_onnx.data.synthetic import write_folder
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 QUICK = ("--metrics", "retention", "--filters", "2", "--threads", "1", "--infills", "inpaint")

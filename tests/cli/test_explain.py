@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fsagn_onnx.cli.explain import command
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.errors import ExplainerError, FsagnError, UsageError
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 EXPLAINER = MODELS / "demo_explainer.onnx"

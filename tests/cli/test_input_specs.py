@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from fsagn_onnx.cli.main import run
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.generator import export
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 SIZE = 64
 

@@ -20,11 +20,11 @@ from PIL import Image
 
 from fsagn_onnx.cli.inspect import command
 from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, ModelError, UsageError
+from fsagn_onnx.inspection.document import inspect_file
 from fsagn_onnx.model import InputSpec, load_model
-from fsagn_onnx.report.inspection import inspect_file
-from fsagn_onnx.report.inspection_text import print_inspection
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.variant import Variant
+from fsagn_onnx.terminal.inspection import print_inspection
 
 
 def network(*tail: onnx.NodeProto, domain: str = "", **metadata: str) -> onnx.ModelProto:

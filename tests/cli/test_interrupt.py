@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
 COUNT = 150

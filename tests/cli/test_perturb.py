@@ -8,7 +8,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from fsagn_onnx.cli.perturb import command
-from fsagn_onnx.data.synthetic import write_folder
+from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.masks import Mask
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINER = ROOT / "models" / "demo_explainer.onnx"

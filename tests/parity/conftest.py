@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from fsagn_onnx.convert.assemble import assemble
-from fsagn_onnx.convert.normalise import rewritten
-from fsagn_onnx.convert.tapped import TappedModule
+from fsagn_onnx.conversion.assembly import assemble
+from fsagn_onnx.conversion.normal_form import rewritten
+from fsagn_onnx.conversion.tapped_module import TappedModule
 from fsagn_onnx.model.shapes import static_shapes
 
 Array = npt.NDArray[Any]

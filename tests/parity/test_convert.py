@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 from onnx2torch.utils.common import OperationConverterResult
 from torch import nn
 
-from fsagn_onnx.convert import ConversionError, Unsupported, check_parity, convert, registry, unsupported
-from fsagn_onnx.convert.ops.nodes import converted
+from fsagn_onnx.conversion import ConversionError, Unsupported, check_parity, convert, registry, unsupported
+from fsagn_onnx.conversion.ops.nodes import converted
 from fsagn_onnx.errors import LayerError, ModelError, ParityError
 from fsagn_onnx.model import load_model
 
@@ -329,7 +329,7 @@ def test_the_reference_takes_no_weights_that_were_changed(load):
 MEASURED = """
 import sys
 from pathlib import Path
-from fsagn_onnx.convert import convert
+from fsagn_onnx.conversion import convert
 from fsagn_onnx.model import load_model
 
 def peak():

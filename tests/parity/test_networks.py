@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from fsagn_onnx.convert import check_parity, convert
-from fsagn_onnx.convert.parity import relative_error
+from fsagn_onnx.conversion import check_parity, convert
+from fsagn_onnx.conversion.parity import relative_error
 from fsagn_onnx.model import load_model
 
 from . import networks

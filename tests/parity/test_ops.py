@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from fsagn_onnx.convert.parity import relative_error
+from fsagn_onnx.conversion.parity import relative_error
 
 
 def weight(*shape: int) -> np.ndarray:

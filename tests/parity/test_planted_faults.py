@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from fsagn_onnx.convert import ConversionError, ParityError, TappedModule, check_parity, convert
+from fsagn_onnx.conversion import ConversionError, ParityError, TappedModule, check_parity, convert
 from fsagn_onnx.model import Model, load_model
 
 TEXT = """

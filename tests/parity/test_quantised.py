@@ -13,12 +13,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from fsagn_onnx.convert import ParityError, TappedModule, check_parity, convert
-from fsagn_onnx.convert.ops.quantise import Rounding
-from fsagn_onnx.convert.parity import ROUNDED_TOLERANCE, TOLERANCE, relative_error
+from fsagn_onnx.conversion import ParityError, TappedModule, check_parity, convert
+from fsagn_onnx.conversion.ops.quantise import Rounding
+from fsagn_onnx.conversion.parity import ROUNDED_TOLERANCE, TOLERANCE, relative_error
 from fsagn_onnx.errors import ModelError
 from fsagn_onnx.model import Model, load_model
-from fsagn_onnx.model.prepare import prepared
+from fsagn_onnx.model.preparation import prepared
 
 from . import networks
 

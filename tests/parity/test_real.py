@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fsagn_onnx.convert import check_parity, convert
+from fsagn_onnx.conversion import check_parity, convert
 from fsagn_onnx.model import load_model
 
 from . import networks

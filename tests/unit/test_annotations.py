@@ -14,9 +14,9 @@ import pytest
 
 from fsagn_onnx.data.annotations import Annotations, ImageParts, open_annotations, read_labels
 from fsagn_onnx.data.annotations.parts import coverage
-from fsagn_onnx.data.synthetic import SyntheticParts, write_folder
 from fsagn_onnx.errors import AnnotationError
-from fsagn_onnx.model.preprocess import InputSpec
+from fsagn_onnx.model.input_spec import InputSpec
+from fsagn_onnx.testing.synthetic import SyntheticParts, write_folder
 
 H, W = 30, 40
 BOX = (10.0, 5.0, 22.0, 17.0)  # x0, y0, x1, y1

@@ -14,14 +14,14 @@ from onnx import numpy_helper
 
 from fsagn_onnx.cli.compare import command
 from fsagn_onnx.cli.explain import command as explain
+from fsagn_onnx.comparison.comparison import _two_samples, compare
 from fsagn_onnx.data.annotations import open_annotations
-from fsagn_onnx.data.planted import FILTERS, PATCH, pattern, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
-from fsagn_onnx.dissect import dissect
-from fsagn_onnx.dissect.compare import _two_samples, compare
-from fsagn_onnx.dissect.perturb import PerturbRequest, PerturbRun
+from fsagn_onnx.dissection import dissect
 from fsagn_onnx.errors import OutputError, UsageError
 from fsagn_onnx.model import load_model
+from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
+from fsagn_onnx.testing.planted import FILTERS, PATCH, pattern, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 SESSION = {"providers": "cpu", "threads": 1}
 

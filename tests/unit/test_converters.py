@@ -8,9 +8,9 @@ import pytest
 from onnx import defs
 from onnx2torch.node_converters.registry import get_converter
 
-from fsagn_onnx.convert import registry
-from fsagn_onnx.convert.ops import load_converters
-from fsagn_onnx.convert.ops.versions import WIDENED
+from fsagn_onnx.conversion import registry
+from fsagn_onnx.conversion.ops import load_converters
+from fsagn_onnx.conversion.ops.versions import WIDENED
 
 load_converters()
 

@@ -13,8 +13,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from fsagn_onnx.data.synthetic import CLASSES, SyntheticParts, render, variants_of
-from fsagn_onnx.data.synthetic.objects import TWINS
+from fsagn_onnx.testing.synthetic import CLASSES, SyntheticParts, render, variants_of
+from fsagn_onnx.testing.synthetic.objects import TWINS
 
 MODELS = Path(__file__).parents[2] / "models"
 MODEL = MODELS / "demo_cnn.onnx"

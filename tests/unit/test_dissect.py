@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 import pytest
 
-from fsagn_onnx.data.planted import FILTERS, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
-from fsagn_onnx.dissect import Dissection, DissectRun, Request, dissect
-from fsagn_onnx.dissect.collect import mask_bits, matched_iou, unpack
-from fsagn_onnx.dissect.significance import cross_iou, drawn_orders, max_test, q_values
-from fsagn_onnx.dissect.untrained import reinitialised, share_reaching
+from fsagn_onnx.dissection import Dissection, DissectRun, Request, dissect
+from fsagn_onnx.dissection.observations import mask_bits, matched_iou, unpack
+from fsagn_onnx.dissection.significance import cross_iou, drawn_orders, max_test, q_values
+from fsagn_onnx.dissection.untrained import reinitialised, share_reaching
 from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, OutputError, UsageError
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
+from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 PICTURES = 40
 SESSION = {"providers": "cpu", "threads": 1}

@@ -13,21 +13,22 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from fsagn_onnx.data.planted import FILTERS, TAP, planted_picture, write_planted
-from fsagn_onnx.evaluate.annotations import Annotation, fit_mask
-from fsagn_onnx.evaluate.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio, resamples
-from fsagn_onnx.evaluate.calibration import MIX, Calibration
-from fsagn_onnx.evaluate.control import MaskOnly
-from fsagn_onnx.evaluate.curves import InsertionDeletion
-from fsagn_onnx.evaluate.intervention import Intervention, dominant, part_changes
-from fsagn_onnx.evaluate.parts import PEAK, Parts, centroid, hits, instability, top_pixel
-from fsagn_onnx.evaluate.probe import Probe, masked_images, response, retained
-from fsagn_onnx.evaluate.retention import RetentionAUC
-from fsagn_onnx.evaluate.rows import Metric, Row
-from fsagn_onnx.evaluate.specificity import Specificity, specificity
-from fsagn_onnx.evaluate.view import Predicted, View
+from fsagn_onnx.evaluation.image_masks import Predicted, View
+from fsagn_onnx.evaluation.metrics.calibration import MIX, Calibration
+from fsagn_onnx.evaluation.metrics.insertion_deletion import InsertionDeletion
+from fsagn_onnx.evaluation.metrics.interface import Metric, Row
+from fsagn_onnx.evaluation.metrics.intervention import Intervention, dominant, part_changes
+from fsagn_onnx.evaluation.metrics.mask_only import MaskOnly
+from fsagn_onnx.evaluation.metrics.parts import PEAK, Parts, centroid, hits, top_pixel
+from fsagn_onnx.evaluation.metrics.retention import RetentionAUC
+from fsagn_onnx.evaluation.metrics.specificity import Specificity, specificity
+from fsagn_onnx.evaluation.part_masks import Annotation, fit_mask
+from fsagn_onnx.evaluation.probe import Probe, masked_images, response, retained
 from fsagn_onnx.model import InputSpec, load_model
 from fsagn_onnx.runtime.infill import infill
+from fsagn_onnx.statistics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio, resamples
+from fsagn_onnx.statistics.instability import instability
+from fsagn_onnx.testing.planted import FILTERS, TAP, planted_picture, write_planted
 
 AREAS = (0.1, 0.3)
 INFILLS = ("inpaint", "mean")

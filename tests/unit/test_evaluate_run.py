@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from fsagn_onnx.data.planted import TAP, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
-from fsagn_onnx.data.synthetic import write_folder
 from fsagn_onnx.errors import AnnotationError, ExplainerError, ImageError, OutputError, UsageError
-from fsagn_onnx.evaluate import METRICS, Evaluation, Options, evaluate
-from fsagn_onnx.evaluate import plots as plots_module
-from fsagn_onnx.evaluate.plots import write_plots
-from fsagn_onnx.evaluate.run import named
+from fsagn_onnx.evaluation import METRICS, Evaluation, Options, evaluate
+from fsagn_onnx.evaluation import plots as plots_module
+from fsagn_onnx.evaluation.plots import write_plots
+from fsagn_onnx.evaluation.run import named
+from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.synthetic import write_folder
 
 PICTURES = 6
 

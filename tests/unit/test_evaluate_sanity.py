@@ -11,13 +11,13 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import spearmanr
 
-from fsagn_onnx.data.planted import planted_model, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.errors import ModelError
-from fsagn_onnx.evaluate.sanity import compare, overlap, rank_correlation, reinitialise
+from fsagn_onnx.evaluation.sanity import compare, overlap, rank_correlation, reinitialise
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank
+from fsagn_onnx.testing.planted import planted_model, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 
 def weights(proto: onnx.ModelProto) -> dict[str, np.ndarray]:

@@ -21,22 +21,22 @@ from hypothesis.extra import numpy as arrays
 from onnx import numpy_helper
 
 from fsagn_onnx.data.images import list_images
-from fsagn_onnx.data.planted import SIZE, TAP, planted_picture, write_planted
 from fsagn_onnx.errors import CheckpointError, ImageError, UsageError
 from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, read_quality, train
-from fsagn_onnx.generator.api import checkpoint_path
 from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
 from fsagn_onnx.generator.objective import Objective
 from fsagn_onnx.generator.options import default_crop
 from fsagn_onnx.generator.step import Stepper, input_size
-from fsagn_onnx.generator.training import Trainer
+from fsagn_onnx.generator.trainer import Trainer
+from fsagn_onnx.generator.training_run import checkpoint_path
 from fsagn_onnx.methods import engine_for
-from fsagn_onnx.methods.engine import strongest
+from fsagn_onnx.methods.method_engine import strongest
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime import masks
 from fsagn_onnx.runtime.engine import Engine, FileEngine
+from fsagn_onnx.testing.planted import SIZE, TAP, planted_picture, write_planted
 
 SMALL = TrainingOptions(
     pairs=384, images_per_step=8, ramp=(), jitter=0, crop=0.9, flip=False, active=4, checkpoint_every=5

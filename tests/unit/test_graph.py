@@ -16,8 +16,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fsagn_onnx.errors import LayerError, ModelError
-from fsagn_onnx.model import Model, cut, load_model, reading
-from fsagn_onnx.model.hashing import content_hash
+from fsagn_onnx.model import Model, cut, load_model
+from fsagn_onnx.model import onnx_file as reading
+from fsagn_onnx.model.content_hash import content_hash
 
 
 def small_model() -> onnx.ModelProto:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.errors import UsageError
-from fsagn_onnx.report.grid import PICTURE_ROWS, Grid, write_formats
+from fsagn_onnx.report.table import PICTURE_ROWS, Grid, write_formats
 
 GRID = Grid("A *title*", ("filter", "part"), (("1", "<b>|wheel`"), ("2", None)), ((0.0, 1.0), (0.0, 0.0)))
 

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from fsagn_onnx.errors import LayerError, ModelError, UsageError
 from fsagn_onnx.model import InputSpec, ValueInfo, load_model
 from fsagn_onnx.model.batch import fixed_batch, free_batch
-from fsagn_onnx.model.describing import input_spec, labels_of, read_preprocess
-from fsagn_onnx.model.feeding import parse_feeds
+from fsagn_onnx.model.description import input_spec, labels_of, read_preprocess
+from fsagn_onnx.model.feeds import parse_feeds
 
 IMAGE = [ValueInfo("x", "float32", ("N", 3, "h", "w"))]
 

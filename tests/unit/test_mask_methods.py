@@ -9,10 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from fsagn_onnx.data.planted import TAP, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.errors import ExplainerError, UsageError
-from fsagn_onnx.evaluate.probe import Probe
+from fsagn_onnx.evaluation.probe import Probe
 from fsagn_onnx.methods import METHODS, Passes, engine_for, make_method
 from fsagn_onnx.methods.optimise import Optimise
 from fsagn_onnx.methods.refine import RefinedEngine
@@ -20,6 +18,8 @@ from fsagn_onnx.methods.rise import rise_masks
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank, from_rank, pixel_mask, to_common_granularity
+from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 SEEING = [
     name

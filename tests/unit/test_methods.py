@@ -12,7 +12,7 @@ from fsagn_onnx.errors import LayerError, UsageError
 from fsagn_onnx.methods import engine_for, make_method
 from fsagn_onnx.methods.activation import Activation
 from fsagn_onnx.methods.controls import Random
-from fsagn_onnx.methods.engine import strongest
+from fsagn_onnx.methods.method_engine import strongest
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.masks import to_grid
 

@@ -8,11 +8,11 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from fsagn_onnx.convert.normalise import REWRITES, normalise
-from fsagn_onnx.convert.rewrites.constants import CONSTANT_NODES, FOLD_CONSTANTS
-from fsagn_onnx.convert.rewrites.graph import Graph, Rewrite
-from fsagn_onnx.convert.rewrites.identity import PASS_THROUGH
-from fsagn_onnx.convert.rewrites.norm import FOLD_BATCH_NORM
+from fsagn_onnx.conversion.normal_form import REWRITES, normalise
+from fsagn_onnx.conversion.rewrites.constants import CONSTANT_NODES, FOLD_CONSTANTS
+from fsagn_onnx.conversion.rewrites.graph import Graph, Rewrite
+from fsagn_onnx.conversion.rewrites.identity import PASS_THROUGH
+from fsagn_onnx.conversion.rewrites.norm import FOLD_BATCH_NORM
 from fsagn_onnx.errors import ConversionError
 
 

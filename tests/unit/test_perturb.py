@@ -13,15 +13,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fsagn_onnx.data.annotations import open_annotations, read_labels
-from fsagn_onnx.data.planted import FILTERS, planted_picture, write_planted
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
-from fsagn_onnx.dissect.ablation import Ablation, tail
-from fsagn_onnx.dissect.disturbances import KINDS, LEVELS, REGIONS, chosen_kinds, disturbed, moved_region
-from fsagn_onnx.dissect.effects import paired
-from fsagn_onnx.dissect.perturb import Perturbation, PerturbRequest, PerturbRun
 from fsagn_onnx.errors import FsagnError, LayerError, UsageError
 from fsagn_onnx.model import load_model
+from fsagn_onnx.perturbation.ablation import Ablation, tail
+from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, REGIONS, chosen_kinds, disturbed, moved_region
+from fsagn_onnx.perturbation.effects import paired
+from fsagn_onnx.perturbation.run import Perturbation, PerturbRequest, PerturbRun
 from fsagn_onnx.runtime.session import Session
+from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 PICTURES = 24
 SESSION = {"providers": "cpu", "threads": 1}

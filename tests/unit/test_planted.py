@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from fsagn_onnx.data.planted import (
+from fsagn_onnx.testing.planted import (
     FILTERS,
     PATCH,
     PATTERNS,

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsagn_onnx.errors import ModelError, UsageError
-from fsagn_onnx.model.describing import input_spec, labels_of
-from fsagn_onnx.model.preprocess import Geometry, InputSpec
-from fsagn_onnx.model.reading import ValueInfo
+from fsagn_onnx.model.description import input_spec, labels_of
+from fsagn_onnx.model.input_spec import Geometry, InputSpec
+from fsagn_onnx.model.onnx_file import ValueInfo
 
 SPEC = InputSpec(
     name="image",
@@ -443,7 +443,7 @@ def test_broken_input_metadata() -> None:
 
 
 def test_preprocess_files(tmp_path: Path) -> None:
-    from fsagn_onnx.model.describing import read_preprocess
+    from fsagn_onnx.model.description import read_preprocess
 
     path = tmp_path / "spec.json"
     with pytest.raises(ModelError, match=r"preprocess file .*spec\.json cannot be read: No such file"):

@@ -59,8 +59,8 @@ def test_the_road_from_a_model_to_explanations(tmp_path: Path) -> None:
     """The three commands in order, on the demo CNN and synthetic pictures, with a short training."""
     import cv2
 
-    from fsagn_onnx.data.synthetic import SyntheticParts
     from fsagn_onnx.model import load_model
+    from fsagn_onnx.testing.synthetic import SyntheticParts
 
     default = load_model(ROOT / "models" / "demo_cnn.onnx").default_layer
     assert default is not None

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fsagn_onnx.data.files import LineFile, make_folder, read_lines, write_file
 from fsagn_onnx.errors import OutputError
+from fsagn_onnx.explanations.page import Facts, article, article_name, escaped_name, page
 from fsagn_onnx.model.geometry import Geometry, Window
-from fsagn_onnx.report.names import Names, safe_stem
-from fsagn_onnx.report.page import Facts, article, article_name, escaped_name, page
+from fsagn_onnx.runs.names import Names, safe_stem
 from fsagn_onnx.runtime import Explanation, Failure, FilterExplanation, Prediction
 
 NASTY = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\x1b[31m.png"

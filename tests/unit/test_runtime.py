@@ -19,13 +19,13 @@ from fsagn_onnx.errors import ExplainerError, FsagnError, ModelError, UsageError
 from fsagn_onnx.model import InputSpec
 from fsagn_onnx.model.geometry import Geometry, Window
 from fsagn_onnx.runtime import Failure, Session, Verifier
-from fsagn_onnx.runtime.answers import not_finite, predictions
 from fsagn_onnx.runtime.engine import Pass, read_metadata
 from fsagn_onnx.runtime.explanation import locate
+from fsagn_onnx.runtime.explanation_builder import not_finite, predictions
+from fsagn_onnx.runtime.filter_request import filter_slots, fixed_area, passes, retention_at, sufficient_area
 from fsagn_onnx.runtime.infill import MASK_FREE, infill
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.providers import wanted_providers
-from fsagn_onnx.runtime.request import filter_slots, fixed_area, passes, retention_at, sufficient_area
 from fsagn_onnx.runtime.stream import named_images, ordered_map, prepare, reduced
 from fsagn_onnx.runtime.variant import check_filters
 

@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.errors import UsageError
 from fsagn_onnx.runtime import Explainer
-from fsagn_onnx.serve import Settings
-from fsagn_onnx.serve.jobs import encode_mask
+from fsagn_onnx.server import Settings
+from fsagn_onnx.server.jobs import encode_mask
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
 PICTURE = SyntheticParts("test", 1)[0].image

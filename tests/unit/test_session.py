@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 import pytest
 
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.runtime import Binding, Explainer, Session, Tuning
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.providers import missing_libraries
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
 PICTURES = [sample.image for sample in SyntheticParts("test", 4)]
@@ -57,7 +57,7 @@ def test_threads_share_an_explainer_and_closing_meanwhile_is_an_error_not_a_cras
 
 FORK = """
 import faulthandler, multiprocessing, sys
-from fsagn_onnx.data.synthetic import SyntheticParts
+from fsagn_onnx.testing.synthetic import SyntheticParts
 from fsagn_onnx.runtime import Explainer
 faulthandler.dump_traceback_later(60, exit=True)
 picture = SyntheticParts("test", 1)[0].image

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsagn_onnx.data.synthetic import (
+from fsagn_onnx.errors import OutputError, UsageError
+from fsagn_onnx.testing.synthetic import (
     CLASSES,
     PARTS,
     SPLITS,
@@ -23,11 +24,10 @@ from fsagn_onnx.data.synthetic import (
     variants_of,
     write_folder,
 )
-from fsagn_onnx.data.synthetic.objects import TWINS
-from fsagn_onnx.data.synthetic.raster import draw
-from fsagn_onnx.data.synthetic.scene import tones
-from fsagn_onnx.data.synthetic.shapes import VARIANTS, Piece
-from fsagn_onnx.errors import OutputError, UsageError
+from fsagn_onnx.testing.synthetic.objects import TWINS
+from fsagn_onnx.testing.synthetic.raster import draw
+from fsagn_onnx.testing.synthetic.scene import tones
+from fsagn_onnx.testing.synthetic.shapes import VARIANTS, Piece
 
 seeds = st.integers(0, 3_000_000_000)
 

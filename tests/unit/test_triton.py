@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 from fsagn_onnx.cli.main import run
 from fsagn_onnx.errors import ExplainerError, OutputError
-from fsagn_onnx.serve.triton import write_repository
+from fsagn_onnx.server.triton import write_repository
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 EXPLAINER = MODELS / "demo_explainer.onnx"

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsagn_onnx.data.planted import planted_picture
-from fsagn_onnx.data.planted_explainer import write_planted_explainer
 from fsagn_onnx.errors import UsageError
 from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.testing.planted import planted_picture
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 TUTORIAL = Path(__file__).resolve().parents[2] / "docs" / "tutorial"
 

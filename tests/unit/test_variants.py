@@ -15,7 +15,6 @@ import torch
 from click.testing import CliRunner
 
 from fsagn_onnx.cli.export import command
-from fsagn_onnx.data.planted import TAP, planted_picture, write_planted
 from fsagn_onnx.errors import CheckpointError, ExplainerError, FsagnError, UsageError
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config, save_checkpoint
 from fsagn_onnx.generator.proof import run_graph
@@ -24,6 +23,7 @@ from fsagn_onnx.model import InputSpec, Model, load_model
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.variant import Variant
+from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 
 PICTURES = [planted_picture(seed).image for seed in range(6)]
 

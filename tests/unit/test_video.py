@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.cli.main import run
-from fsagn_onnx.data.synthetic import SyntheticParts
 from fsagn_onnx.errors import ImageError, OutputError, UsageError
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.video import Clip, Frames, explain_video, read_ahead
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
 COUNT = 10

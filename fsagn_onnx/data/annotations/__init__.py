@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .detect import LAYOUTS, open_annotations
 from .labels import Labels, read_labels
+from .layouts import LAYOUTS, open_annotations
 from .parts import Annotations, ImageParts, Part
 
 __all__ = ["LAYOUTS", "Annotations", "ImageParts", "Labels", "Part", "open_annotations", "read_labels"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Part, check_size
-from .reading import read_index_png, read_rows
+from .untrusted import read_index_png, read_rows
 
 CATEGORIES = ("part", "object", "material", "color", "texture")
 """Columns whose cells name masks; numbers in them label the whole image and are left out."""

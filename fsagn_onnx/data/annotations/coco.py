@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Mask, Part, check_size, polygon_mask
-from .reading import entry, number, read_index_png
+from .untrusted import entry, number, read_index_png
 
 
 def read_coco(path: Path, members: dict[str, Any]) -> Annotations:

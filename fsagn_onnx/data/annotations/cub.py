@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Part
-from .reading import number, read_index_png, read_text
+from .untrusted import number, read_index_png, read_text
 
 WHOLE = "whole bird"
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from ...errors import AnnotationError
 from .parts import _agreement
-from .reading import read_json, read_rows
+from .untrusted import read_json, read_rows
 
 
 class Labels:

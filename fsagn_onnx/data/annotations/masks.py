@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Part
-from .reading import entry, read_index_png, read_json, read_text
+from .untrusted import entry, read_index_png, read_json, read_text
 
 
 def read_names(path: Path) -> dict[int, str]:
@@ -44,7 +44,7 @@ def read_names(path: Path) -> dict[int, str]:
 
 
 def read_mask_folder(folder: Path, names_file: Path) -> Annotations:
-    """A folder of masks with `names.json` or `names.txt`; also what `fsagn_onnx.data.synthetic.write_folder` writes.
+    """A folder of masks with `names.json` or `names.txt`; also what `fsagn_onnx.testing.synthetic.write_folder` writes.
 
     Masks lie in ``masks/`` or in the folder itself and have the stems of the images. Number 0 is no part.
     """

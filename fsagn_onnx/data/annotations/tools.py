@@ -22,7 +22,7 @@ from ..images import MAX_PIXELS
 from .brush import brush_mask
 from .coco import run_lengths
 from .parts import Annotations, ImageParts, Mask, Part, check_size, polygon_mask
-from .reading import entry, number, pairs, read_json, read_rows, read_xml
+from .untrusted import entry, number, pairs, read_json, read_rows, read_xml
 
 
 def read_labelme(source: Path, files: list[Path]) -> Annotations:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import AnnotationError
 from .parts import Annotations, Box, ImageParts, Part, check_size
-from .reading import number, read_bytes, read_xml
+from .untrusted import number, read_bytes, read_xml
 
 MAX_UNPACKED: Final = 2**30
 """Bytes that the compressed variables of a MATLAB file may take."""

@@ -1,12 +1,12 @@
 """Variants of an explainer file: fixed requests, preprocessing inside, half precision, 8-bit integers, other opsets."""
 
-from .asked import asked_variant, insist_on_own
+from .choice import asked_variant, insist_on_own
+from .difference import measure_loss
+from .fixed_request import SubsetGraph, fix_request, subset
 from .half import half_precision
-from .loss import measure_loss
 from .opset import MIN_OPSET, at_opset
 from .preprocessing import check_preprocessing, preprocess_inside
 from .quantise import quantised
-from .request import SubsetGraph, fix_request, subset
 
 __all__ = [
     "MIN_OPSET",

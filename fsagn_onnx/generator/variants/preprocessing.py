@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...errors import ExplainerError
-from ...model.preprocess import OPAQUE, InputSpec, parse_resize
+from ...model.input_spec import OPAQUE, InputSpec, parse_resize
 from ..graph import PREFIX, GraphWriter
 
 BEFORE = f"{PREFIX}in/"

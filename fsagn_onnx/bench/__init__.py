@@ -1,7 +1,0 @@
-"""What an explanation costs: explainers beside the plain model, in pairs within one run."""
-
-from .grid import Benchmark, Row, run_benchmark
-from .machine import machine
-from .paired import Spread, paired
-
-__all__ = ["Benchmark", "Row", "Spread", "machine", "paired", "run_benchmark"]

@@ -1,0 +1,196 @@
+"""What two runs say about the same things, as numbers per image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+import numpy as np
+
+from ..data.files import read_lines
+from ..dissection.dissection import Dissection
+from ..dissection.observations import unpack
+from ..dissection.scores import Floats
+from ..errors import OutputError, UsageError
+from ..runs.folder import COLUMNS, INDEX, read_manifest
+
+MAX_IMAGES: Final = 4000
+"""Images of a `dissect` run that are compared, evenly spaced: keeps memory flat."""
+
+NEVER: Final = ("among the strongest", "answers")
+HANGS: Final = "hangs on filter "
+"""Shares of images: what is not noted at all never happened."""
+
+Key = tuple[str, str]
+"""(what, of what), for example ``("area", "filter 17")``."""
+
+
+@dataclass
+class Measured:
+    """What a run says.
+
+    Attributes:
+        kind: of the run.
+        about: things that must agree: layer, number of filters, parts.
+        values: (what, of) -> image -> number.
+        places: filter -> image -> (x, y) of its mask, in shares of the image's width and height.
+        parts: filter -> the part that it was given, or None.
+        effects: (what, of) -> (value, standard error), of runs that hold no numbers per image.
+        images: number of images.
+    """
+
+    kind: str
+    about: dict[str, Any]
+    values: dict[Key, dict[str, float]] = field(default_factory=dict)
+    places: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    parts: dict[str, str | None] = field(default_factory=dict)
+    effects: dict[Key, tuple[float, float]] = field(default_factory=dict)
+    images: int = 0
+
+    def add(self, what: str, of: str, image: str, value: float | None) -> None:
+        """Note a number."""
+        if value is not None and np.isfinite(value):
+            self.values.setdefault((what, of), {})[image] = float(value)
+
+    def shares(self, key: Key) -> dict[str, float]:
+        """The numbers of a key; 0 for every image where a share was never noted because it never happened."""
+        if key in self.values or (key[0] not in NEVER and not key[0].startswith(HANGS)):
+            return self.values.get(key, {})
+        if key[0].startswith(HANGS):
+            return {image: 0.0 for image, is_it in self.values.get(("answers", key[1]), {}).items() if is_it}
+        return {image: 0.0 for (what, _), values in self.values.items() if what in NEVER for image in values}
+
+
+def measured(folder: Path) -> Measured:
+    """Read a finished run of `explain`, `dissect` or `perturb`.
+
+    Raises:
+        OutputError: no such run, an unfinished one, or a damaged one.
+        UsageError: its kind cannot be compared.
+    """
+    manifest = read_manifest(folder)
+    if manifest.get("state") != "done":
+        raise OutputError(f"{folder} holds an unfinished run of '{manifest['kind']}': finish it with --resume")
+    readers = {"explain": _explained, "dissect": _dissected, "perturb": _perturbed}
+    if manifest["kind"] not in readers:
+        raise UsageError(f"{folder} holds a run of '{manifest['kind']}'; expected explain, dissect or perturb")
+    try:
+        return readers[manifest["kind"]](folder, manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{folder} is damaged ({type(error).__name__}: {error}): run it again") from error
+
+
+def _image(path: str) -> str:
+    """What an image is called in both runs: its file name and folder, whatever lies above."""
+    return "/".join(PurePath(path.replace("\\", "/")).parts[-2:])
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in read_lines(path):
+        members: dict[str, Any] = json.loads(line)
+        yield members
+
+
+def _explained(folder: Path, manifest: Mapping[str, Any]) -> Measured:
+    about = {"layer": manifest["layer"], "filters": manifest["filters_of_layer"]}
+    found = Measured("explain", {**about, "filters asked": manifest["arguments"]["filters"]})
+    shown: dict[str, tuple[str | None, set[int]]] = {}
+    for line in _lines(folder / "explanations.jsonl"):
+        image = _image(line["path"])
+        answers = line["predictions"]
+        answer = None if not answers else answers[0]["label"] or f"class {answers[0]['index']}"
+        if answers:
+            found.add("certainty", "all images", image, answers[0]["score"])
+        shown[image] = answer, {item["id"] for item in line["filters"] if item["peak"] > 0}
+        for item in line["filters"]:
+            of = f"filter {item['id']}"
+            found.add("peak", of, image, item["peak"])
+            found.add("area", of, image, item["area"])
+            retention = item["retention"]["measured"]
+            found.add("retention", of, image, item["retention"]["predicted"] if retention is None else retention)
+            if item["centroid"] is not None:
+                x, y = item["centroid"]
+                found.places.setdefault(of, {})[image] = (x / line["width"], y / line["height"])
+    classes = sorted({answer for answer, _ in shown.values() if answer is not None})
+    filters = sorted({number for _, numbers in shown.values() for number in numbers})
+    for image, (answer, numbers) in shown.items():
+        for name in classes:
+            found.add("answers", name, image, float(answer == name))
+        for number in filters:
+            found.add("among the strongest", f"filter {number}", image, float(number in numbers))
+            if answer is not None:
+                found.add(f"{HANGS}{number}", answer, image, float(number in numbers))
+    found.images = len(shown)
+    return found
+
+
+def _dissected(folder: Path, manifest: Mapping[str, Any]) -> Measured:
+    dissection = Dissection.load(folder)
+    rows = dissection.filters
+    about = {"layer": dissection.layer, "filters": len(rows), "parts": list(dissection.parts), "area": manifest["area"]}
+    found = Measured("dissect", about)
+    found.parts = {f"filter {row.filter}": row.part for row in rows}
+    index = [line for line in _lines(folder / INDEX) if line.get("error") is None]
+    count, (h, w) = len(index), manifest["grid"]
+    peaks = np.fromfile(folder / COLUMNS / "peaks", np.float32).reshape(count, len(rows))
+    masks = np.memmap(folder / COLUMNS / "masks", np.uint8, "r", shape=(count, len(rows), (h * w + 7) // 8))
+    limits = np.array([np.inf if row.threshold is None else row.threshold for row in rows])
+    cell_rows, cell_columns = np.divmod(np.arange(h * w), w)
+    for n in np.unique(np.linspace(0, count - 1, min(count, MAX_IMAGES)).astype(int)).tolist():
+        image, active = _image(index[n]["path"]), peaks[n] >= limits
+        kept = unpack(np.asarray(masks[n]), h * w).astype(np.float64)
+        total = np.maximum(kept.sum(axis=1), 1)
+        x, y = kept @ (cell_columns + 0.5) / total / w, kept @ (cell_rows + 0.5) / total / h
+        label = index[n]["label"]
+        for k, row in enumerate(rows):
+            of = f"filter {row.filter}"
+            found.add("active", of, image, float(active[k]))
+            found.add("peak", of, image, float(peaks[n, k]))
+            if label is not None:
+                found.add(f"answers to class {label}", of, image, float(active[k]))
+            if active[k]:
+                found.places.setdefault(of, {})[image] = (float(x[k]), float(y[k]))
+    _follow_parts(found, folder, dissection, index, peaks >= limits, masks)
+    found.images = count
+    return found
+
+
+def _follow_parts(
+    found: Measured, folder: Path, dissection: Dissection, index: list[dict[str, Any]], active: Any, masks: Any
+) -> None:
+    """IoU of every filter with each part that any filter stands for, per image in which it is active."""
+    path = folder / COLUMNS / "part_cells"
+    if not path.is_file() or not index:
+        return
+    ids = np.fromfile(folder / COLUMNS / "part_ids", np.int32).reshape(len(index), -1)
+    cells = path.stat().st_size // ids.size
+    covered = np.memmap(path, np.uint8, "r", shape=(*ids.shape, cells))
+    for n in np.unique(np.linspace(0, len(index) - 1, min(len(index), MAX_IMAGES)).astype(int)).tolist():
+        image = _image(index[n]["path"])
+        part = np.asarray(covered[n][ids[n] >= 0], dtype=np.float64) / 255
+        kept = unpack(np.asarray(masks[n]), cells).astype(np.float64)
+        inter = kept @ part.T
+        iou = inter / np.maximum(kept.sum(axis=1)[:, None] + part.sum(axis=1)[None] - inter, 1e-9)
+        for place, number in enumerate(ids[n][ids[n] >= 0].tolist()):
+            for k in np.flatnonzero(active[n]).tolist():
+                of = f"filter {dissection.filters[k].filter}"
+                found.add(f"follows {dissection.parts[number]}", of, image, float(iou[k, place]))
+
+
+def _perturbed(folder: Path, manifest: Mapping[str, Any]) -> Measured:
+    about = {"layer": manifest["layer"], "disturbances": manifest["disturbances"], "parts": manifest["parts"]}
+    found = Measured("perturb", about, images=manifest["images"])
+    for line in _lines(folder / "effects.jsonl"):
+        if line["disturbance"] == "all":
+            region = line["region"] if line["kind"] == "part" else f"filter {line['region']}"
+            error = (line["high"] - line["low"]) / (2 * 1.96)
+            found.effects[(f"hangs on {region}", line["label"])] = (line["effect"], error)
+    return found
+
+
+def arrays(values: Mapping[str, float], images: list[str]) -> Floats:
+    """Numbers of images, in their order."""
+    return np.array([values[image] for image in images], dtype=np.float64)

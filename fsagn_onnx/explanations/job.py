@@ -1,0 +1,133 @@
+"""The job of `explain`: images in, a folder of results out, at flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from ..data.images import list_images
+from ..errors import UsageError
+from ..runtime.explanation import Explanation
+from ..runtime.stream import Failure, ordered_map
+from .folder import About, Place, Rendered, ResultFolder, render
+from .subject import Opened
+
+RENDERERS: Final = 2
+"""Threads that draw and compress."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked `explain` for; see `Explainer.explain`.
+
+    Attributes:
+        images: files, folders, globs, `-`.
+        filters: ``top:K``, ``all`` or ids.
+        area: ``auto`` or a share.
+        verify: measure retention.
+        full_size: write the ranks at the original size.
+        batch_size: images per pass.
+    """
+
+    images: tuple[str, ...]
+    filters: str = "top:5"
+    area: str = "auto"
+    verify: bool = False
+    full_size: bool = False
+    batch_size: int = 8
+
+    def arguments(self) -> dict[str, Any]:
+        """What the manifest keeps, and what a run that goes on must repeat."""
+        return {
+            "images": list(self.images),
+            "filters": self.filters,
+            "area": self.area,
+            "verify": self.verify,
+            "full_size": self.full_size,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """An explained image whose files are written under ``name``."""
+
+    explanation: Explanation
+    name: str
+
+
+def open_folder(
+    opened: Opened, source: Path, out: Path, request: Request, *, resume: bool, overwrite: bool
+) -> ResultFolder:
+    """The folder for a run, made or taken up.
+
+    Raises:
+        OutputError: it cannot be written, or holds something else.
+        UsageError: both ``resume`` and ``overwrite``.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other: go on with the results, or replace them")
+    about = About(
+        source=source.name,
+        layer=opened.explainer.metadata.layer,
+        subject=opened.subject,
+        arguments=request.arguments(),
+        provider=opened.explainer.provider,
+    )
+    return ResultFolder(out, about, resume=resume, overwrite=overwrite)
+
+
+def found_images(request: Request, out: Path) -> Iterator[Path]:
+    """The images of a request, lazily, without the pictures that `explain` itself writes into ``out``.
+
+    Raises:
+        UsageError: there are none.
+    """
+    pictures = (out / "overlays").resolve()
+    images = (path for path in list_images(request.images) if pictures != path.parent.resolve())
+    first = next(images, None)
+    if first is None:
+        raise UsageError(f"no images in {', '.join(request.images)}: name files, folders or globs")
+    return chain([first], images)
+
+
+def explain_into(
+    folder: ResultFolder, opened: Opened, images: Iterable[Path], request: Request
+) -> Iterator[Written | Failure]:
+    """Explain images and write each as soon as it is done; the caller finishes the folder.
+
+    Yields:
+        In order, what was written and what failed; images that the folder holds already are left out.
+
+    Raises:
+        FsagnError: the run cannot go on.
+    """
+    waiting = (path for path in images if not folder.is_done(str(path)))
+    results = opened.explainer.stream(
+        waiting,
+        request.filters,
+        request.area,
+        batch_size=request.batch_size,
+        verify=request.verify,
+        model=opened.model,
+    )
+
+    def named() -> Iterator[tuple[Explanation, Place] | Failure]:
+        for result in results:
+            yield result if isinstance(result, Failure) else (result, folder.give_place(result.name))
+
+    def rendered(item: tuple[Explanation, Place] | Failure) -> tuple[Explanation, Rendered] | Failure:
+        if isinstance(item, Failure):
+            return item
+        explanation, place = item
+        return explanation, render(explanation, place, full_size=request.full_size)
+
+    for item in ordered_map(rendered, named(), RENDERERS, 2 * RENDERERS):
+        if isinstance(item, Failure):
+            folder.fail(item)
+            yield item
+        else:
+            folder.write(item[1])
+            yield Written(item[0], item[1].name)

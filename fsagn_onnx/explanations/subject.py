@@ -1,0 +1,129 @@
+"""From MODEL_OR_EXPLAINER on the command line to an explainer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..model.model import Model, load_model
+from ..runtime.engine import read_metadata
+from ..runtime.explainer import Explainer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What explains, and what the manifest says about it.
+
+    Attributes:
+        explainer: ready to explain; to be closed.
+        model: the model, where one was given.
+        method: ``generator`` for an explainer file, else the training-free method.
+        subject: hashes, layer, input and method.
+        hints: what could be done better, and what was guessed.
+    """
+
+    explainer: Explainer
+    model: Model | None
+    method: str
+    subject: dict[str, Any]
+    hints: tuple[str, ...] = ()
+
+
+def open_explainer(
+    path: Path,
+    *,
+    model: Path | None = None,
+    layer: str | None = None,
+    method: str | None = None,
+    refine: int = 0,
+    preprocess: Path | None = None,
+    image: str | None = None,
+    feeds: Iterable[str] = (),
+    providers: str | Sequence[str] = "auto",
+    threads: int | None = None,
+) -> Opened:
+    """Open an explainer file, or a plain model with a training-free method.
+
+    Args:
+        path: an explainer or a plain ONNX model.
+        model: the model that an explainer file must belong to.
+        layer: for a plain model: the layer; None: its default.
+        method: for a plain model: the method; None: the best that is installed.
+        refine: for an explainer: steps of optimisation from its map; needs ``model``.
+        preprocess: for a plain model: a JSON file with its input spec.
+        image: for a plain model, or ``model``: name of the image input.
+        feeds: likewise: constants for its other inputs, see `load_model`.
+        providers: see `Session`.
+        threads: see `Session`.
+
+    Raises:
+        FsagnError: neither of the two, or options that do not fit to it.
+    """
+    if read_metadata(path) is not None:
+        given: dict[str, object] = {"--layer": layer, "--method": method, "--preprocess": preprocess}
+        if model is None:
+            given |= {"--input": image, "--feed": list(feeds) or None}
+        if extra := [option for option, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
+        explainer = Explainer(path, providers=providers, threads=threads)
+        known = load_model(model, image=image, feeds=feeds) if model is not None else None
+        name = "generator"
+        if refine:
+            name = f"generator+refine{refine}"
+            explainer = _refined(explainer, known, path, refine, providers, threads)
+        return Opened(explainer, known, name, _subject(explainer, path, name))
+    if refine:
+        raise UsageError(f"--refine: for explainers only, but {path} is a plain model")
+    if model is not None:
+        raise UsageError(f"--model: for explainers only, but {path} is a plain model")
+    plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
+    plain.require_one_input()
+    engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
+    name = engine.method.name
+    explainer = Explainer(engine, providers=providers, threads=threads)
+    better = (
+        f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
+        f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
+    )
+    hints = (plain.guess_warning, better) if plain.guess_warning else (better,)
+    return Opened(explainer, plain, name, _subject(explainer, path, name), hints)
+
+
+def _refined(
+    explainer: Explainer,
+    model: Model | None,
+    path: Path,
+    steps: int,
+    providers: str | Sequence[str],
+    threads: int | None,
+) -> Explainer:
+    if model is None:
+        raise UsageError(f"--refine: give the model that {path} was made for (--model MODEL)")
+    from ..methods.refine import RefinedEngine
+
+    engine = RefinedEngine(explainer.engine, model, steps, providers, threads)
+    return Explainer(engine, providers=providers, threads=threads)
+
+
+def _engine_for() -> Callable[..., Any]:
+    from ..methods import engine_for
+
+    return engine_for
+
+
+def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
+    metadata = explainer.metadata
+    with path.open("rb") as file:
+        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "file_sha256": file_sha256,
+        "model_sha256": metadata.model_sha256,
+        "layer": metadata.layer,
+        "filters_of_layer": metadata.filters,
+        "input": metadata.input.to_dict(),
+        "method": method,
+    }

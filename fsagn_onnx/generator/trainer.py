@@ -1,0 +1,325 @@
+"""The training loop: schedule, checkpoints, exact resume, JSON log."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..conversion import convert
+from ..data.files import make_folder, write_file
+from ..errors import CheckpointError
+from ..model import Layer, Model
+from .batches import ImagePool
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .config import GeneratorConfig, make_config
+from .embedding import filter_embedding
+from .network import Generator
+from .options import TrainingOptions
+from .step import Stepper
+
+LOG_EVERY = 10
+WARM_UP = 0.05
+CALIBRATION = 64
+"""Training images that the checkpoint names, at most, so that an int8 export can be calibrated on them."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done.
+        steps: steps in all.
+        pairs: pairs seen.
+        pairs_per_second: since the run (or its resumption) started.
+        retention: running mean of the retention under soft masks.
+        calibration: running mean of |predicted - true| retention under blur.
+        loss: running mean of the loss.
+        seconds_left: at the present speed.
+        judging: the masks are done; the retention head learns by itself.
+    """
+
+    step: int
+    steps: int
+    pairs: int
+    pairs_per_second: float
+    retention: float
+    calibration: float
+    loss: float
+    seconds_left: float
+    judging: bool
+
+
+def learning_rate(options: TrainingOptions, step: int) -> float:
+    """Linear warm-up over 5 % of the steps, then a cosine to zero; the same again for the retention head alone."""
+    steps = options.steps
+    if step >= steps:
+        step, steps = step - steps, options.judging
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return options.learning_rate * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """Hash of the list of training images, by which a resumed run knows that it is the same list."""
+    return hashlib.sha256("\n".join(str(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _but_pairs(value: Any) -> Any:
+    return {key: entry for key, entry in value.items() if key != "pairs"} if isinstance(value, dict) else value
+
+
+class Trainer:
+    """Trains one generator and keeps a checkpoint from which it can go on, bit for bit, after being killed.
+
+    Args:
+        model: the CNN.
+        layer: the conv layer to explain.
+        images: training images.
+        checkpoint: where the checkpoint is kept.
+        encoder: ``shared`` or ``own``.
+        options: training options.
+        report: is told each picture that cannot be read and why.
+        device: torch device that trains.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        layer: Layer,
+        images: Sequence[Path],
+        checkpoint: Path,
+        *,
+        encoder: Literal["shared", "own"] = "shared",
+        options: TrainingOptions | None = None,
+        report: Callable[[Path, str], None] = lambda path, message: None,
+        device: str = "cpu",
+    ) -> None:
+        self.model, self.layer, self.checkpoint = model, layer, checkpoint
+        self.options = options or TrainingOptions()
+        self.pool = ImagePool(images, model.input_spec, report)
+        self.config: GeneratorConfig = make_config(model, layer, encoder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            self.generator = Generator(self.config)
+        start = filter_embedding(model, layer, self.config.hidden)
+        if start is not None:
+            self.generator.embedding.weight.data.copy_(start)
+        self.device = torch.device(device)
+        self.generator.to(self.device)
+        module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)
+        self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options)
+        self.optimiser = self._adam(self.generator.parameters())
+        self.judging = False
+        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        self.step = 0
+        self.running: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def calibrate(self) -> None:
+        """Scale the encoder by the statistics of a first batch; done once, before step 0."""
+        full = replace(self.options, images_per_step=32)
+        stepper = Stepper(self.stepper.module, self.generator, self.pool, self.model.input_spec, full)
+        self.generator.encoder.calibrate(stepper.see(0, full, self.model.input_spec.size).taps)
+        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+
+    def advance(self) -> None:
+        """One step of the optimiser."""
+        if self.step >= self.options.steps and not self.judging:
+            self._finish_masks()
+        rate = learning_rate(self.options, self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.generator.train(not self.judging)
+        result = self.stepper.judge(self.step) if self.judging else self.stepper(self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        taken = self.step - self.options.steps if self.judging else self.step
+        decay = min(self.options.average, taken / (taken + 10))
+        for name, value in self.generator.state_dict().items():
+            self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
+        figures = {"loss": float(result.loss.detach())}
+        if not self.judging:
+            figures |= {"retention": result.retention, "area": result.area}
+        if result.calibration is not None:
+            figures["calibration"] = result.calibration
+        for name, figure in figures.items():
+            self.running[name] = figure if name not in self.running else 0.98 * self.running[name] + 0.02 * figure
+
+    def _adam(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
+        return torch.optim.AdamW(parameters, lr=self.options.learning_rate, fused=True)
+
+    def _finish_masks(self) -> None:
+        """From here on the averaged weights are the generator's, and only the retention head learns."""
+        self.generator.load_state_dict(self.average)
+        self.optimiser = self._adam(self.generator.retention_parameters())
+        self.judging = True
+
+    def run(self, on_step: Callable[[Progress], None] = lambda progress: None, *, resume: bool = False) -> Checkpoint:
+        """Train to the end, or go on from the checkpoint.
+
+        Args:
+            on_step: is told the progress after each step.
+            resume: go on from the checkpoint where there is one.
+
+        Returns:
+            The final checkpoint.
+
+        Raises:
+            CheckpointError: if the checkpoint is of another model, layer, options or images.
+            ImageError: if no training image can be read.
+            OutputError: if the checkpoint cannot be written.
+        """
+        if resume and self.checkpoint.exists():
+            self.restore(load_checkpoint(self.checkpoint))
+        else:
+            self.calibrate()
+            self.save()
+        self._trim_log()
+        started, first, before = time.monotonic(), self.step, self.seconds
+        steps = self.options.steps + self.options.judging
+        while self.step < steps:
+            self.advance()
+            self.seconds = before + time.monotonic() - started
+            on_step(self.progress((self.step - first) / max(1e-9, time.monotonic() - started)))
+            if self.step % LOG_EVERY == 0 or self.step == steps:
+                self._log()
+            if self.step % self.options.checkpoint_every == 0 or self.step == steps:
+                self.save()
+        return self.snapshot()
+
+    def progress(self, steps_per_second: float) -> Progress:
+        """Where the run stands, at a speed in steps per second."""
+        per_step = self.options.images_per_step * self.options.filters_per_image
+        steps = self.options.steps + self.options.judging
+        return Progress(
+            step=self.step,
+            steps=steps,
+            pairs=min(self.step, self.options.steps) * per_step,
+            pairs_per_second=steps_per_second * per_step,
+            retention=self.running.get("retention", 0.0),
+            calibration=self.running.get("calibration", 0.0),
+            loss=self.running.get("loss", 0.0),
+            judging=self.judging,
+            seconds_left=(steps - self.step) / max(steps_per_second, 1e-9),
+        )
+
+    def snapshot(self) -> Checkpoint:
+        """The run as it stands."""
+        tensors = {f"weights/{name}": value for name, value in self.average.items()}
+        tensors |= {f"live/{name}": value for name, value in self.generator.state_dict().items()}
+        for name, parameter in self.generator.named_parameters():
+            state = self.optimiser.state.get(parameter)
+            if state:
+                tensors[f"moment1/{name}"], tensors[f"moment2/{name}"] = state["exp_avg"], state["exp_avg_sq"]
+        return Checkpoint(self._description(), tensors)
+
+    def _description(self) -> dict[str, Any]:
+        spec = self.model.input_spec
+        return {
+            "tool": f"fsagn-onnx {__version__}",
+            "model_sha256": self.model.sha256,
+            "input": spec.to_dict(),
+            "labels": list(self.model.labels) if self.model.labels else None,
+            "generator": self.config.to_dict(),
+            "options": self.options.to_dict(),
+            "images": fingerprint(self.pool.paths),
+            "calibration": [str(path.absolute()) for path in self.pool.paths[:: len(self.pool) // CALIBRATION + 1]],
+            "step": self.step,
+            "running": self.running,
+            "training": {
+                "images": len(self.pool),
+                "pairs": min(self.step, self.options.steps)
+                * self.options.images_per_step
+                * self.options.filters_per_image,
+                "seconds": round(self.seconds, 1),
+                "retention": round(self.running.get("retention", 0.0), 4),
+                "calibration": round(self.running.get("calibration", 0.0), 4),
+            },
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        save_checkpoint(self.checkpoint, self.snapshot())
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up a run where a checkpoint left it.
+
+        Another number of pairs is allowed: learning rate and input sizes then follow the new schedule from here on.
+
+        Raises:
+            CheckpointError: if the checkpoint is of another model, layer, options or images.
+        """
+        mine, theirs = self._description(), checkpoint.description
+        what = {
+            "model_sha256": "model",
+            "generator": "layer or encoder",
+            "options": "options",
+            "images": "images",
+        }
+        for key, name in what.items():
+            if _but_pairs(json.loads(json.dumps(mine[key]))) != _but_pairs(theirs.get(key)):
+                raise CheckpointError(
+                    f"{self.checkpoint} was made with another {name}, so this run cannot go on from it; "
+                    "give the same arguments, or another --out to start anew"
+                )
+        try:
+            self.generator.load_state_dict(checkpoint.group("live"))
+            weights = checkpoint.group("weights")
+            self.average = {name: weights[name].to(self.device).clone() for name in self.average}
+            self.step, self.running = int(theirs["step"]), dict(theirs["running"])
+            self.seconds = float(theirs["training"]["seconds"])
+            masks = TrainingOptions.from_dict(theirs["options"]).steps
+            if self.step > masks == self.options.steps:
+                self._finish_masks()
+                self.generator.load_state_dict(checkpoint.group("live"))
+            self.step = min(self.step, masks) if masks != self.options.steps else self.step
+            self._restore_moments(checkpoint)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{self.checkpoint} cannot be resumed: {error}".splitlines()[0]) from error
+
+    def _restore_moments(self, checkpoint: Checkpoint) -> None:
+        first, second = checkpoint.group("moment1"), checkpoint.group("moment2")
+        taken = self.step - self.options.steps if self.judging else self.step
+        for name, parameter in self.generator.named_parameters():
+            if name in first:
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(taken)),
+                    "exp_avg": first[name].to(self.device).clone(),
+                    "exp_avg_sq": second[name].to(self.device).clone(),
+                }
+
+    @property
+    def log(self) -> Path:
+        """The JSON log beside the checkpoint, one line per ten steps."""
+        return self.checkpoint.with_suffix(".log.jsonl")
+
+    def _trim_log(self) -> None:
+        kept = []
+        if self.step and self.log.exists():
+            for line in self.log.read_text(encoding="utf-8").splitlines():
+                if line.endswith("}") and json.loads(line)["step"] <= self.step:
+                    kept.append(line)
+        make_folder(self.log.parent)
+        write_file(self.log, ((line + "\n").encode() for line in kept))
+
+    def _log(self) -> None:
+        line = {"step": self.step, "seconds": round(self.seconds, 1)}
+        line |= {name: round(figure, 5) for name, figure in self.running.items()}
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")

@@ -1,0 +1,79 @@
+"""`train`: from a model and pictures to an explainer file, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ..data.images import list_images
+from ..errors import CheckpointError, ImageError
+from ..model import Model, load_model
+from .export import ExportReport, export_explainer
+from .options import TrainingOptions
+from .trainer import Progress, Trainer
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Where the checkpoint of an explainer is kept: ``x.onnx`` -> ``x.checkpoint.safetensors``."""
+    return out.with_suffix(".checkpoint.safetensors")
+
+
+def train(
+    model: Model | str | Path,
+    images: Sequence[str | Path],
+    out: str | Path,
+    *,
+    layer: str | None = None,
+    encoder: Literal["shared", "own"] = "shared",
+    options: TrainingOptions | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "cpu",
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_failure: Callable[[Path, str], None] = lambda path, message: None,
+) -> ExportReport:
+    """Train a mask generator for one conv layer of a model and write it as an explainer file.
+
+    Beside ``out`` it keeps ``*.checkpoint.safetensors`` (from which ``resume=True`` goes on, bit for bit) and
+    ``*.checkpoint.log.jsonl``.
+
+    Args:
+        model: an ONNX file, or what `load_model` gave.
+        images: files, folders or globs.
+        out: the explainer file.
+        layer: value name of the conv layer; the model's default where None.
+        encoder: ``shared`` (the frozen CNN's taps) or ``own`` (a small encoder; the file then has no model inside).
+        options: training options.
+        resume: go on from the checkpoint where there is one.
+        overwrite: start anew though there is a checkpoint.
+        device: torch device that trains.
+        on_step: is told the progress after each step.
+        on_failure: is told each picture that cannot be read and why; training goes on without it.
+
+    Returns:
+        How far the file in onnxruntime is from the torch generator.
+
+    Raises:
+        FsagnError: one of its children, with a line that says what to do.
+    """
+    model = model if isinstance(model, Model) else load_model(model)
+    model.require_one_input()
+    out = Path(out)
+    paths = list(list_images(images))
+    if not paths:
+        raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
+    checkpoint = checkpoint_path(out)
+    if checkpoint.exists() and not resume and not overwrite:
+        raise CheckpointError(f"{checkpoint} exists: go on from it with --resume, or start anew with --overwrite")
+    trainer = Trainer(
+        model,
+        model.layer(layer),
+        paths,
+        checkpoint,
+        encoder=encoder,
+        options=options,
+        report=on_failure,
+        device=device,
+    )
+    return export_explainer(model, trainer.run(on_step, resume=resume), out)

@@ -1,0 +1,1 @@
+"""What `inspect` gathers about a file. No torch until a conversion is tried."""

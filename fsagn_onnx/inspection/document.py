@@ -1,0 +1,186 @@
+"""What `inspect` finds out about a file: a model, its layers and whether it converts; or an explainer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ..errors import ConversionError, LayerError, UsageError
+from ..model.layers import Layer
+from ..model.model import Model, load_model
+from ..model.onnx_file import ValueInfo, metadata_of, read_proto, value_info
+from ..runtime.metadata import KEY, ExplainerMetadata
+from .dead_filters import dead_filters
+
+__all__ = ["inspect_file"]
+
+EXTRA = ("torch", "onnx2torch", "safetensors")
+"""Packages of the training extra: without one of them nothing can be converted."""
+INSTALL = "pip install 'fsagn-onnx[train]'"
+
+
+def inspect_file(
+    path: Path,
+    *,
+    preprocess: Path | None = None,
+    image: str | None = None,
+    feeds: Iterable[str] = (),
+    conversion: bool = True,
+    images: Sequence[str] = (),
+    on_image: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Inspect an ONNX file.
+
+    Args:
+        path: A plain model or an explainer.
+        preprocess: For a plain model: a file with fields of its input spec.
+        image: For a plain model: name of its image input.
+        feeds: For a plain model: constants for its other inputs, NAME=VALUE.
+        conversion: Try to convert the model to torch, and compare (takes seconds).
+        images: For a plain model: images on which its filters are watched, to find the dead ones.
+        on_image: Is told how many images are done.
+
+    Returns:
+        One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset,
+        producer, layers, convertible, unsupported, parity, next (the command to go on with). Of a model:
+        sha256, input, guessed, labels, default_reason, warnings, conversion (in words), images (how many were
+        looked at, or None), failures (path and message of those that could not be read). Of an explainer:
+        explainer. With `images`, layers have the ids of their dead filters, else None.
+
+    Raises:
+        ModelError: The file is neither.
+        ExplainerError: An explainer that this version cannot read.
+        ImageError: None of the images can be read.
+        UsageError: An option for plain models with an explainer.
+    """
+    proto = read_proto(path, external_data=False)
+    metadata = metadata_of(proto)
+    if KEY in metadata:
+        given = {"--preprocess": preprocess, "--input": image, "--feed": list(feeds), "--images": images}
+        if extra := [option for option, value in given.items() if value]:
+            raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
+        return _explainer(path, proto, ExplainerMetadata.from_json(metadata[KEY], path.name))
+    del proto
+    model = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
+    return _model(model, conversion, images, on_image)
+
+
+def _value(item: ValueInfo) -> dict[str, Any]:
+    shape = None if item.shape is None else list(item.shape)
+    return {"name": item.name, "dtype": item.dtype, "shape": shape}
+
+
+def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) -> dict[str, Any]:
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    return {
+        "kind": "explainer",
+        "path": str(path),
+        "inputs": [_value(value_info(item)) for item in proto.graph.input if item.name not in initializers],
+        "outputs": [_value(value_info(item)) for item in proto.graph.output],
+        "opset": next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
+        "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "layers": [],
+        "convertible": None,
+        "unsupported": [],
+        "parity": None,
+        "explainer": json.loads(metadata.to_json()),
+        "next": f"fsagn-onnx explain {shlex.quote(str(path))} IMAGES... --out results",
+    }
+
+
+def _model(model: Model, conversion: bool, images: Sequence[str], on_image: Callable[[int], None]) -> dict[str, Any]:
+    layers, default, warnings = _layers(model)
+    watched = dead_filters(model, layers, images, on_image) if images and layers else None
+    document: dict[str, Any] = {
+        "kind": "model",
+        "path": str(model.path),
+        "sha256": model.sha256,
+        "inputs": [_value(item) for item in model.inputs],
+        "outputs": [_value(item) for item in model.outputs],
+        "opset": model.opset,
+        "producer": model.producer,
+        "input": model.input_spec.to_dict(),
+        "guessed": list(model.input_spec.guessed),
+        "labels": None if model.labels is None else list(model.labels),
+        "layers": [asdict(layer) | {"dead": watched.dead[layer.value] if watched else None} for layer in layers],
+        "images": watched.images if watched else None,
+        "failures": [asdict(failure) for failure in watched.failures] if watched else [],
+        "default_reason": default.reason if default else None,
+        "warnings": warnings,
+        "convertible": None,
+        "unsupported": [],
+        "parity": None,
+        "conversion": "not tried",
+    }
+    if model.shape_warning:
+        warnings.append(f"onnx's strict shape inference refuses the graph: {model.shape_warning}")
+    if len(model.inputs) > 1:
+        others = ", ".join(f"'{item.name}'" for item in model.inputs if item.name != model.input_spec.name)
+        warnings.append(f"further inputs than the image: {others}; give them constants with --feed NAME=VALUE")
+    if conversion and default:
+        document |= _conversion(model, default)
+    document["next"] = _next(model, default, document["convertible"])
+    return document
+
+
+def _layers(model: Model) -> tuple[tuple[Layer, ...], Layer | None, list[str]]:
+    """The layers, the default one, and why there is none."""
+    layers: tuple[Layer, ...] = ()
+    try:
+        layers = model.layers
+        return layers, model.default_layer, []
+    except LayerError as error:
+        return layers, None, [str(error)]
+
+
+def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
+    """Convert up to the layer and compare with onnxruntime."""
+    try:
+        from ..conversion import check_parity, convert, unsupported
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        return {"conversion": f"not tried: needs {error.name}; {INSTALL}"}
+    try:
+        missing = unsupported(model, layer.value)
+        if missing:
+            listed = [
+                {"op": item.op, "domain": item.domain, "version": item.version, "nodes": list(item.nodes)}
+                for item in missing
+            ]
+            words = f"no: {', '.join(map(str, missing))}"
+            return {"convertible": False, "unsupported": listed, "conversion": words}
+        parity = check_parity(model, convert(model, [layer.value], check=False))
+    except (ConversionError, LayerError) as error:
+        return {"convertible": False, "conversion": f"no: {error}"}
+    compared = {
+        "max_relative_error": parity.max_relative_error,
+        "worst_value": parity.worst_value,
+        "inputs": list(parity.inputs),
+        "tolerance": parity.tolerance,
+        "reason": parity.reason,
+        "drift": parity.drift,
+    }
+    words = (
+        f"yes; largest difference to onnxruntime {parity.max_relative_error:.1e} at '{parity.worst_value}' "
+        f"(allowed {parity.tolerance:.0e}: {parity.reason})"
+    )
+    if parity.drift:
+        words += f"; {parity.drift:.1e} when each side rounds by itself"
+    return {"convertible": True, "parity": compared, "conversion": words}
+
+
+def _next(model: Model, default: Layer | None, convertible: bool | None) -> str | None:
+    """The command to go on with; None where there is nothing to explain."""
+    if default is None:
+        return None
+    file, layer = shlex.quote(str(model.path)), shlex.quote(default.value)
+    if convertible is False:
+        return f"fsagn-onnx explain {file} IMAGES... --layer {layer} --out results"
+    return f"fsagn-onnx train {file} IMAGES... --layer {layer} --out explainer.onnx"

@@ -1,0 +1,159 @@
+"""What has to be guessed of a model's input where nothing describes it; each guess says so in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .input_spec import CHANNELS
+from .onnx_file import Shape, ValueInfo
+from .topology import Topology
+
+__all__ = ["IMAGE_CHANNELS", "completed", "layout_of"]
+
+IMAGE_CHANNELS = (3, 1, 4)
+GUESSED_SIZE = 224
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""Mean of ImageNet's pixels, RGB in 0..255 (torchvision's .485 .456 .406)."""
+IMAGENET_STD = (58.395, 57.12, 57.375)
+SCANNED = 16
+"""Nodes behind the image that are looked at for a normalisation."""
+MOVING = frozenset({"Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape"})
+"""Ops that leave the pixels' values as they are."""
+
+Guess = tuple[str, object, str]
+"""(field, value, words); no words: not really a guess."""
+
+
+def layout_of(shape: Shape) -> str | None:
+    """NCHW or NHWC by the place of a dimension of 3, 1 or 4; NCHW if all are dynamic; None: no image."""
+    for count in IMAGE_CHANNELS:
+        if shape[1] == count:
+            return "NCHW"
+        if shape[3] == count:
+            return "NHWC"
+    if not isinstance(shape[1], int):
+        return "NCHW"
+    return None if isinstance(shape[3], int) else "NHWC"
+
+
+def completed(
+    described: Mapping[str, Any], image: ValueInfo, graph: onnx.GraphProto | None = None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Fill the fields that are not described with guesses.
+
+    Args:
+        described: What is known of the input spec.
+        image: The image input.
+        graph: The graph, whose first nodes may tell in which range it wants its pixels.
+
+    Returns:
+        All fields, and the guesses in words (where the file leaves a choice).
+    """
+    full = dict(described)
+    guessed: list[str] = []
+    for guess in (_place(full, image), _range(full, image, graph), _imagenet(full)):
+        for field, value, words in guess:
+            if field not in full:
+                full[field] = value
+                guessed += [words] if words else []
+    return full, tuple(guessed)
+
+
+def _place(full: Mapping[str, Any], image: ValueInfo) -> Iterator[Guess]:
+    """Name, layout, size and color order, by the shape of the input."""
+    shape = image.shape if image.shape is not None and len(image.shape) == 4 else (None, None, None, None)
+    certain = any(count in (shape[1], shape[3]) for count in IMAGE_CHANNELS)
+    layout = full.get("layout", layout_of(shape) or "NCHW")
+    yield "name", image.name, ""
+    yield "layout", layout, "" if certain else f"layout {layout} (the shape of the input does not say it)"
+    channels, sides = (shape[3], shape[1:3]) if layout == "NHWC" else (shape[1], shape[2:4])
+    static = [side if isinstance(side, int) and side > 0 else None for side in sides]
+    size = [side or next((other for other in static if other), GUESSED_SIZE) for side in static]
+    yield "size", size, f"size {size[0]}x{size[1]} (that of the input is dynamic)" if None in static else ""
+    if channels == 1:
+        yield "color", "GRAY", ""
+    elif channels == 4:
+        yield "color", "RGBA", "color order RGBA, alpha opaque"
+    else:
+        yield "color", "RGB", "color order RGB"
+
+
+def _range(full: Mapping[str, Any], image: ValueInfo, graph: onnx.GraphProto | None) -> Iterator[Guess]:
+    """Whole numbers take pixels as they are; so does a graph that begins with a normalisation of its own."""
+    if image.dtype.startswith(("uint", "int")):
+        yield "scale", 1.0, ""
+        yield "mean", 128.0 if image.dtype == "int8" else 0.0, ""
+        yield "std", 1.0, ""
+    elif graph is not None and (largest := _own_range(graph, image.name)):
+        yield "scale", 1.0 if largest == 255 else 1 / 255, f"pixels in 0..{largest} (the graph normalises them itself)"
+        yield "mean", 0.0, ""
+        yield "std", 1.0, ""
+
+
+def _own_range(graph: onnx.GraphProto, image: str) -> int | None:
+    """255 or 1: the largest pixel that a graph expects which begins with - mean, / std or * scale; None: it does not.
+
+    A divisor of 20 or more, a factor of 1/20 or less, or a mean of 2 or more belong to pixels in 0..255.
+    """
+    topology = Topology(graph)
+    initializers = topology.initializers
+    constants = {
+        node.output[0]: item.t
+        for node in topology.nodes[:SCANNED]
+        if node.op_type == "Constant" and node.output
+        for item in node.attribute
+        if item.name == "value"
+    }
+    at, mean = image, False
+    for _ in range(SCANNED):
+        users = topology.consumers.get(at, ())
+        if len(users) != 1:
+            return None
+        node = topology.nodes[users[0]]
+        if node.op_type in MOVING:
+            at = node.output[0]
+            continue
+        other = next((name for name in node.input if name != at), "")
+        tensor = initializers.get(other) or constants.get(other)
+        if node.op_type not in ("Sub", "Add", "Div", "Mul") or tensor is None or not 1 <= _count(tensor) <= 4:
+            return 1 if mean else None
+        size = float(np.abs(numpy_helper.to_array(tensor).astype(np.float64)).max())
+        if node.op_type in ("Sub", "Add"):
+            if size >= 2:
+                return 255
+            mean = mean or size > 0
+        elif (size >= 20) if node.op_type == "Div" else (0 < size <= 1 / 20):
+            return 255
+        else:
+            return 1
+        at = node.output[0]
+    return None
+
+
+def _count(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return count
+
+
+def _imagenet(full: Mapping[str, Any]) -> Iterator[Guess]:
+    """ImageNet's mean and standard deviation in the units of the scale (opaque alpha becomes 1), and stretching."""
+    yield "scale", 1.0, ""
+    scale = full["scale"] if isinstance(full["scale"], (int, float)) else 1.0
+    for field, words, rgb, alpha in (
+        ("mean", "mean of ImageNet", IMAGENET_MEAN, 0.0),
+        ("std", "standard deviation of ImageNet", IMAGENET_STD, 255.0),
+    ):
+        color = full["color"]
+        ordered: tuple[float, ...] = rgb[::-1] if str(color).startswith("BGR") else rgb
+        if color == "GRAY":
+            ordered = (sum(rgb) / 3,)
+        ordered += (alpha,) if CHANNELS.get(str(color)) == 4 else ()
+        yield field, [number * scale for number in ordered], words
+    yield "resize", "stretch", "resize by stretching"

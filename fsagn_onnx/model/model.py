@@ -1,0 +1,283 @@
+"""Loading and checking the model that is to be explained."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import inliner
+
+from ..errors import LayerError, ModelError
+from .content_hash import content_hash
+from .description import input_spec, labels_of, read_preprocess
+from .feeds import Feed, bind, parse_feeds
+from .input_spec import InputSpec
+from .layers import Layer, find_layers
+from .onnx_file import ValueInfo, metadata_of, read_proto, value_info
+from .preparation import prepared
+from .shapes import skeleton, static_shapes
+from .sizes import oversized
+from .topology import sort_nodes
+
+__all__ = ["Model", "load_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A CNN in an ONNX file, checked.
+
+    Attributes:
+        path: The file it came from.
+        proto: The graph with all weights in memory, in standard operators and float32 (`prepared`). Nobody
+            changes it.
+        source: The graph as the file has it; the same object where nothing had to be prepared.
+        sha256: Content hash: what the model computes, not how its file is written (see `content_hash`).
+        inputs: Graph inputs that are not initializers.
+        outputs: Graph outputs.
+        opset: Version of the standard operator set.
+        producer: The exporter and its version; may be empty.
+        metadata: The file's metadata entries.
+        labels: Class names, or None.
+        input_spec: The image input and its preprocessing.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    source: onnx.ModelProto
+    sha256: str
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    opset: int
+    producer: str
+    metadata: dict[str, str]
+    labels: tuple[str, ...] | None
+    input_spec: InputSpec
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the values for one image of the input spec's size; unknown ones are left out."""
+        spec = self.input_spec
+        given: dict[str, tuple[int, ...]] = {}
+        for item in self.inputs:
+            if item.name == spec.name:
+                image = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+                batch = item.shape[0] if item.shape else 1
+                given[item.name] = (batch if isinstance(batch, int) and batch > 0 else 1, *image)
+        return static_shapes(self.proto, given)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The 2-D conv layers in topological order.
+
+        Raises:
+            LayerError: there is none.
+        """
+        found = find_layers(self.proto.graph, self.shapes, self.input_spec)
+        if not found:
+            raise LayerError(self._no_layers())
+        return found
+
+    @cached_property
+    def shape_warning(self) -> str | None:
+        """Why onnx's strict shape inference refuses the graph, in one line; None if it does not.
+
+        onnxruntime may run such a model all the same.
+        """
+        try:
+            onnx.checker.check_model(skeleton(self.proto), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+            return _one_line(error)
+        return None
+
+    @property
+    def guess_warning(self) -> str | None:
+        """What was guessed of the image input, in one line; None where nothing was."""
+        if not self.input_spec.guessed:
+            return None
+        return (
+            f"{self.path.name} does not say what its input '{self.input_spec.name}' expects; guessed: "
+            f"{', '.join(self.input_spec.guessed)}; correct it with --preprocess FILE "
+            f"('fsagn-onnx inspect {self.path.name}' prints one)"
+        )
+
+    @property
+    def default_layer(self) -> Layer:
+        """The layer that is explained unless told.
+
+        Raises:
+            LayerError: no conv layer has a spatial map.
+        """
+        for layer in self.layers:
+            if layer.default:
+                return layer
+        raise LayerError(f"no conv layer of {self.path.name} has a spatial map that leads to an output; {self._hint()}")
+
+    def require_size(self, values: Iterable[str]) -> None:
+        """Check that what is computed for some values fits into memory, before anything is.
+
+        Args:
+            values: Values that nodes of the graph make.
+
+        Raises:
+            LayerError: a value on the way is too large for the model's input; it is named.
+        """
+        largest = oversized(self.proto.graph, self.shapes, values, self.input_spec.name)
+        if largest:
+            raise LayerError(f"{self.path.name}: {largest}; the file is damaged, or its input too large")
+
+    def require_one_input(self) -> None:
+        """Check that the image is all that the model needs.
+
+        Raises:
+            ModelError: there are further inputs without a value; the message says how to give them one.
+        """
+        others = [item.name for item in self.inputs if item.name != self.input_spec.name]
+        if others:
+            raise ModelError(
+                f"{self.path.name} needs more than the image '{self.input_spec.name}': give constants for the other "
+                f"inputs with {' '.join(f'--feed {name}=VALUE' for name in others)} (a number, a list or an .npy file)"
+            )
+
+    def layer(self, value: str | None = None) -> Layer:
+        """The layer whose tapped value has this name; the default layer for None.
+
+        Raises:
+            LayerError: there is none; the message names the nearest.
+        """
+        if value is None:
+            return self.default_layer
+        for layer in self.layers:
+            if layer.value == value:
+                return layer
+        for layer in self.layers:
+            if layer.conv == value:
+                raise LayerError(
+                    f"'{value}' is the conv before its activation in {self.path.name}; the layer is '{layer.value}'"
+                )
+        names = [layer.value for layer in self.layers]
+        nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.4) or names[-1:]
+        known = any(value in node.output for node in self.proto.graph.node)
+        what = f"the value '{value}' is no conv layer of" if known else f"no value '{value}' in"
+        listed = ", ".join(f"'{name}'" for name in nearest)
+        raise LayerError(f"{what} {self.path.name}; nearest: {listed}. {self._hint()}")
+
+    def _no_layers(self) -> str:
+        nodes = self.proto.graph.node
+        alike = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes if "Conv" in node.op_type)
+        found = ", ".join(f"{count} {op}" for op, count in alike.items()) or "no convolution at all"
+        others = [item.name for item in self.inputs if item.name != self.input_spec.name]
+        if alike and others:
+            found += f", which may depend on the other inputs ({', '.join(others)}): give them --feed NAME=VALUE"
+        return (
+            f"{self.path.name} has no layer that can be explained: expected Conv nodes over the image input "
+            f"'{self.input_spec.name}', but found {found}; use the float model, not a quantised or fused one"
+        )
+
+    def _hint(self) -> str:
+        return f"Run 'fsagn-onnx inspect {self.path.name}'."
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    preprocess: str | os.PathLike[str] | InputSpec | None = None,
+    image: str | None = None,
+    feeds: Mapping[str, Feed] | Iterable[str] | None = None,
+) -> Model:
+    """Read an ONNX file, check it, and find out what its image input expects.
+
+    Args:
+        path: The ONNX file; external data must lie in its folder.
+        preprocess: A JSON file with fields of the input spec, or a whole spec; it wins over the file's
+            metadata and over guesses.
+        image: Name of the image input, where it is not the first that can be one.
+        feeds: Constants for further inputs: {name: number, list or array}, or texts NAME=VALUE. They become part of
+            the model (and of its hash).
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec or a
+            constant is wrong.
+        UsageError: a text of `feeds` is not NAME=VALUE.
+    """
+    path = Path(path)
+    given = feeds if isinstance(feeds, Mapping) else parse_feeds(feeds or ())
+    proto = read_proto(path)
+    override: Mapping[str, Any] | InputSpec | None
+    if preprocess is None or isinstance(preprocess, InputSpec):
+        override = preprocess
+    else:
+        override = read_preprocess(Path(preprocess))
+    try:
+        return _described(path, proto, override, image, given)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _described(
+    path: Path,
+    proto: onnx.ModelProto,
+    override: Mapping[str, Any] | InputSpec | None,
+    image: str | None,
+    feeds: Mapping[str, Feed],
+) -> Model:
+    sort_nodes(proto.graph)
+    if not proto.graph.output:
+        raise ModelError("the graph has no output")
+    if image is not None and image in feeds:
+        raise ModelError(f"--feed gives '{image}' a constant, but --input names it as the image")
+    if proto.functions:
+        _check(proto)
+    original = source = bind(proto, feeds)
+    if proto.functions:
+        source = inliner.inline_local_functions(original)
+    proto = prepared(source)
+    _check(proto)
+    sha256 = content_hash(original)
+    initializers = {tensor.name for tensor in proto.graph.initializer}
+    inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
+    metadata = metadata_of(proto)
+    return Model(
+        path=path,
+        proto=proto,
+        source=source,
+        sha256=sha256,
+        inputs=inputs,
+        outputs=tuple(value_info(item) for item in proto.graph.output),
+        opset=next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+        metadata=metadata,
+        labels=labels_of(metadata),
+        input_spec=input_spec(inputs, metadata, override, graph=proto.graph, image=image),
+    )
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    """Run the checker of onnx without the large weights (hashing checks their sizes).
+
+    Shape inference is not part of it, nor are the types of the graph's outputs: onnxruntime takes models that
+    onnx's strict inference refuses, and infers the outputs itself.
+    """
+    bare = skeleton(proto)
+    for item in bare.graph.output:
+        if not item.HasField("type"):
+            item.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        if item.type.HasField("tensor_type"):
+            item.type.tensor_type.shape.SetInParent()
+    try:
+        onnx.checker.check_model(bare)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelError(f"not a valid ONNX model: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

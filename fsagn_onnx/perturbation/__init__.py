@@ -1,0 +1,9 @@
+"""`perturb`: what becomes of the answers when the parts that filters look at are disturbed. Extra `dissect`."""
+
+from __future__ import annotations
+
+from .effects import Effect
+from .perturbation import Perturbation
+from .run import PerturbRequest, PerturbRun
+
+__all__ = ["Effect", "PerturbRequest", "PerturbRun", "Perturbation"]

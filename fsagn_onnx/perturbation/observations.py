@@ -1,0 +1,232 @@
+"""The pass of `perturb`: disturb filters' areas and annotated parts in every image, and switch filters off."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.annotations import Annotations, Labels
+from ..data.annotations.parts import coverage, largest
+from ..dissection.observations import MAX_PARTS, check_same_images
+from ..errors import AnnotationError, FsagnError, ModelError
+from ..model import Model
+from ..runs.folder import RunFolder
+from ..runs.tapped_explainer import Looker
+from ..runtime.explanation_builder import predictions
+from ..runtime.masks import pixel_mask
+from ..runtime.session import Session
+from ..runtime.stream import DECODERS, Failure, Prepared, named_images, ordered_map, prepare
+from ..runtime.variant import FILL
+from .ablation import Ablation
+from .disturbances import LEVELS, REGIONS, disturbed
+
+FEWEST_PIXELS: Final = 4
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True)
+class Disturbing:
+    """What is disturbed.
+
+    Attributes:
+        model: the model.
+        looker: gives masks and feature maps.
+        answers: session of the whole model.
+        ablation: switches filters off; None leaves it out.
+        ablated: filters that are switched off.
+        filters: ids of filters to disturb; None: the ``top`` strongest of each image.
+        top: how many.
+        area: of the filters' masks.
+        kinds: disturbances.
+        annotations: of parts, or None.
+        labels: of classes, or None: the model's own answer counts as true.
+        part_numbers: part name -> number.
+        seed: of everything that is drawn.
+        workers: images at the same time.
+    """
+
+    model: Model
+    looker: Looker
+    answers: Session
+    ablation: Ablation | None
+    ablated: tuple[int, ...]
+    filters: tuple[int, ...] | None
+    top: int
+    area: float
+    kinds: tuple[str, ...]
+    annotations: Annotations | None = None
+    labels: Labels | None = None
+    part_numbers: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
+    workers: int = 1
+
+    @property
+    def slots(self) -> int:
+        """Filters that are disturbed per image."""
+        return self.top if self.filters is None else len(self.filters)
+
+
+def open_columns(folder: RunFolder, disturbing: Disturbing) -> None:
+    """Open the columns of a `perturb` run."""
+    regions = disturbing.slots + (MAX_PARTS if disturbing.annotations is not None else 0)
+    folder.column("ids", "i4", (regions,))
+    shape = (regions, len(disturbing.kinds), LEVELS, len(REGIONS))
+    folder.column("drops", "f4", shape)
+    folder.column("winners", "i4", shape)
+    folder.column("base", "f4", (1,))
+    folder.column("classes", "i4", (2,))
+    if disturbing.ablated:
+        folder.column("ablation", "f4", (len(disturbing.ablated),))
+        folder.column("ablation_winners", "i4", (len(disturbing.ablated),))
+    folder.take_up()
+
+
+def disturb_images(folder: RunFolder, disturbing: Disturbing, images: Iterable[str | Path]) -> Iterator[str | Failure]:
+    """Disturb the images that the folder does not hold yet, and write a row for each; yields paths and failures."""
+    named = named_images(images)
+    check_same_images(folder, islice(named, folder.lines))
+    spec = disturbing.looker.spec
+    prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, 4)
+    try:
+        for line, row in ordered_map(
+            lambda item: _row(disturbing, item), prepared, disturbing.workers, disturbing.workers
+        ):
+            folder.append([(line, row)])
+            error = line.get("error")
+            yield line["path"] if error is None else Failure(line["path"], error)
+    finally:
+        prepared.close()
+
+
+def class_number(model: Model, label: str | None) -> int | None:
+    """Number of a class, from its name or number.
+
+    Raises:
+        AnnotationError: the model has no such class.
+    """
+    if label is None:
+        return None
+    folded = [name.casefold() for name in model.labels or ()]
+    if label.casefold() in folded:
+        return folded.index(label.casefold())
+    if label.isdigit() and (not folded or int(label) < len(folded)):
+        return int(label)
+    known = ", ".join((model.labels or ())[:12]) or "none"
+    raise AnnotationError(f"the model has no class '{label}'; its labels: {known}")
+
+
+def probabilities(outputs: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Class probabilities (N, classes) of the model's first classifier output, as `predictions` reads it.
+
+    Raises:
+        ModelError: no output has that form.
+    """
+    for name, values in outputs.items():
+        count = len(values)
+        if np.issubdtype(values.dtype, np.floating) and predictions({name: values}, 0, None):
+            flat = values.reshape(count, -1).astype(np.float64)
+            if flat.shape[1] == 1:
+                flat = np.concatenate([np.zeros_like(flat), flat], axis=1)
+            if flat.min() >= 0 and flat.max() <= 1 + 1e-6:
+                return flat
+            powers = np.exp(flat - flat.max(axis=1, keepdims=True))
+            return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    raise ModelError("perturb needs a classifier: no output of the model has the form (N, classes)")
+
+
+def _row(disturbing: Disturbing, item: Prepared | Failure) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    if isinstance(item, Failure):
+        return {"path": item.path, "error": item.message}, None
+    try:
+        return _measured(disturbing, item)
+    except AnnotationError as error:
+        return {"path": item.name, "error": f"{item.name}: {error}"}, None
+
+
+def _measured(disturbing: Disturbing, item: Prepared) -> tuple[dict[str, Any], dict[str, Any]]:
+    batch = item.values[None]
+    found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
+    label = None if disturbing.labels is None else disturbing.labels.find(item.name)
+    true = class_number(disturbing.model, label if label is not None else found.label if found else None)
+    base = probabilities(disturbing.answers.run(None, {disturbing.looker.spec.name: batch}))[0]
+    predicted = int(base.argmax())
+    judged = predicted if true is None else true
+    if judged >= len(base):
+        raise AnnotationError(f"class {judged} is none of the model's {len(base)}")
+    regions, feature_map = _regions(disturbing, item, batch)
+    ids = np.full(disturbing.slots + (MAX_PARTS if disturbing.annotations is not None else 0), -1, dtype=np.int32)
+    shape = (len(ids), len(disturbing.kinds), LEVELS, len(REGIONS))
+    drops, winners = np.zeros(shape, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
+    rng = np.random.default_rng([disturbing.seed, zlib.crc32(Path(item.name).name.encode("utf-8", "surrogatepass"))])
+    for slot, (number, mask) in regions.items():
+        ids[slot] = number
+        pictures = disturbed(item.pixels, mask, disturbing.kinds, rng)
+        scores = _answers(disturbing, pictures.reshape(-1, *item.pixels.shape))
+        drops[slot] = (base[judged] - scores[:, judged]).reshape(shape[1:])
+        winners[slot] = scores.argmax(axis=1).reshape(shape[1:])
+    row: dict[str, Any] = {
+        "ids": ids, "drops": drops, "winners": winners, "base": base[judged], "classes": [judged, predicted],
+    }  # fmt: skip
+    if disturbing.ablation is not None:
+        switched = probabilities(disturbing.ablation.run(batch, feature_map, disturbing.ablated))
+        row |= {"ablation": base[judged] - switched[:, judged], "ablation_winners": switched.argmax(axis=1)}
+    return {"path": item.name, "label": label, "predicted": predicted, "true": true}, row
+
+
+def _regions(
+    disturbing: Disturbing, item: Prepared, batch: NDArray[np.float32]
+) -> tuple[dict[int, tuple[int, NDArray[np.bool_]]], NDArray[np.float32]]:
+    """Slot -> (id, mask) of what is disturbed in an image, and the feature map."""
+    size = disturbing.looker.spec.size
+    look = disturbing.looker.look(batch, disturbing.filters or (FILL,) * disturbing.top)
+    feature_map = look.feature_map[0]
+    regions: dict[int, tuple[int, NDArray[np.bool_]]] = {}
+    for slot, (k, rank) in enumerate(zip(look.filter_ids[0].tolist(), look.area_rank[0], strict=True)):
+        if k != FILL and feature_map[k].max() > 0:
+            regions[slot] = (k, pixel_mask(rank, disturbing.area, size))
+    found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
+    parts = {} if found is None else largest(found.masks(item.geometry.original), MAX_PARTS)
+    for place, (name, (pixels, _)) in enumerate(parts.items()):
+        mask = coverage(pixels[None], item.geometry, size)[0] >= 0.5
+        if mask.sum() >= FEWEST_PIXELS:
+            regions[disturbing.slots + place] = (disturbing.part_numbers[name], mask)
+    return regions, feature_map
+
+
+def _answers(disturbing: Disturbing, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    spec = disturbing.looker.spec
+    fixed = disturbing.answers.inputs[0].shape[0]
+    step = fixed or _BATCH
+    scores = []
+    for start in range(0, len(pictures), step):
+        part = pictures[start : start + step]
+        short = step - len(part) if fixed else 0
+        if short:
+            part = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
+        found = probabilities(disturbing.answers.run(None, {spec.name: spec.normalise(part)}))
+        scores.append(found[: len(found) - short])
+    return np.concatenate(scores)
+
+
+def mean_channels(looker: Looker, images: Iterable[str | Path], count: int) -> NDArray[np.float64]:
+    """Mean of every channel of the layer over the first readable images, (C,).
+
+    Raises:
+        FsagnError: none of the images can be read.
+    """
+    sums, seen = np.zeros(looker.filters), 0
+    for named in islice(named_images(images), count):
+        item = prepare(named, looker.spec)
+        if isinstance(item, Prepared):
+            sums += looker.look(item.values[None], (FILL,)).feature_map[0].mean(axis=(1, 2))
+            seen += 1
+    if not seen:
+        raise FsagnError("none of the first images can be read; check the paths")
+    return np.asarray(sums / seen)

@@ -1,0 +1,238 @@
+"""`perturb`: what happens to the model when the parts that its filters look at are disturbed?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ..data.annotations import Annotations, Labels
+from ..data.images import list_images
+from ..dissection.dissection import Dissection, finite, harmless, save_parquet
+from ..errors import UsageError
+from ..model import Model
+from ..runs.folder import Asked, FolderRun, RunFolder
+from ..runs.tapped_explainer import chosen_filters
+from ..runtime.engine import Engine
+from ..runtime.session import Session
+from ..runtime.stream import Failure
+from .ablation import Ablation
+from .disturbances import chosen_kinds
+from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
+from .observations import Disturbing, disturb_images, mean_channels, open_columns
+from .page import write_perturbation_page
+from .perturbation import Perturbation
+
+MEANS_FROM: Final = 64
+"""Images that the mean of every channel is taken over."""
+
+
+@dataclass(frozen=True)
+class PerturbRequest(Asked):
+    """What the user asked `perturb` for; see `Asked`.
+
+    Attributes:
+        filters: ``top:K`` (the strongest of each image), ``all`` or ids.
+        disturbances: ``all`` or names with commas.
+        ablate: switch filters off too.
+    """
+
+    filters: str = "top:5"
+    disturbances: str = ALL
+    ablate: bool = True
+
+
+class PerturbRun(FolderRun):
+    """A `perturb` run: `images` does the pass, `finish` the statistics. Use it as a context manager.
+
+    Args:
+        model: the model, a classifier.
+        explainer: its explainer file, or an engine of a training-free method.
+        out: folder of results.
+        request: what is asked.
+        annotations: of parts, which are disturbed too; or None.
+        labels: true classes; None: those of the annotations, else the model's own answers count as true.
+        dissection: a `dissect` run of the same model, whose names filters get.
+        resume: go on with what the folder holds.
+        overwrite: replace what it holds.
+
+    Raises:
+        FsagnError: the run cannot be made.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        explainer: str | Path | Engine,
+        out: Path,
+        request: PerturbRequest,
+        *,
+        annotations: Annotations | None = None,
+        labels: Labels | None = None,
+        dissection: Path | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        kinds = chosen_kinds(request.disturbances)
+        names = _names_of(dissection)
+        super().__init__(model, explainer, annotations, request.session)
+        self.request, self._names = request, names
+        top, filters = _asked(request.filters, self.looker.filters)
+        drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
+        self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
+        ablation = None
+        if request.ablate:
+            means = mean_channels(self.looker, list_images(request.images), MEANS_FROM)
+            ablation = Ablation(model, self.looker.layer, means, **request.session)
+        self.disturbing = Disturbing(
+            model,
+            self.looker,
+            Session(model.proto, **request.session),
+            ablation,
+            tuple(range(self.looker.filters)) if request.ablate else (),
+            filters,
+            top,
+            request.area,
+            kinds,
+            annotations,
+            labels,
+            self.part_numbers,
+            request.seed,
+            request.workers,
+        )
+        open_columns(self.folder, self.disturbing)
+
+    def images(self) -> Iterator[str | Failure]:
+        """Disturb every image; yields its path or its failure."""
+        yield from disturb_images(self.folder, self.disturbing, list_images(self.request.images))
+
+    def finish(self) -> Perturbation:
+        """Compute the effects and write them.
+
+        Raises:
+            ImageError: not a single image could be disturbed.
+        """
+        folder = self.folder
+        self.require_rows(self.request.images, "disturbed")
+        judged = np.concatenate([rows for _, rows in folder.columns["classes"].slices(folder.rows)])
+        classes = [self._class_name(int(number)) for number in judged[:, 0]]
+        groups = collect_groups(folder, self.disturbing.slots, classes)
+        cells = effects(groups, self.disturbing.kinds, self.parts, self.request.seed)
+        ablation = self._ablation(classes)
+        known = [line["true"] is not None for line in folder.index()]
+        accuracy = float((judged[known, 0] == judged[known, 1]).mean()) if any(known) else None
+        figures = {
+            "control_check": control_check(groups, self.request.seed),
+            "agreement": agreement(cells, ablation),
+            "classes": {name: classes.count(name) for name in sorted(set(classes))},
+        }
+        result = Perturbation(
+            folder.path,
+            self.looker.layer,
+            folder.rows,
+            None if accuracy is None else finite(accuracy),
+            tuple(cells),
+            ranking(cells, "part"),
+            ranking(cells, "filter"),
+            ablation,
+            figures,
+            self._names,
+        )
+        self._write(result)
+        return result
+
+    def _class_name(self, number: int) -> str:
+        labels = self.model.labels
+        return labels[number] if labels and number < len(labels) else f"class {number}"
+
+    def _ablation(self, classes: Sequence[str]) -> dict[str, dict[int, float]]:
+        if not self.disturbing.ablated:
+            return {}
+        ids, names = self.disturbing.ablated, sorted(set(classes))
+        sums = {name: np.zeros(len(ids)) for name in (ALL, *names)}
+        for start, rows in self.folder.columns["ablation"].slices(self.folder.rows):
+            for offset, row in enumerate(rows):
+                sums[ALL] += row
+                sums[classes[start + offset]] += row
+        counts = {ALL: len(classes), **{name: classes.count(name) for name in names}}
+        return {
+            name: {k: finite(value) or 0.0 for k, value in zip(ids, total / counts[name], strict=True)}
+            for name, total in sums.items()
+        }
+
+    def _write(self, result: Perturbation) -> None:
+        folder = self.folder
+        lines = [vars(cell) for cell in result.effects]
+        folder.write("effects.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+        columns = [item.name for item in fields(Effect)]
+        _write_csv(folder, "effects.csv", columns, [[line[name] for name in columns] for line in lines])
+        _write_parquet(folder.path / "effects.parquet", result.effects)
+        if result.ablation:
+            head = ["class", "filter", "name", "drop"]
+            rows = [
+                [name, k, result.names.get(k, ""), drop]
+                for name, row in result.ablation.items()
+                for k, drop in row.items()
+            ]
+            _write_csv(folder, "ablation.csv", head, rows)
+        results = {
+            "provider": self.looker.provider,
+            "images": result.images,
+            "accuracy": result.accuracy,
+            "names": {str(k): name for k, name in result.names.items()},
+            "part_ranking": result.parts,
+            "filter_ranking": result.filters,
+            "summary": result.summary,
+            **folder.failed(),
+        }
+        write_perturbation_page(folder, result, self.disturbing.kinds)
+        folder.write_manifest("done", results)
+
+    def close(self) -> None:
+        """Close the folder and free the sessions."""
+        super().close()
+        self.disturbing.answers.close()
+        if self.disturbing.ablation is not None:
+            self.disturbing.ablation.close()
+
+
+def _asked(filters: str, count: int) -> tuple[int, tuple[int, ...] | None]:
+    """(K, None) for ``top:K``, else (0, ids)."""
+    if not filters.startswith("top:"):
+        return 0, chosen_filters(filters, count)
+    text = filters.removeprefix("top:")
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"filters must be 'top:K', 'all' or ids like '3,17', but got '{filters}'")
+    return min(int(text), count), None
+
+
+def _names_of(dissection: Path | None) -> dict[int, str]:
+    if dissection is None:
+        return {}
+    named = {row.filter: row.name or row.part for row in Dissection.load(dissection).filters}
+    return {number: name for number, name in named.items() if name}
+
+
+def _write_csv(folder: RunFolder, name: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([[harmless(value) for value in row] for row in rows])
+    folder.write(name, text.getvalue())
+
+
+def _write_parquet(path: Path, cells: Sequence[Effect]) -> None:
+    import pyarrow as arrow
+
+    columns: dict[str, Any] = {
+        item.name: [getattr(cell, item.name) for cell in cells] for item in fields(Effect) if item.name != "region"
+    }
+    columns["filter"] = arrow.array([c.region if c.kind == "filter" else None for c in cells], arrow.int64())
+    columns["part"] = arrow.array([c.region if c.kind == "part" else None for c in cells], arrow.string())
+    save_parquet(path, columns)

@@ -1,0 +1,206 @@
+"""Drawing: an image and the areas of its filters, side by side (numpy and OpenCV only).
+
+Every picture is drawn at a fixed size of its panel, whatever the size of the image, so that lines and letters are the
+same for a thumbnail and for a photograph of 50 megapixels. Nothing is drawn on what the caller handed in.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UsageError
+from ..explanation import Explanation, FilterExplanation
+from ..masks import Mask
+from ..stream import Pixels
+from .typeface import BOLD, REGULAR, Style, put_text, shorten
+
+TILE: Final = (300, 340)
+"""Largest height and width in pixels of a picture in the panel."""
+MIN_TILE_WIDTH: Final = 216
+"""A caption needs this much."""
+COLUMNS: Final = 6
+MAX_FILTERS: Final = 17
+"""Filters drawn in one panel; the masks and the report hold the others."""
+
+BACKGROUND: Final = (17, 19, 24)
+OUTLINE: Final = (255, 190, 60)
+HALO: Final = (12, 12, 16)
+
+_TITLE = Style(21, BOLD, (240, 241, 245))
+_SUBTITLE = Style(16, REGULAR, (172, 178, 190))
+_NAME = Style(17, BOLD, (240, 241, 245))
+_FIGURES = Style(15, REGULAR, (172, 178, 190))
+_MARGIN, _GUTTER, _HEAD, _CAPTION = 24, 16, 78, 72
+
+_DIM: Final = 0.36
+"""Brightness of what lies outside the area, as a share."""
+_SATURATION: Final = 0.2
+"""Colour that stays outside the area, as a share."""
+
+_LINES: Final = ((4.0, HALO, 0.55), (2.0, OUTLINE, 1.0))
+"""Width in pixels, colour and opacity of what outlines an area, drawn in this order."""
+_LINE_REACH: Final = 2.5
+"""Pixels from the border up to which the widest line is seen."""
+_PNG: Final = (
+    [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
+    if hasattr(cv2, "IMWRITE_PNG_FILTER")
+    else []
+)
+"""Half the bytes of OpenCV's default for these pictures, in less time; OpenCV 4 cannot choose the filter."""
+_SLOPE: Final = np.array([[-0.5, 0.0, 0.5]], dtype=np.float32)
+
+
+def draw_panel(explanation: Explanation) -> Pixels:
+    """The image and the areas of its filters, side by side, labelled.
+
+    Returns:
+        uint8 (h, w, 3) RGB.
+
+    Raises:
+        UsageError: the explanation was made without a preview.
+    """
+    if explanation.preview.size == 0:
+        raise UsageError(f"{explanation.name}: explained with previews=False, so there is no picture to draw on")
+    shown = explanation.filters[:MAX_FILTERS]
+    picture = fitted(explanation.preview, TILE)
+    tile_width, tile_height = max(picture.shape[1], MIN_TILE_WIDTH), picture.shape[0]
+    tiles = 1 + len(shown)
+    columns = min(COLUMNS, tiles)
+    rows = -(-tiles // columns)
+    width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GUTTER
+    row_height = tile_height + _CAPTION
+    panel = np.empty((_HEAD + rows * row_height + _MARGIN // 2, max(width, 480), 3), dtype=np.uint8)
+    panel[0] = BACKGROUND
+    panel[1:] = panel[0]  # row by row: filling all pixels with a colour takes as long as drawing the rest
+    _head(panel, explanation, len(shown))
+    for number in range(tiles):
+        x = _MARGIN + (number % columns) * (tile_width + _GUTTER)
+        y = _HEAD + (number // columns) * row_height
+        if number == 0:
+            tile, seen = dim_unseen(picture, explanation)
+            title, figures = "image", [f"{explanation.size[1]} × {explanation.size[0]} pixels"]
+            figures += [] if seen else ["the model sees the bright part"]
+        else:
+            explained = shown[number - 1]
+            tile = highlight(picture, coverage(explanation, explained, picture.shape[:2]))
+            title, figures = f"filter {explained.id}", filter_figures(explained)
+        left = x + (tile_width - tile.shape[1]) // 2 if tile.shape[1] < MIN_TILE_WIDTH else x
+        panel[y : y + tile_height, left : left + tile.shape[1]] = tile
+        put_text(panel, title, (x, y + tile_height + 24), _NAME)
+        for line, text in enumerate(figures):
+            put_text(panel, shorten(text, _FIGURES, tile_width), (x, y + tile_height + 44 + 19 * line), _FIGURES)
+    return panel
+
+
+def _head(panel: Pixels, explanation: Explanation, shown: int) -> None:
+    width = panel.shape[1] - 2 * _MARGIN
+    name = explanation.path.name if explanation.path is not None else explanation.name
+    put_text(panel, shorten(name, _TITLE, width), (_MARGIN, 36), _TITLE)
+    answers = " · ".join(f"{answer.title} {percent(answer.score)}" for answer in explanation.predictions[:3])
+    left_out = len(explanation.filters) - shown
+    if left_out:
+        answers += f" · {left_out} more filters in the masks"
+    put_text(panel, shorten(answers, _SUBTITLE, width), (_MARGIN, 61), _SUBTITLE)
+
+
+def filter_figures(explained: FilterExplanation) -> list[str]:
+    """Two lines: peak and area; retention, predicted and measured."""
+    if not explained.active:
+        return [f"peak {explained.peak:.2f}", "not active in this image"]
+    known = {"predicted": explained.retention_predicted, "measured": explained.retention_measured}
+    retention = ", ".join(f"{value:.2f} {how}" for how, value in known.items() if value is not None)
+    lines = [f"peak {explained.peak:.2f} · area {percent(explained.area)}"]
+    return [*lines, f"retention {retention}"] if retention else lines
+
+
+def percent(share: float) -> str:
+    """A share as a percentage, with a decimal below 10%."""
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.1f}%"
+
+
+def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:
+    """A copy of an image as large as fits into (height, width); tiny ones keep their pixels visible as squares."""
+    height, width = image.shape[:2]
+    scale = min(box[0] / height, box[1] / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST if scale > 4 else cv2.INTER_CUBIC
+    resized: Pixels = cv2.resize(image, size, interpolation=kind).astype(np.uint8, copy=False)
+    return resized
+
+
+def coverage(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The area of a filter on a resized copy of the image.
+
+    Args:
+        explanation: the image's explanation.
+        explained: the filter.
+        shape: (h, w) of the copy.
+
+    Returns:
+        float32 (h, w): the share of each pixel that is kept, softened by about a pixel so that its edge is smooth.
+    """
+    mask: Mask = explanation.input_mask(explained)
+    (scale_x, _, shift_x), (_, scale_y, shift_y) = explanation.geometry.matrix.tolist()
+    zoom_x, zoom_y = shape[1] / explanation.size[1], shape[0] / explanation.size[0]
+    scale_x, shift_x, scale_y, shift_y = (
+        scale_x * zoom_x,
+        shift_x * zoom_x,
+        scale_y * zoom_y,
+        shift_y * zoom_y,
+    )
+    # OpenCV's coordinates name the centres of pixels, geometry's their corners.
+    matrix = np.array(
+        [[scale_x, 0, shift_x + (scale_x - 1) / 2], [0, scale_y, shift_y + (scale_y - 1) / 2]],
+        dtype=np.float64,
+    )
+    kept = cv2.warpAffine(mask.astype(np.float32), matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
+    softness = max(1.0, 0.5 * max(scale_x, scale_y))
+    return np.asarray(cv2.GaussianBlur(kept, (0, 0), softness, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
+
+
+def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:
+    """A copy of a picture: dimmed and nearly gray outside the area, untouched inside, its border outlined.
+
+    Args:
+        picture: uint8 (h, w, 3) RGB.
+        kept: float32 (h, w) in [0, 1], see `coverage`; the area is where it is above one half.
+    """
+    gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    painted = cv2.addWeighted(picture, _SATURATION * _DIM, gray, (1 - _SATURATION) * _DIM, 10)
+    slope_x = cv2.filter2D(kept, cv2.CV_32F, _SLOPE, borderType=cv2.BORDER_REPLICATE)
+    slope_y = cv2.filter2D(kept, cv2.CV_32F, _SLOPE.T, borderType=cv2.BORDER_REPLICATE)
+    slope = np.maximum(cv2.magnitude(slope_x, slope_y), np.float32(1e-3))
+    distance = (kept - np.float32(0.5)) / slope  # pixels to the border, positive inside
+    cv2.copyTo(picture, (distance >= 0.5).view(np.uint8), painted)
+    # Only the pixels at the border mix colours; they are few.
+    places = np.flatnonzero(np.abs(distance) < _LINE_REACH)
+    near, inside = distance.reshape(-1, 1)[places], picture.reshape(-1, 3)[places].astype(np.float32)
+    outside = (gray.reshape(-1, 3)[places] * (1 - _SATURATION) + inside * _SATURATION) * _DIM + 10
+    drawn = outside + np.clip(near + 0.5, 0, 1) * (inside - outside)
+    for width, color, opacity in _LINES:
+        line = opacity * np.clip(width / 2 + 0.5 - np.abs(near), 0, 1)
+        drawn += line * (np.asarray(color, dtype=np.float32) - drawn)
+    painted.reshape(-1, 3)[places] = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
+    return np.asarray(painted, dtype=np.uint8)
+
+
+def dim_unseen(picture: Pixels, explanation: Explanation) -> tuple[Pixels, bool]:
+    """A copy of a picture, dimmed where the model's preprocessing cuts it off; and whether nothing is cut off."""
+    height, width = explanation.size
+    corners = explanation.geometry.points_to_original([(0, 0), explanation.geometry.size[::-1]])
+    seen = np.clip(corners, 0, (width, height)) * (picture.shape[1] / width, picture.shape[0] / height)
+    (x0, y0), (x1, y1) = np.rint(seen).astype(int).tolist()
+    if x0 <= 1 and y0 <= 1 and x1 >= picture.shape[1] - 1 and y1 >= picture.shape[0] - 1:
+        return picture.copy(), True
+    dimmed = (picture * _DIM).astype(np.uint8)
+    dimmed[y0:y1, x0:x1] = picture[y0:y1, x0:x1]
+    return dimmed, False
+
+
+def encode_png(picture: Pixels) -> bytes:
+    """A PNG file of an RGB picture."""
+    return bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _PNG)[1])

@@ -1,0 +1,52 @@
+"""An image and the areas of its filters as one picture, for notebooks and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...errors import UsageError
+from ..explanation import Explanation
+from ..stream import Pixels
+from .overlay import draw_panel, encode_png
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A drawn panel; a notebook shows it.
+
+    Attributes:
+        pixels: uint8 (h, w, 3) RGB.
+    """
+
+    pixels: Pixels
+
+    @classmethod
+    def of(cls, explanation: Explanation, area: float | None = None) -> Panel:
+        """Draw an explanation.
+
+        Args:
+            explanation: of an image.
+            area: share to show for every filter, in (0, 1]; None: the filters' own.
+
+        Raises:
+            UsageError: the area is out of range.
+        """
+        if area is not None:
+            if not 0 < area <= 1:
+                raise UsageError(f"area must be in (0, 1], but got {area}")
+            filters = tuple(
+                replace(explained, area=area, retention_predicted=None, retention_measured=None)
+                for explained in explanation.filters
+            )
+            explanation = replace(explanation, filters=filters)
+        return cls(draw_panel(explanation))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture as PNG and return its path."""
+        target = Path(path)
+        target.write_bytes(encode_png(self.pixels))
+        return target
+
+    def _repr_png_(self) -> bytes:
+        return encode_png(self.pixels)

@@ -1,0 +1,175 @@
+"""From one engine pass to explanations: predictions, areas, retention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import EngineMetadata, Pass
+from .explanation import Explanation, FilterExplanation, Prediction, locate
+from .filter_request import DEFAULT_AREA, retention_at, sufficient_area
+from .masks import pixel_mask
+from .stream import Prepared
+from .variant import FILL
+from .verifier import Verifier
+
+ANSWERS: Final = 5
+"""Predictions kept per image."""
+
+VERIFY_AREAS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Areas at which retention is measured to find the sufficient area, where an engine predicts none."""
+
+
+def merge(parts: Sequence[Pass]) -> Pass:
+    """Join passes over the same batch along the slots K."""
+    if len(parts) == 1:
+        return parts[0]
+    curves = [part.retention for part in parts if part.retention is not None]
+    return Pass(
+        outputs=parts[0].outputs,
+        filter_ids=np.concatenate([part.filter_ids for part in parts], axis=1),
+        filter_peaks=np.concatenate([part.filter_peaks for part in parts], axis=1),
+        area_rank=np.concatenate([part.area_rank for part in parts], axis=1),
+        retention=np.concatenate(curves, axis=1) if len(curves) == len(parts) else None,
+    )
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How passes become explanations.
+
+    Attributes:
+        metadata: of the engine.
+        slots: the slots asked for; -1 asks for the strongest.
+        area: the area asked for, or None for the sufficient area.
+        verifier: measures retention, or None.
+    """
+
+    metadata: EngineMetadata
+    slots: tuple[int, ...]
+    area: float | None
+    verifier: Verifier | None
+
+    def explanation(self, image: Prepared, computed: Pass, n: int) -> Explanation:
+        """The explanation of image ``n`` of a pass whose outputs are finite."""
+        slots = self._shown_slots(computed, n)
+        ids = [int(k) for k in computed.filter_ids[n, slots]]
+        ranks = computed.area_rank[n, slots]  # (K, h, w)
+        curves = None if computed.retention is None else computed.retention[n, slots]  # (K, A)
+        areas, measured = self._areas(image, ids, ranks, curves)
+        filters = []
+        for i, (k, area) in enumerate(zip(ids, areas, strict=True)):
+            curve = () if curves is None else tuple(zip(self.metadata.areas, map(float, curves[i]), strict=True))
+            box, centroid = locate(pixel_mask(ranks[i], area, image.geometry.size), image.geometry)
+            filters.append(
+                FilterExplanation(
+                    id=k,
+                    peak=float(computed.filter_peaks[n, slots[i]]),
+                    area=area,
+                    retention_predicted=retention_at(area, *zip(*curve, strict=True)) if curve else None,
+                    retention_measured=measured[i],
+                    area_rank=ranks[i].copy(),
+                    curve=curve,
+                    box=box,
+                    centroid=centroid,
+                )
+            )
+        return Explanation(
+            name=image.name,
+            path=image.path,
+            size=image.geometry.original,
+            geometry=image.geometry,
+            predictions=predictions(computed.outputs, n, self.metadata.labels),
+            filters=tuple(filters),
+            preview=image.preview,
+        )
+
+    def _shown_slots(self, computed: Pass, n: int) -> NDArray[np.intp]:
+        """The filled slots, but no filter that is only there to fill and is not active in the image."""
+        fill = np.asarray(self.slots) == FILL
+        wanted = ~fill | (computed.filter_peaks[n] > 0)
+        return np.flatnonzero(wanted & (computed.filter_ids[n] != FILL))
+
+    def _areas(
+        self, image: Prepared, ids: list[int], ranks: NDArray[np.float32], curves: NDArray[np.float32] | None
+    ) -> tuple[list[float], list[float | None]]:
+        """The area of every filter, and the retention measured there."""
+        if self.area is not None:
+            areas = [self.area] * len(ids)
+        elif curves is not None and len(self.metadata.areas) > 0:
+            areas = [sufficient_area(self.metadata.areas, curve) for curve in curves.tolist()]
+        elif self.verifier is not None:
+            areas = [self._measured_sufficient_area(self.verifier, image, k, ranks[i]) for i, k in enumerate(ids)]
+        else:
+            areas = [DEFAULT_AREA] * len(ids)
+        if self.verifier is None:
+            return areas, [None] * len(ids)
+        masks = [pixel_mask(rank, area, image.geometry.size) for rank, area in zip(ranks, areas, strict=True)]
+        measured = self.verifier.measure(image.pixels, masks, ids)
+        return areas, [float(r) if np.isfinite(r) else None for r in measured]
+
+    @staticmethod
+    def _measured_sufficient_area(verifier: Verifier, image: Prepared, k: int, rank: NDArray[np.float32]) -> float:
+        masks = [pixel_mask(rank, area, image.geometry.size) for area in VERIFY_AREAS]
+        return sufficient_area(VERIFY_AREAS, verifier.measure(image.pixels, masks, [k] * len(masks)).tolist())
+
+
+def not_finite(computed: Pass, n: int) -> list[str]:
+    """Names of the outputs of image ``n`` that hold a NaN (the explainer's own: an infinity either)."""
+    slots = np.flatnonzero(computed.filter_ids[n] != FILL)
+    own = {"filter_peaks": computed.filter_peaks, "area_rank": computed.area_rank}
+    if computed.retention is not None:
+        own["retention"] = computed.retention
+    found = [
+        name
+        for name, values in computed.outputs.items()
+        if np.issubdtype(values.dtype, np.floating) and np.isnan(values[n]).any()
+    ]
+    return found + [name for name, values in own.items() if not np.isfinite(values[n, slots]).all()]
+
+
+def predictions(outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, ...] | None) -> tuple[Prediction, ...]:
+    """The strongest answers of a classifier, best first.
+
+    The first floating output of the form (N, classes), ones at the end left out, is taken. Scores within [0,
+    1] are taken
+    as probabilities already; others go through a softmax, a single one through a sigmoid.
+
+    Returns:
+        At most `ANSWERS` predictions; none where no output has that form.
+    """
+    answers = _classifier(outputs)
+    if answers is None:
+        return ()
+    scores = _probabilities(answers[n].astype(np.float64).ravel())
+    least = np.partition(scores, -ANSWERS)[-ANSWERS] if scores.size > ANSWERS else -np.inf
+    best = np.flatnonzero(scores >= least)
+    order = best[np.argsort(-scores[best], kind="stable")[:ANSWERS]]
+    return tuple(Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i])) for i in order)
+
+
+def winners(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.intp] | None:
+    """The strongest class of every image, (N,), of the output that `predictions` takes; None where there is none."""
+    answers = _classifier(outputs)
+    return None if answers is None else answers.reshape(len(answers), -1).argmax(axis=1)
+
+
+def _classifier(outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+    for values in outputs.values():
+        shape = values.shape[1:]
+        if np.issubdtype(values.dtype, np.floating) and shape and shape[0] == np.prod(shape, dtype=int):
+            return values
+    return None
+
+
+def _probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    if scores.size == 0 or (scores.min() >= 0 and scores.max() <= 1 + 1e-6):
+        return np.minimum(scores, 1.0)
+    if scores.size == 1:
+        return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+    shifted = np.exp(scores - scores.max())
+    return np.asarray(shifted / shifted.sum())

@@ -1,0 +1,183 @@
+"""From a request's tensors to a job for the graph, and from its results to the outputs asked for."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.images import decode_image
+from ..errors import FsagnError
+from ..model.input_spec import Geometry
+from ..runtime.engine import FILTERS, RESULTS, FileEngine, Pass
+from ..runtime.filter_request import sufficient_area
+from ..runtime.masks import pixel_mask
+from ..runtime.variant import FILL
+from .settings import Settings
+from .tensors import RequestError, Tensor
+
+MAX_PIXELS: Final = 64 * 2**20
+"""Pixels of the largest picture that is decoded."""
+
+DEFAULT_SLOTS: Final = 5
+MASKS: Final = "masks"
+AREAS: Final = "mask_areas"
+FORMATS: Final = ("rle", "png")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What one request wants of the graph.
+
+    Attributes:
+        values: (n, ...) images as the engine takes them.
+        filters: (n, K).
+        masks: ``rle``, ``png`` or None.
+        area: area of the masks; None: the sufficient area of each.
+        geometries: per image, from the model's input to the picture; None for a tensor that was preprocessed already.
+    """
+
+    values: NDArray[Any]
+    filters: NDArray[np.int64]
+    masks: str | None
+    area: float | None
+    geometries: tuple[Geometry | None, ...]
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Jobs of one kind can share a batch."""
+        return (self.values.shape[1:], self.values.dtype, self.filters.shape[1])
+
+
+def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: FileEngine, settings: Settings) -> Job:
+    """Check a request and preprocess its pictures.
+
+    Raises:
+        RequestError: what is wrong with it.
+    """
+    spec = engine.metadata.input
+    if extra := sorted(set(tensors) - {spec.name, FILTERS}):
+        raise RequestError(f"unknown input '{extra[0][:80]}'; there are '{spec.name}' and '{FILTERS}'")
+    if spec.name not in tensors:
+        raise RequestError(f"input '{spec.name}' is missing")
+    image = tensors[spec.name]
+    if not 1 <= image.shape[0] <= settings.max_images:
+        raise RequestError(
+            f"input '{spec.name}' must hold 1 to {settings.max_images} images, but holds {image.shape[0]}"
+        )
+    values, geometries = _images(image, engine)
+    filters = _filters(tensors.get(FILTERS), len(values), engine, settings)
+    parameters = request.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise RequestError("parameters must be an object")
+    masks, area = parameters.get(MASKS), parameters.get("area")
+    if masks is not None and masks not in FORMATS:
+        raise RequestError(f"parameter 'masks' must be one of {', '.join(FORMATS)}, but is {masks!r:.40}")
+    if area is not None and (isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area <= 1):
+        raise RequestError(f"parameter 'area' must be a number in (0, 1], but is {area!r:.40}")
+    return Job(values, filters, masks, area, geometries)
+
+
+def _images(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tuple[Geometry | None, ...]]:
+    spec, inside = engine.metadata.input, engine.metadata.variant.preprocessing
+    if isinstance(image.values, list):
+        if len(image.shape) != 1:
+            raise RequestError(f"input '{image.name}': BYTES must have shape [N], one encoded picture each")
+        try:
+            pictures = [decode_image(piece, f"picture {place}", MAX_PIXELS) for place, piece in enumerate(image.values)]
+        except FsagnError as error:
+            raise RequestError(str(error)) from error
+    elif image.datatype == "UINT8":
+        if len(image.shape) != 4 or image.shape[3] != 3 or 0 in image.shape:
+            raise RequestError(f"input '{image.name}': UINT8 must be RGB pictures (N, H, W, 3), but is {image.shape}")
+        pictures = list(image.values.reshape(image.shape))
+    else:
+        height, width = spec.size
+        one = (spec.channels, height, width) if spec.layout == "NCHW" else (height, width, spec.channels)
+        if inside or image.datatype not in ("FP16", "FP32", "FP64") or image.shape[1:] != one:
+            wanted = "" if inside else f"FP32 {['N', *one]}, "
+            raise RequestError(
+                f"input '{image.name}' must be {wanted}UINT8 [N, H, W, 3] or BYTES [N] (encoded pictures), "
+                f"but is {image.datatype} {list(image.shape)}"
+            )
+        values = image.values.reshape(image.shape).astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            raise RequestError(f"input '{image.name}' is not finite (NaN or infinite)")
+        return values, (None,) * len(values)
+    fitted = [spec.fit(picture) for picture in pictures]
+    geometries = tuple(geometry for _, geometry in fitted)
+    if not inside:
+        return np.stack([spec.normalise(pixels) for pixels, _ in fitted]), geometries
+    if len({picture.shape for picture in pictures}) > 1:
+        raise RequestError(
+            f"input '{image.name}': the file resizes by itself, so pictures of a request must be of one size"
+        )
+    return np.stack(pictures), geometries
+
+
+def _filters(tensor: Tensor | None, count: int, engine: FileEngine, settings: Settings) -> NDArray[np.int64]:
+    fixed, known = engine.metadata.variant.slots, engine.metadata.filters
+    if tensor is None:
+        slots = fixed if fixed is not None else (FILL,) * min(DEFAULT_SLOTS, known)
+        return np.tile(np.array(slots, dtype=np.int64), (count, 1))
+    if tensor.datatype not in ("INT64", "INT32") or len(tensor.shape) != 2 or isinstance(tensor.values, list):
+        raise RequestError(f"input '{FILTERS}' must be INT64 [N, K]")
+    most = min(settings.max_filters, known)
+    if tensor.shape[0] != count or not 1 <= tensor.shape[1] <= most:
+        raise RequestError(f"input '{FILTERS}' must have shape [{count}, 1..{most}], but has {list(tensor.shape)}")
+    ids = tensor.values.reshape(tensor.shape).astype(np.int64)
+    if ids.min() < FILL or ids.max() >= known:
+        raise RequestError(f"input '{FILTERS}' must hold ids in 0..{known - 1}, or -1 for the strongest")
+    for row in np.unique(ids, axis=0):
+        asked = row[row != FILL]
+        if len(np.unique(asked)) != len(asked):
+            raise RequestError(f"input '{FILTERS}' asks for a filter twice in one image")
+        try:
+            engine.check_request(tuple(row.tolist()))
+        except FsagnError as error:
+            raise RequestError(str(error)) from error
+    return ids
+
+
+def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArray[Any] | list[list[str]]]:
+    """All outputs of a job by name: the graph's, and the masks where they were asked for.
+
+    ``masks`` (N, K) texts: COCO's uncompressed run lengths as JSON, or a PNG in base64 (255 = kept), of the picture's
+    size, or of the model's input where the request held preprocessed tensors; empty for an empty slot.
+    ``mask_areas`` FP32 (N, K).
+    """
+    outputs: dict[str, NDArray[Any] | list[list[str]]] = dict(computed.outputs)
+    own = (computed.filter_ids, computed.filter_peaks, computed.area_rank, computed.retention)
+    outputs |= {name: values for name, values in zip(RESULTS, own, strict=True) if values is not None}
+    if job.masks is None:
+        return outputs
+    areas = np.full(job.filters.shape, 1.0 if job.area is None else job.area, dtype=np.float32)
+    texts: list[list[str]] = []
+    for n, geometry in enumerate(job.geometries):
+        row = []
+        for k in range(job.filters.shape[1]):
+            if computed.filter_ids[n, k] == FILL:
+                row.append("")
+                continue
+            if job.area is None and computed.retention is not None:
+                areas[n, k] = sufficient_area(engine.metadata.areas, computed.retention[n, k].tolist())
+            mask = pixel_mask(computed.area_rank[n, k], float(areas[n, k]), engine.metadata.input.size)
+            row.append(encode_mask(mask if geometry is None else geometry.mask_to_original(mask), job.masks))
+        texts.append(row)
+    return {**outputs, MASKS: texts, AREAS: areas}
+
+
+def encode_mask(mask: NDArray[np.bool_], form: str) -> str:
+    """A mask as text: ``rle`` or ``png``."""
+    if form == "png":
+        return base64.b64encode(cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()).decode("ascii")
+    flat = np.concatenate([[False], mask.ravel(order="F"), [not mask[-1, -1]]])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], changes])).tolist()
+    return json.dumps({"size": list(mask.shape), "counts": counts})

@@ -1,0 +1,118 @@
+"""What `explain` says: a short table per image, failures, and where the results are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..explanations.folder import REPORT, ResultFolder
+from ..explanations.job import Written
+from ..explanations.json_document import json_pieces
+from ..runtime.drawing.overlay import percent
+from ..runtime.drawing.typeface import printable
+from ..runtime.explanation import Explanation
+from ..runtime.stream import Failure
+
+MAX_TABLES: Final = 20
+"""Images whose table is printed; the results of the others are in the folder."""
+MAX_ROWS: Final = 10
+"""Filters in one table."""
+
+
+class Terminal:
+    """Prints results as they come: tables to standard output, failures and progress to standard error.
+
+    Args:
+        quiet: print nothing to standard output.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._out = Console(highlight=False, quiet=quiet)
+        self._err = Console(stderr=True, highlight=False)
+        self._printed = 0
+
+    def follow(self, results: Iterable[Written | Failure]) -> Iterator[Written | Failure]:
+        """Pass results on, printed, with progress where standard error or output is a terminal."""
+        watched = self._out if self._out.is_terminal and not self._out.quiet else self._err
+        columns = (
+            SpinnerColumn(),
+            TextColumn("explaining"),
+            TextColumn("{task.completed} images"),
+            TimeElapsedColumn(),
+        )
+        with Progress(
+            *columns,
+            console=watched,
+            transient=True,
+            disable=not watched.is_terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ) as progress:
+            task = progress.add_task("", total=None)
+            for result in results:
+                self._show(result)
+                progress.advance(task)
+                yield result
+
+    def _show(self, result: Written | Failure) -> None:
+        if isinstance(result, Failure):
+            self._err.print(Text(f"failed: {printable(result.message)}"), soft_wrap=True)
+            return
+        self._printed += 1
+        if self._printed <= MAX_TABLES:
+            for line in image_lines(result.explanation):
+                self._out.print(line, soft_wrap=isinstance(line, Text))
+        elif self._printed == MAX_TABLES + 1:
+            self._out.print("... further images are written, but not listed here")
+
+    def hint(self, text: str) -> None:
+        """A piece of advice, on standard error."""
+        self._err.print(Text(f"hint: {text}"), soft_wrap=True)
+
+    def summary(self, folder: ResultFolder, provider: str) -> None:
+        """Counts, where everything is, and the next command."""
+        where = folder.folder
+        lines = [
+            f"{folder.explained} explained, {folder.failed} failed, on {provider}",
+            f"pictures  {where / 'overlays'}",
+            f"masks     {where / 'masks'}",
+            f"report    {where / REPORT}",
+        ]
+        for line in lines:
+            self._out.print(Text(line), soft_wrap=True)
+
+
+def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
+    """Name and size, the model's answers, and a table of the filters."""
+    height, width = explanation.size
+    yield Text.assemble((printable(explanation.name), "bold"), f"  {width} x {height}")
+    if explanation.predictions:
+        answers = (f"{printable(answer.title)} {percent(answer.score)}" for answer in explanation.predictions[:3])
+        yield Text("  " + ", ".join(answers))
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for word in ("filter", "peak", "area", "retention"):
+        table.add_column(word, justify="right")
+    for explained in explanation.filters[:MAX_ROWS]:
+        predicted, measured = (
+            "-" if value is None else f"{value:.2f}"
+            for value in (explained.retention_predicted, explained.retention_measured)
+        )
+        retention = predicted if explained.retention_measured is None else f"{measured} measured"
+        area = percent(explained.area) if explained.active else "not active"
+        table.add_row(str(explained.id), f"{explained.peak:.2f}", area, retention)
+    yield table
+    if len(explanation.filters) > MAX_ROWS:
+        yield Text(f"  ... {len(explanation.filters) - MAX_ROWS} more filters")
+
+
+def print_json(folder: ResultFolder, out: TextIO | None = None) -> None:
+    """Print `json_pieces`."""
+    stream = sys.stdout if out is None else out
+    for piece in json_pieces(folder):
+        stream.write(piece)
