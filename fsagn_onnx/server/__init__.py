@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .process import serve as serve
     from .settings import Settings as Settings
 
-_WHERE = {"Settings": ".settings", "make_app": ".app", "serve": ".running"}
+_WHERE = {"Settings": ".settings", "make_app": ".app", "serve": ".process"}
 
 __all__ = ["Settings", "make_app", "serve"]
 
