@@ -29,7 +29,7 @@ from fsagn_onnx.data.files import write_file
 from fsagn_onnx.data.images import read_image
 from fsagn_onnx.model import load_model
 from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, disturbed
-from fsagn_onnx.runs.tapped_explainer import Looker
+from fsagn_onnx.runs.tapped_explainer import TappedExplainer
 from fsagn_onnx.runtime.masks import pixel_mask
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.runtime.variant import FILL
@@ -84,24 +84,24 @@ def measure(model_file: Path, explainer: Path, files: list[Path], threads: int) 
     model, session = load_model(model_file), {"providers": "cpu", "threads": threads}
     weights = {tensor.name: tensor for tensor in onnx.load(model_file).graph.initializer}["defect.weight"]
     weight = numpy_helper.to_array(weights)[1]
-    looker, answers = Looker(model, explainer, **session), Session(model.proto, **session)
+    tapped, answers = TappedExplainer(model, explainer, **session), Session(model.proto, **session)
     lost, areas, base = [], [], []
     for number, file in enumerate(files):
-        pixels = looker.spec.fit(read_image(file))[0]
-        values = looker.spec.normalise(pixels[None])
-        strongest = looker.look(values, (FILL,) * TOP)
+        pixels = tapped.spec.fit(read_image(file))[0]
+        values = tapped.spec.normalise(pixels[None])
+        strongest = tapped.run(values, (FILL,) * TOP)
         added = weight * strongest.feature_map[0].mean(axis=(1, 2))
-        adding = looker.look(values, np.argsort(-added, kind="stable")[:TOP].tolist())
+        adding = tapped.run(values, np.argsort(-added, kind="stable")[:TOP].tolist())
         looks = [
-            [pixel_mask(rank, AREA, looker.spec.size) for rank in look.area_rank[0]] for look in (strongest, adding)
+            [pixel_mask(rank, AREA, tapped.spec.size) for rank in look.area_rank[0]] for look in (strongest, adding)
         ]
         masks = [np.any(each, axis=0) for each in looks]
         areas.append([mask.mean() for mask in masks])
-        base.append(scores(answers, looker.spec, pixels[None])[0])
-        lost.append(drops(answers, looker.spec, pixels, masks, number))
+        base.append(scores(answers, tapped.spec, pixels[None])[0])
+        lost.append(drops(answers, tapped.spec, pixels, masks, number))
         if sys.stderr.isatty():
             click.echo(f"\r{number + 1} of {len(files)} cells", err=True, nl=number + 1 == len(files))
-    looker.close()
+    tapped.close()
     answers.close()
     every = np.stack(lost)
     names = ("highest peaks", "adding most to the score")

@@ -19,7 +19,7 @@ from ..data.files import read_lines
 from ..errors import AnnotationError, OutputError
 from ..model.geometry import Geometry
 from ..runs.folder import INDEX, RunFolder
-from ..runs.tapped_explainer import Looker
+from ..runs.tapped_explainer import TappedExplainer
 from ..runtime.explanation_builder import winners
 from ..runtime.stream import DECODERS, Failure, Prepared, ordered_map, prepare
 
@@ -34,7 +34,7 @@ class Collecting:
     """What is collected.
 
     Attributes:
-        looker: gives masks and feature maps.
+        tapped: gives masks and feature maps.
         filters: ids of the filters.
         area: share of the grid's cells in every mask.
         annotations: of parts, or None.
@@ -43,7 +43,7 @@ class Collecting:
         workers: passes at the same time.
     """
 
-    looker: Looker
+    tapped: TappedExplainer
     filters: tuple[int, ...]
     area: float
     annotations: Annotations | None = None
@@ -106,7 +106,7 @@ def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, part
 
 
 def collect(folder: RunFolder, collecting: Collecting, images: Iterable[Path]) -> Iterator[str | Failure]:
-    """Look at the images that the folder does not hold yet, and write a row for each.
+    """TappedPass at the images that the folder does not hold yet, and write a row for each.
 
     Batches are cut by the position in the list, also when a run goes on, so that every image is computed in the same
     batch as in a run that was never interrupted.
@@ -114,7 +114,7 @@ def collect(folder: RunFolder, collecting: Collecting, images: Iterable[Path]) -
     Yields:
         The path of every image, or its failure, in order; those that were there already too.
     """
-    spec, size = collecting.looker.spec, collecting.batch_size
+    spec, size = collecting.tapped.spec, collecting.batch_size
     named = ((str(path), path) for path in images)
     start = folder.lines - folder.lines % size
     check_same_images(folder, islice(named, start))
@@ -168,16 +168,16 @@ class _Answers:
 
 
 def _answers(collecting: Collecting, batch: Sequence[Prepared]) -> _Answers:
-    look = collecting.looker.look(np.stack([item.values for item in batch]), collecting.filters)
-    rows, columns = look.feature_map.shape[2:]
-    every = len(collecting.filters) == look.feature_map.shape[1]
-    chosen = look.feature_map if every else look.feature_map[:, list(collecting.filters)]
+    seen = collecting.tapped.run(np.stack([item.values for item in batch]), collecting.filters)
+    rows, columns = seen.feature_map.shape[2:]
+    every = len(collecting.filters) == seen.feature_map.shape[1]
+    chosen = seen.feature_map if every else seen.feature_map[:, list(collecting.filters)]
     flat = chosen.reshape(*chosen.shape[:2], rows * columns)
     places = flat.argmax(axis=2)  # a NaN counts as the highest
     peaks = np.take_along_axis(flat, places[..., None], axis=2)[..., 0]
     finite = np.asarray(np.isfinite(flat).all(axis=(1, 2)))
-    bits = mask_bits(look.area_rank, collecting.area)
-    return _Answers(look.area_rank, bits, peaks, places, finite, (rows, columns), winners(look.outputs))
+    bits = mask_bits(seen.area_rank, collecting.area)
+    return _Answers(seen.area_rank, bits, peaks, places, finite, (rows, columns), winners(seen.outputs))
 
 
 def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:

@@ -93,14 +93,14 @@ class DissectRun(FolderRun):
     ) -> None:
         super().__init__(model, explainer, annotations, request.session)
         self.request = request
-        self.filters = chosen_filters(request.filters, self.looker.filters)
+        self.filters = chosen_filters(request.filters, self.tapped.filters)
         self._names = read_filter_names(names, out)
         self._paths = list_images(request.images)
         self.open_folder(out, "dissect", request, resume=resume, overwrite=overwrite)
         self.grid = self._find_grid()
         open_columns(self.folder, len(self.filters), self.grid, parts=annotations is not None)
         self._collecting = Collecting(
-            self.looker,
+            self.tapped,
             self.filters,
             request.area,
             annotations,
@@ -112,13 +112,13 @@ class DissectRun(FolderRun):
 
     def _find_grid(self) -> tuple[int, int]:
         """The masks' grid, as one pass over a gray picture shows it."""
-        spec = self.looker.spec
+        spec = self.tapped.spec
         gray = spec.normalise(np.full((1, *spec.size, spec.channels), 128, dtype=np.uint8))
-        rank = self.looker.look(gray, self.filters[:1]).area_rank
+        rank = self.tapped.run(gray, self.filters[:1]).area_rank
         return (rank.shape[2], rank.shape[3])
 
     def images(self) -> Iterator[str | Failure]:
-        """Look at every image; yields its path or its failure."""
+        """TappedPass at every image; yields its path or its failure."""
         yield from collect(self.folder, self._collecting, self._paths)
 
     def finish(self, on_stage: Callable[[str], object] = lambda stage: None) -> Dissection:
@@ -135,8 +135,8 @@ class DissectRun(FolderRun):
         limits, overall, per_class = score_run(folder, self.grid, len(self.parts), classes)
         place = untrained = None
         sample = self._sample(index)
-        with Session(cut(self.model.proto, [self.looker.layer]), **request.session) as network:
-            maps = list(sample.feature_maps(network, self.looker.layer, self.looker.spec.name))
+        with Session(cut(self.model.proto, [self.tapped.layer]), **request.session) as network:
+            maps = list(sample.feature_maps(network, self.tapped.layer, self.tapped.spec.name))
         if self.annotations is not None:
             on_stage("permutation tests")
             place = place_test(folder, limits, self.grid, len(self.parts), request.permutations, request.seed)
@@ -167,13 +167,13 @@ class DissectRun(FolderRun):
             "grid": list(self.grid),
             "permutations": self.request.permutations,
             "seed": self.request.seed,
-            "provider": self.looker.provider,
+            "provider": self.tapped.provider,
             "images": folder.rows,
             "annotated": annotated,
             "summary": figures,
             **folder.failed(),
         }
-        dissection = Dissection(folder.path, self.looker.layer, folder.rows, annotated, self.parts, filters, figures)
+        dissection = Dissection(folder.path, self.tapped.layer, folder.rows, annotated, self.parts, filters, figures)
         write_dissection_page(folder, dissection, strongest, self.grid)
         folder.write_manifest("done", results)
         return dissection
@@ -191,7 +191,7 @@ class DissectRun(FolderRun):
         annotated = np.array([line["annotated"] for line in index], dtype=np.bool_)
         usable = annotated if annotated.any() else np.ones(len(index), dtype=np.bool_)
         rows = spread(np.flatnonzero(usable), MAX_SAMPLE)
-        return draw_sample([line["path"] for line in index], rows, self.looker.spec)
+        return draw_sample([line["path"] for line in index], rows, self.tapped.spec)
 
     def _untrained(self, sample: Sample, maps: Sequence[NDArray[np.float32]]) -> UntrainedTest | None:
         if not len(sample.rows):
@@ -200,7 +200,7 @@ class DissectRun(FolderRun):
         request = self.request
         return untrained_test(
             self.model,
-            self.looker.layer,
+            self.tapped.layer,
             self.filters,
             sample,
             maps,
@@ -214,7 +214,7 @@ class DissectRun(FolderRun):
     def _groups(self, sample: Sample, maps: Sequence[NDArray[np.float32]], limits: NDArray[np.float64]) -> Groups:
         size = self.grid[0] * self.grid[1]
         strong = np.quantile([m.max(axis=(1, 2)) for m in maps], STRONG, axis=0) if maps else np.ones(1)
-        similarity = Similarity(len(self.filters), self.looker.filters, self.grid)
+        similarity = Similarity(len(self.filters), self.tapped.filters, self.grid)
         for number, feature_map in zip(sample.rows.tolist(), maps, strict=True):
             row = row_at(self.folder, number, size)
             similarity.update(row.masks, row.peaks >= limits, feature_map, strong)

@@ -18,7 +18,7 @@ from ..dissection.observations import MAX_PARTS, check_same_images
 from ..errors import AnnotationError, FsagnError, ModelError
 from ..model import Model
 from ..runs.folder import RunFolder
-from ..runs.tapped_explainer import Looker
+from ..runs.tapped_explainer import TappedExplainer
 from ..runtime.explanation_builder import predictions
 from ..runtime.masks import pixel_mask
 from ..runtime.session import Session
@@ -37,7 +37,7 @@ class Disturbing:
 
     Attributes:
         model: the model.
-        looker: gives masks and feature maps.
+        tapped: gives masks and feature maps.
         answers: session of the whole model.
         ablation: switches filters off; None leaves it out.
         ablated: filters that are switched off.
@@ -53,7 +53,7 @@ class Disturbing:
     """
 
     model: Model
-    looker: Looker
+    tapped: TappedExplainer
     answers: Session
     ablation: Ablation | None
     ablated: tuple[int, ...]
@@ -92,7 +92,7 @@ def disturb_images(folder: RunFolder, disturbing: Disturbing, images: Iterable[s
     """Disturb the images that the folder does not hold yet, and write a row for each; yields paths and failures."""
     named = named_images(images)
     check_same_images(folder, islice(named, folder.lines))
-    spec = disturbing.looker.spec
+    spec = disturbing.tapped.spec
     prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, 4)
     try:
         for line, row in ordered_map(
@@ -155,7 +155,7 @@ def _measured(disturbing: Disturbing, item: Prepared) -> tuple[dict[str, Any], d
     found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
     label = None if disturbing.labels is None else disturbing.labels.find(item.name)
     true = class_number(disturbing.model, label if label is not None else found.label if found else None)
-    base = probabilities(disturbing.answers.run(None, {disturbing.looker.spec.name: batch}))[0]
+    base = probabilities(disturbing.answers.run(None, {disturbing.tapped.spec.name: batch}))[0]
     predicted = int(base.argmax())
     judged = predicted if true is None else true
     if judged >= len(base):
@@ -184,11 +184,11 @@ def _regions(
     disturbing: Disturbing, item: Prepared, batch: NDArray[np.float32]
 ) -> tuple[dict[int, tuple[int, NDArray[np.bool_]]], NDArray[np.float32]]:
     """Slot -> (id, mask) of what is disturbed in an image, and the feature map."""
-    size = disturbing.looker.spec.size
-    look = disturbing.looker.look(batch, disturbing.filters or (FILL,) * disturbing.top)
-    feature_map = look.feature_map[0]
+    size = disturbing.tapped.spec.size
+    seen = disturbing.tapped.run(batch, disturbing.filters or (FILL,) * disturbing.top)
+    feature_map = seen.feature_map[0]
     regions: dict[int, tuple[int, NDArray[np.bool_]]] = {}
-    for slot, (k, rank) in enumerate(zip(look.filter_ids[0].tolist(), look.area_rank[0], strict=True)):
+    for slot, (k, rank) in enumerate(zip(seen.filter_ids[0].tolist(), seen.area_rank[0], strict=True)):
         if k != FILL and feature_map[k].max() > 0:
             regions[slot] = (k, pixel_mask(rank, disturbing.area, size))
     found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
@@ -201,7 +201,7 @@ def _regions(
 
 
 def _answers(disturbing: Disturbing, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    spec = disturbing.looker.spec
+    spec = disturbing.tapped.spec
     fixed = disturbing.answers.inputs[0].shape[0]
     step = fixed or _BATCH
     scores = []
@@ -215,17 +215,17 @@ def _answers(disturbing: Disturbing, pictures: NDArray[np.uint8]) -> NDArray[np.
     return np.concatenate(scores)
 
 
-def mean_channels(looker: Looker, images: Iterable[str | Path], count: int) -> NDArray[np.float64]:
+def mean_channels(tapped: TappedExplainer, images: Iterable[str | Path], count: int) -> NDArray[np.float64]:
     """Mean of every channel of the layer over the first readable images, (C,).
 
     Raises:
         FsagnError: none of the images can be read.
     """
-    sums, seen = np.zeros(looker.filters), 0
+    sums, seen = np.zeros(tapped.filters), 0
     for named in islice(named_images(images), count):
-        item = prepare(named, looker.spec)
+        item = prepare(named, tapped.spec)
         if isinstance(item, Prepared):
-            sums += looker.look(item.values[None], (FILL,)).feature_map[0].mean(axis=(1, 2))
+            sums += tapped.run(item.values[None], (FILL,)).feature_map[0].mean(axis=(1, 2))
             seen += 1
     if not seen:
         raise FsagnError("none of the first images can be read; check the paths")

@@ -83,19 +83,19 @@ class PerturbRun(FolderRun):
         names = _names_of(dissection)
         super().__init__(model, explainer, annotations, request.session)
         self.request, self._names = request, names
-        top, filters = _asked(request.filters, self.looker.filters)
+        top, filters = _asked(request.filters, self.tapped.filters)
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
         self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
         if request.ablate:
-            means = mean_channels(self.looker, list_images(request.images), MEANS_FROM)
-            ablation = Ablation(model, self.looker.layer, means, **request.session)
+            means = mean_channels(self.tapped, list_images(request.images), MEANS_FROM)
+            ablation = Ablation(model, self.tapped.layer, means, **request.session)
         self.disturbing = Disturbing(
             model,
-            self.looker,
+            self.tapped,
             Session(model.proto, **request.session),
             ablation,
-            tuple(range(self.looker.filters)) if request.ablate else (),
+            tuple(range(self.tapped.filters)) if request.ablate else (),
             filters,
             top,
             request.area,
@@ -134,7 +134,7 @@ class PerturbRun(FolderRun):
         }
         result = Perturbation(
             folder.path,
-            self.looker.layer,
+            self.tapped.layer,
             folder.rows,
             None if accuracy is None else finite(accuracy),
             tuple(cells),
@@ -182,7 +182,7 @@ class PerturbRun(FolderRun):
             ]
             _write_csv(folder, "ablation.csv", head, rows)
         results = {
-            "provider": self.looker.provider,
+            "provider": self.tapped.provider,
             "images": result.images,
             "accuracy": result.accuracy,
             "names": {str(k): name for k, name in result.names.items()},

@@ -22,7 +22,7 @@ from ..model import Model
 from ..runtime.engine import Engine
 from ..runtime.stream import Failure
 from .columns import Column
-from .tapped_explainer import Looker
+from .tapped_explainer import TappedExplainer
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "images.jsonl"
@@ -214,7 +214,7 @@ class FolderRun:
 
     Attributes:
         model: the model.
-        looker: that they look with.
+        tapped: the explainer, which gives feature maps too.
         parts: names of the annotated parts.
         part_numbers: part name -> number.
         folder: that they fill.
@@ -234,14 +234,14 @@ class FolderRun:
         self.model, self.annotations = model, annotations
         self.parts: tuple[str, ...] = () if annotations is None else annotations.names
         self.part_numbers = {name: number for number, name in enumerate(self.parts)}
-        self.looker = Looker(model, explainer, **session)
+        self.tapped = TappedExplainer(model, explainer, **session)
 
     def open_folder(self, out: Path, kind: str, asked: Asked, *, resume: bool, overwrite: bool, **more: Any) -> None:
         """Open the folder; a run that goes on must repeat model, layer, images, filters, area, parts and ``more``."""
         subject = {
             "model": self.model.path.name,
             "model_sha256": self.model.sha256,
-            "layer": self.looker.layer,
+            "layer": self.tapped.layer,
             "images_asked": list(asked.images),
             "filters_asked": asked.filters,
             "area": asked.area,
@@ -265,7 +265,7 @@ class FolderRun:
     def close(self) -> None:
         """Close the folder and free the sessions."""
         self.folder.close()
-        self.looker.close()
+        self.tapped.close()
 
     def __enter__(self) -> Self:
         return self

@@ -24,7 +24,7 @@ FILTERS_PER_PASS: Final = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class TappedPass:
     """What one pass gives for N images and K filters.
 
     Attributes:
@@ -40,7 +40,7 @@ class Look:
     feature_map: Array
 
 
-class Looker:
+class TappedExplainer:
     """Runs an explainer and taps the layer that it explains, in the same pass where the file contains the model.
 
     Attributes:
@@ -92,7 +92,7 @@ class Looker:
             self._session = Session(cut(model.proto, [self.layer], keep_outputs=True), providers, threads)
         self.provider = self._session.provider
 
-    def look(self, batch: NDArray[np.float32], filters: Sequence[int]) -> Look:
+    def run(self, batch: NDArray[np.float32], filters: Sequence[int]) -> TappedPass:
         """Run a preprocessed batch (N, ...).
 
         Args:
@@ -114,7 +114,7 @@ class Looker:
                 run = self._session.run([*names, "filter_ids", "area_rank"], {**feeds, FILTERS: part})
                 answers.append((run.pop("filter_ids"), run.pop("area_rank")))
                 computed = computed or run
-        return Look(
+        return TappedPass(
             outputs={name: computed[name] for name in self._outputs},
             filter_ids=np.concatenate([ids for ids, _ in answers], axis=1),
             area_rank=np.concatenate([rank for _, rank in answers], axis=1).astype(np.float32, copy=False),
