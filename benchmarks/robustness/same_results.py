@@ -1,8 +1,8 @@
 """Does a program still write what another version of it wrote? Every command on the shipped explainers, file by file.
 
-    python benchmarks/robustness/same_results.py write BEFORE --program OLD/.venv/bin/fsagn-onnx
-    python benchmarks/robustness/same_results.py write AFTER
-    python benchmarks/robustness/same_results.py compare BEFORE AFTER
+    python -m benchmarks.robustness.same_results write BEFORE --program OLD/.venv/bin/fsagn-onnx
+    python -m benchmarks.robustness.same_results write AFTER
+    python -m benchmarks.robustness.same_results compare BEFORE AFTER
 
 `write` makes the pictures and models of `INPUTS` in the folder, then calls the program once per entry of `COMMANDS`,
 one after the other, on one thread, with the folder as its working folder: all paths in the results are relative, so
@@ -12,14 +12,12 @@ they are the same for every version. What a command prints goes to `printed/NAME
 `compare` prints what it compared and every difference; exit status 1 where there is one. Arrays (.npz, .npy) and the
 columns of Parquet files are compared to the bit, pictures (.png, .mp4 frames) by pixels, JSON, JSONL and CSV by
 members, Markdown and printed text by lines, ONNX files by their bytes. Left out: members that hold versions, times and
-speeds (`IGNORED`), and the words of HTML pages, of which only is compared that they are there.
+speeds (`differences.IGNORED`), and the words of HTML pages, of which only is compared that they are there.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
 import re
 import shutil
@@ -27,13 +25,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import cv2
-import numpy as np
+
+from benchmarks.robustness import differences
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PICTURES: Final = 16
@@ -131,13 +129,6 @@ COMMANDS: Final[dict[str, str]] = {
     "triton": "serve inputs/demo_explainer.onnx --triton triton --name demo",
 }
 
-IGNORED: Final = re.compile(
-    r"versions?|tool_version|python|numpy|onnx|onnxruntime|opencv|torch|platform|machine|host|cpu|seconds|started"
-    r"|finished|created|date|time|elapsed|.*_seconds|.*_ms|.*per_second|rate|speed|peak_memory"
-)
-TIMED: Final = re.compile(r"\d+(\.\d+)? ?(ms|s|min|h|images/s|pairs/s|frames/s|MB|KB|kB)\b|\d+(\.\d+)? (per|a) second")
-VERSION: Final = re.compile(r"\b\d+\.\d+\.\d+\w*")
-
 
 def make_inputs(folder: Path) -> None:
     """The shipped and the planted models, synthetic pictures with part masks, and pictures of odd sizes."""
@@ -204,149 +195,28 @@ def write(out: Path, program: str | None, only: str | None, inputs: Path | None)
         print(f"{name}: status {done.returncode}, {time.monotonic() - started:.1f} s {last}", flush=True)
 
 
-def members(a: Any, b: Any, where: str = "") -> Iterator[str]:
-    """Where two JSON values differ; versions and times do not count."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in [*a, *(key for key in b if key not in a)]:
-            if IGNORED.fullmatch(str(key)):
-                continue
-            if key not in a or key not in b:
-                value = a.get(key, b.get(key))
-                yield f"{where}.{key} only in {'A' if key in a else 'B'}: {json.dumps(value, default=str)[:120]}"
-            else:
-                yield from members(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list) and isinstance(b, list):
-        if len(a) != len(b):
-            yield f"{where}: {len(a)} items and {len(b)}"
-        for number, (left, right) in enumerate(zip(a, b, strict=False)):
-            yield from members(left, right, f"{where}[{number}]")
-    elif a != b and not (isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)):
-        yield f"{where}: {str(a)[:100]!r} and {str(b)[:100]!r}"
-
-
-def documents(a: Path, b: Path) -> Iterator[str]:
-    yield from members(*(json.loads(path.read_text(encoding="utf-8")) for path in (a, b)))
-
-
-def lines_of_json(a: Path, b: Path) -> Iterator[str]:
-    rows = [[json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line] for path in (a, b)]
-    yield from members(*rows)
-
-
-def tables(a: Path, b: Path) -> Iterator[str]:
-    rows = [list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) for path in (a, b)]
-    yield from members(*rows)
-
-
-def same(a: np.ndarray, b: np.ndarray, where: str) -> Iterator[str]:
-    """Arrays are the same to the bit."""
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
-        yield f"{where}: {a.dtype} {a.shape} and {b.dtype} {b.shape}"
-    elif a.dtype != object and a.tobytes() != b.tobytes():
-        yield f"{where}: {np.count_nonzero(a != b)} of {a.size} values differ"
-    elif a.dtype == object and a.tolist() != b.tolist():
-        yield f"{where}: values differ"
-
-
-def named(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> Iterator[str]:
-    for name in sorted(a.keys() | b.keys()):
-        if name in a and name in b:
-            yield from same(a[name], b[name], name)
-        else:
-            yield f"{name} only in {'A' if name in a else 'B'}"
-
-
-def arrays(a: Path, b: Path) -> Iterator[str]:
-    both = ({"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded) for loaded in map(np.load, (a, b)))
-    yield from named(*both)
-
-
-def tensors(a: Path, b: Path) -> Iterator[str]:
-    from safetensors.numpy import load_file
-
-    yield from named(load_file(a), load_file(b))
-
-
-def pictures(a: Path, b: Path) -> Iterator[str]:
-    yield from same(*(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (a, b)), "pixels")
-
-
-def films(a: Path, b: Path) -> Iterator[str]:
-    both = [cv2.VideoCapture(str(path)) for path in (a, b)]
-    number = 0
-    while True:
-        (more_a, left), (more_b, right) = (film.read() for film in both)
-        if not (more_a and more_b):
-            if more_a or more_b or not number:
-                yield f"{'A' if more_a else 'B'} has more frames than {number}"
-            return
-        yield from same(left, right, f"frame {number}")
-        number += 1
-
-
-def parquet(a: Path, b: Path) -> Iterator[str]:
-    from pyarrow import parquet as files
-
-    left, right = (files.read_table(path) for path in (a, b))
-    if left.schema.names != right.schema.names:
-        yield f"columns {left.schema.names} and {right.schema.names}"
-    for name in left.schema.names:
-        if name in right.schema.names and not left[name].equals(right[name]):
-            yield f"column {name} differs"
-
-
-def texts(a: Path, b: Path) -> Iterator[str]:
-    """Lines, with times and versions struck out; one JSON document by its members."""
-    both = [path.read_text(encoding="utf-8") for path in (a, b)]
-    if all(text.startswith("{") for text in both):
-        yield from members(*map(json.loads, both))
-        return
-    left, right = ([VERSION.sub("V", TIMED.sub("T", line)).rstrip() for line in t.splitlines()] for t in both)
-    for sign, ours, others in (("A", left, right), ("B", right, left)):
-        yield from (f"line only in {sign}: {line[:160]}" for line in ours if line not in others)
-
-
-def raw(a: Path, b: Path) -> Iterator[str]:
-    if a.read_bytes() != b.read_bytes():
-        yield f"bytes differ ({a.stat().st_size} and {b.stat().st_size})"
-
-
-KINDS: Final[dict[str, Callable[[Path, Path], Iterator[str]]]] = {
-    ".npz": arrays,
-    ".npy": arrays,
-    ".png": pictures,
-    ".avi": films,
-    ".parquet": parquet,
-    ".json": documents,
-    ".jsonl": lines_of_json,
-    ".csv": tables,
-    ".md": texts,
-    ".out": texts,
-    ".err": texts,
-    ".html": lambda a, b: iter(()),
-    ".safetensors": tensors,
-}
-
-
 @main.command()
 @click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("after", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--most", default=6, show_default=True, help="Differences printed per file.")
 def compare(before: Path, after: Path, most: int) -> None:
     """Compare two folders of `write`, file by file."""
-    found = [{p.relative_to(f) for p in f.rglob("*") if p.is_file()} for f in (before, after)]
+    found = [
+        {p.relative_to(f) for p in f.rglob("*") if p.is_file() and f / "inputs" not in p.parents}
+        for f in (before, after)
+    ]
     counts, differing = Counter[str](), Counter[str]()
     for path in sorted(found[0] | found[1]):
         kind = path.suffix or "other"
         if not all(path in paths for paths in found):
-            differences = [f"only in {'A' if path in found[0] else 'B'}"]
+            found_here = [f"only in {'A' if path in found[0] else 'B'}"]
         else:
             counts[kind] += 1
-            differences = list(KINDS.get(kind, raw)(before / path, after / path))
-        if differences:
+            found_here = list(differences.KINDS.get(kind, differences.raw)(before / path, after / path))
+        if found_here:
             differing[kind] += 1
-            print(f"{path}: {len(differences)} differences")
-            print("".join(f"    {line}\n" for line in differences[:most]), end="")
+            print(f"{path}: {len(found_here)} differences")
+            print("".join(f"    {line}\n" for line in found_here[:most]), end="")
     print("\n| kind | files compared | that differ |\n| --- | --- | --- |")
     for kind in sorted(counts | differing):
         print(f"| {kind} | {counts[kind]} | {differing[kind]} |")
