@@ -20,7 +20,7 @@ import click
 import numpy as np
 
 from fsagn_onnx.data.annotations import open_annotations
-from fsagn_onnx.dissection import DissectRun, Request
+from fsagn_onnx.dissection import DissectRequest, DissectRun
 from fsagn_onnx.dissection.observations import mask_bits
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import FileEngine
@@ -63,7 +63,7 @@ class Alone:
 
 def run_both(model: Path, explainer: Path, folder: Path, out: Path) -> tuple[Alone, float, float, list[float]]:
     """The explainer alone, CPU seconds of the pass and of the statistics, and memory after every tenth."""
-    request = Request((str(folder / "images"),), batch_size=BATCH, session=SESSION)
+    request = DissectRequest((str(folder / "images"),), batch_size=BATCH, session=SESSION)
     alone = Alone(explainer, folder / "images")
     started = time.process_time()
     run = DissectRun(

@@ -71,12 +71,12 @@ def streamed(explainer: Explainer, paths: list[Path]) -> int:
 
 
 def explained(explainer: Explainer, paths: list[Path]) -> int:
-    from fsagn_onnx.explanations.job import Request, explain_into, open_folder
+    from fsagn_onnx.explanations.job import ExplainRequest, explain_into, open_folder
     from fsagn_onnx.explanations.subject import Opened
 
     with tempfile.TemporaryDirectory() as out:
         opened = Opened(explainer, None, "generator", {}, None)
-        request = Request(images=(), batch_size=BATCH)
+        request = ExplainRequest(images=(), batch_size=BATCH)
         with open_folder(opened, Path("x"), Path(out), request, resume=False, overwrite=False) as folder:
             return sum(1 for _ in explain_into(folder, opened, paths, request))
 

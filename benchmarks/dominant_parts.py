@@ -20,9 +20,9 @@ import torch
 
 from fsagn_onnx.data.images import list_images, read_image
 from fsagn_onnx.evaluation import Options
-from fsagn_onnx.evaluation.image_masks import View
+from fsagn_onnx.evaluation.image_masks import ImageMasks
 from fsagn_onnx.evaluation.metrics.intervention import Intervention
-from fsagn_onnx.evaluation.metrics.parts import Parts
+from fsagn_onnx.evaluation.metrics.parts import PartMetrics
 from fsagn_onnx.evaluation.metrics.per_image import PerImage
 from fsagn_onnx.evaluation.probe import retained
 from fsagn_onnx.evaluation.run import Run, draw_filters
@@ -37,7 +37,7 @@ PART = "the part itself"
 INFILL = "inpaint"
 
 
-def views(run: Run, paths: list[Path]) -> Iterator[View]:
+def views(run: Run, paths: list[Path]) -> Iterator[ImageMasks]:
     """Every picture as `evaluate` sees it, with the filters that it draws."""
     assert run.parts is not None
     for index, path in enumerate(paths):
@@ -47,12 +47,12 @@ def views(run: Run, paths: list[Path]) -> Iterator[View]:
         ids = draw_filters(whole[0], run.options.filters, np.random.default_rng([run.options.seed, index]))
         maps = run.contenders.maps(run.spec.normalise(pixels)[None], whole, ids[None])
         annotation = run.parts.of(path, image, run.spec)
-        yield View(run.probe, path, pixels, ids, whole[0, ids], maps.saliency, (INFILL,), annotation=annotation)
+        yield ImageMasks(run.probe, path, pixels, ids, whole[0, ids], maps.saliency, (INFILL,), annotation=annotation)
 
 
-def pairs(view: View) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
+def pairs(view: ImageMasks) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """``falls`` or ``rises``, and by method the figures of every pair with a dominant part."""
-    found, covered = Parts().measure(view), Intervention().measure(view)
+    found, covered = PartMetrics().measure(view), Intervention().measure(view)
     annotation = view.annotation
     assert annotation is not None
     for k, target in enumerate(found["targets"]):

@@ -21,7 +21,7 @@ import torch
 
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.evaluation import Options, evaluate
-from fsagn_onnx.evaluation.sanity import compare, reinitialise
+from fsagn_onnx.evaluation.sanity import compare_masks, reinitialise
 from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.engine import FileEngine
@@ -84,7 +84,7 @@ def main(pairs: int, images: int, layers: str, folder: Path, threads: int) -> No
         onnx.save(reinitialise(onnx.load(original), count), after)
         explainer = trained(after, pictures / "images", layer, pairs)
         models = load_model(before), load_model(after)
-        found = compare((first, FileEngine(explainer, threads=threads)), models, held_out, methods=("gradient",))
+        found = compare_masks((first, FileEngine(explainer, threads=threads)), models, held_out, methods=("gradient",))
         rows.append({"layers": count} | {name: vars(value) for name, value in found.items()})
         print(f"{count} conv layers re-initialised: rank correlation", flush=True)
         for name, value in found.items():

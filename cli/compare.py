@@ -38,7 +38,7 @@ def command(
     moved, classes whose decisions hang on others now. The exit status is 4 where something drifted, for use in CI.
     """
     from fsagn_onnx.comparison.comparison import compare, write_comparison
-    from fsagn_onnx.comparison.table import comparison_grid
+    from fsagn_onnx.comparison.table import comparison_table
     from fsagn_onnx.report.table import write_formats
     from fsagn_onnx.terminal.comparison import comparison_json, comparison_lines
 
@@ -47,7 +47,7 @@ def command(
     comparison = compare(run_a, run_b, level=level, least=least)
     if out is not None:
         write_comparison(comparison, out)
-        write_formats(out, formats, comparison_grid(comparison), lambda: [comparison_json(comparison), "\n"])
+        write_formats(out, formats, comparison_table(comparison), lambda: [comparison_json(comparison), "\n"])
     click.echo(comparison_json(comparison) if as_json else "\n".join(comparison_lines(comparison, out)))
     if comparison.drifted:
         context.exit(DRIFTED)

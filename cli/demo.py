@@ -40,17 +40,17 @@ def command(
     photographs with scikit-image. The first run builds the explainer, later ones reuse it; explaining is what
     'fsagn-onnx explain' does.
     """
-    from fsagn_onnx.explanations.job import Request, Written, explain_into, open_folder
+    from fsagn_onnx.explanations.job import ExplainRequest, Written, explain_into, open_folder
     from fsagn_onnx.explanations.subject import open_explainer
     from fsagn_onnx.models.demo import lite0_explainer, photographs, sufficient_areas
-    from fsagn_onnx.terminal.explanations import Terminal, print_json
+    from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
     paths = photographs(out / "photographs")
     built = lite0_explainer(out / "models")
     terminal = Terminal(quiet=as_json)
     if not as_json:
         click.echo(f"explainer {built.path} ({'reused' if built.reused else 'built'})")
-    request = Request(images=tuple(map(str, paths)), filters=filters, area=area, verify=verify)
+    request = ExplainRequest(images=tuple(map(str, paths)), filters=filters, area=area, verify=verify)
     opened = open_explainer(built.path, threads=threads, providers=providers)
     with opened.explainer:
         results = out / "results"
@@ -60,7 +60,7 @@ def command(
                 if isinstance(result, Written) and not as_json:
                     click.echo(f"  {sufficient_areas(result.explanation)}")
     if as_json:
-        print_json(folder)
+        print_explanations(folder)
     else:
         terminal.summary(folder, opened.explainer.provider)
         program = "fsagn-onnx" if shutil.which("fsagn-onnx") else sys.argv[0]

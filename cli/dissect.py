@@ -42,19 +42,19 @@ def command(
 
     Without --parts, filters are grouped by where and on what they fire.
     """
-    from fsagn_onnx.dissection import DissectRun, Request
-    from fsagn_onnx.dissection.table import dissection_grid
+    from fsagn_onnx.dissection import DissectRequest, DissectRun
+    from fsagn_onnx.dissection.table import dissection_table
     from fsagn_onnx.report.table import write_formats
     from fsagn_onnx.terminal.dissection import dissection_json, dissection_lines
-    from fsagn_onnx.terminal.progress import follow, stage
+    from fsagn_onnx.terminal.progress import show_progress, stage
 
-    request = Request(images, **options)
+    request = DissectRequest(images, **options)
     with DissectRun(read_model(model, reading), explainer, out, request, names=names, **kept) as run:
-        follow(run.images(), "dissecting")
+        show_progress(run.images(), "dissecting")
         dissection = run.finish(stage)
         failed = run.folder.failures()
     document = dissection_json(dissection)
-    write_formats(out, formats, dissection_grid(dissection), lambda: [document, "\n"])
+    write_formats(out, formats, dissection_table(dissection), lambda: [document, "\n"])
     click.echo(document if as_json else "\n".join(dissection_lines(dissection)))
     if failed:
         context.exit(3)

@@ -52,13 +52,13 @@ def command(
     MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are
     files, folders, globs, or - for paths on standard input.
     """
-    from fsagn_onnx.explanations.job import Request, explain_into, found_images, open_folder
+    from fsagn_onnx.explanations.job import ExplainRequest, explain_into, found_images, open_folder
     from fsagn_onnx.explanations.subject import open_explainer
     from fsagn_onnx.explanations.table import write_explained
-    from fsagn_onnx.terminal.explanations import Terminal, print_json
+    from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
     asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size")}
-    request = Request(images=images, **asked)
+    request = ExplainRequest(images=images, **asked)
     paths = found_images(request, out)
     opened = open_explainer(model_or_explainer, **reading, **options)
     terminal = Terminal(quiet=as_json)
@@ -71,7 +71,7 @@ def command(
                 pass
     write_explained(folder, formats)
     if as_json:
-        print_json(folder)
+        print_explanations(folder)
     else:
         terminal.summary(folder, opened.explainer.provider)
     if folder.failed:

@@ -41,18 +41,18 @@ def command(
     """
     from fsagn_onnx.model import load_model
     from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
-    from fsagn_onnx.perturbation.table import perturbation_grid
+    from fsagn_onnx.perturbation.table import perturbation_table
     from fsagn_onnx.report.table import write_formats
     from fsagn_onnx.terminal.perturbation import perturbation_json, perturbation_lines
-    from fsagn_onnx.terminal.progress import follow
+    from fsagn_onnx.terminal.progress import show_progress
 
     request = PerturbRequest(images, **options)
     with PerturbRun(load_model(model), explainer, out, request, dissection=dissection, **kept) as run:
-        follow(run.images(), "disturbing")
+        show_progress(run.images(), "disturbing")
         result = run.finish()
         failed = run.folder.failures()
     document = perturbation_json(result)
-    write_formats(out, formats, perturbation_grid(result), lambda: [document, "\n"])
+    write_formats(out, formats, perturbation_table(result), lambda: [document, "\n"])
     click.echo(document if as_json else "\n".join(perturbation_lines(result)))
     if failed:
         context.exit(3)

@@ -43,11 +43,11 @@ def command(
     from rich.console import Console
 
     from fsagn_onnx.runtime import Explainer
-    from fsagn_onnx.runtime.video import Clip, explain_video
+    from fsagn_onnx.runtime.video import FrameSource, explain_video
 
     waiting, video = Console(stderr=True), None
     with Explainer(explainer, providers=providers, threads=threads) as opened:
-        frames = explain_video(opened, Clip(source, start, every, limit), out, filters, area, batch_size)
+        frames = explain_video(opened, FrameSource(source, start, every, limit), out, filters, area, batch_size)
         try:
             with waiting.status("explaining") if waiting.is_terminal else waiting:
                 for state in frames:

@@ -71,12 +71,12 @@ def measure(model: Path, explainer: Path, cells: Cells, folder: Path, images: in
 
 def explain(explainer: Path, cells: Cells, folder: Path) -> None:
     """`fsagn-onnx explain explainer.onnx unseen/... --out explained --verify`."""
-    from fsagn_onnx.explanations.job import Request, explain_into, found_images, open_folder
+    from fsagn_onnx.explanations.job import ExplainRequest, explain_into, found_images, open_folder
     from fsagn_onnx.explanations.subject import open_explainer
 
     order = np.argsort(~cells.defective, kind="stable")
     few = [*order[: EXPLAINED // 2], *order[::-1][: EXPLAINED // 2]]
-    request = Request(images=tuple(str(cells.files[index]) for index in few), verify=True)
+    request = ExplainRequest(images=tuple(str(cells.files[index]) for index in few), verify=True)
     out = folder / "explained"
     opened = open_explainer(explainer)
     with opened.explainer, open_folder(opened, explainer, out, request, resume=False, overwrite=True) as results:

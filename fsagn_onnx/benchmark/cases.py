@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One measurement.
 
     Attributes:
@@ -77,7 +77,7 @@ class Benchmark:
     threads: Sequence[int | None] = (None,)
     providers: Sequence[str] = ("auto",)
     pairs: int = 30
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BenchmarkRow] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -94,7 +94,7 @@ class Benchmark:
         }
 
 
-def run_benchmark(benchmark: Benchmark) -> Iterator[Row]:
+def run_benchmark(benchmark: Benchmark) -> Iterator[BenchmarkRow]:
     """Measure, row by row; rows are kept in ``benchmark.rows`` too.
 
     Raises:
@@ -148,7 +148,7 @@ def _measure(
     batch: int,
     slots: tuple[int, ...],
     threads: int | None,
-) -> Row:
+) -> BenchmarkRow:
     spec = benchmark.model.input_spec
     chosen = [np.ascontiguousarray(pixels[n % len(pixels)]) for n in range(batch)]
     values = np.stack([spec.preprocess(picture)[0] for picture in chosen])
@@ -167,7 +167,7 @@ def _measure(
     model_ms, explainer_ms, ratio = paired(
         lambda: plain.run(None, model_feeds), lambda: session.run(None, feeds), benchmark.pairs
     )
-    return Row(
+    return BenchmarkRow(
         explainer=engine.path.name,
         precision=engine.metadata.variant.precision,
         provider=engine.provider,

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from .cases import Row
+from .cases import BenchmarkRow
 from .paired import Spread
 
 
-def as_table(rows: Sequence[Row]) -> Table:
+def as_table(rows: Sequence[BenchmarkRow]) -> Table:
     """One line per row: medians, quartiles in brackets."""
     table = Table(box=None, padding=(0, 1), header_style="dim")
     table.add_column("explainer")

@@ -17,9 +17,9 @@ from ..dissection.dissection import finite, harmless
 from ..dissection.scores import Floats
 from ..dissection.significance import q_values
 from ..errors import UsageError
-from ..perturbation.effects import RESAMPLES, paired
+from ..perturbation.effects import RESAMPLES, paired_test
 from ..report.sheet import framed, record, sheet
-from .summary import Measured, arrays, measured
+from .summary import RunSummary, arrays, summarise
 
 FEWEST: Final = 8
 """Things seen in fewer images of a run are left out."""
@@ -96,7 +96,7 @@ def compare(first: str | Path, second: str | Path, *, level: float = 0.05, least
     """
     if not 0 < level < 1 or not 0 <= least < 1:
         raise UsageError(f"level and least must be between 0 and 1, but got {level} and {least}")
-    before, after = measured(Path(first)), measured(Path(second))
+    before, after = summarise(Path(first)), summarise(Path(second))
     if before.kind != after.kind:
         raise UsageError(f"{first} is a run of '{before.kind}', {second} one of '{after.kind}'; compare like with like")
     for name, value in before.about.items():
@@ -114,11 +114,11 @@ def compare(first: str | Path, second: str | Path, *, level: float = 0.05, least
     return Comparison((str(first), str(second)), before.kind, is_paired, (before.images, after.images), tuple(changes))
 
 
-def _images(run: Measured) -> set[str]:
+def _images(run: RunSummary) -> set[str]:
     return {image for values in run.values.values() for image in values}
 
 
-def _numbers(before: Measured, after: Measured, is_paired: bool) -> list[dict[str, Any]]:
+def _numbers(before: RunSummary, after: RunSummary, is_paired: bool) -> list[dict[str, Any]]:
     rows = []
     for seed, key in enumerate(sorted(before.values.keys() | after.values.keys())):
         a, b = before.shares(key), after.shares(key)
@@ -148,7 +148,7 @@ def _numbers(before: Measured, after: Measured, is_paired: bool) -> list[dict[st
 
 
 def _paired(left: Floats, right: Floats, seed: int) -> tuple[float, float, float, float]:
-    mean, low, high, p = paired((right - left)[:, None], seed)
+    mean, low, high, p = paired_test((right - left)[:, None], seed)
     return float(mean[0]), float(low[0]), float(high[0]), float(p[0])
 
 
@@ -167,7 +167,7 @@ def _two_samples(left: Floats, right: Floats, seed: int) -> tuple[float, float, 
     return change, float(low), float(high), p
 
 
-def _effects(before: Measured, after: Measured) -> list[dict[str, Any]]:
+def _effects(before: RunSummary, after: RunSummary) -> list[dict[str, Any]]:
     """Effects of two `perturb` runs: their difference, errors added in squares."""
     from scipy.stats import norm
 
@@ -201,7 +201,7 @@ def _judged(rows: Sequence[dict[str, Any]], level: float, least: float) -> list[
     return changes
 
 
-def _places(before: Measured, after: Measured, least: float) -> list[Change]:
+def _places(before: RunSummary, after: RunSummary, least: float) -> list[Change]:
     """How far each filter's area moved in the images that both runs have."""
     changes = []
     for seed, of in enumerate(sorted(before.places.keys() & after.places.keys())):
@@ -210,7 +210,7 @@ def _places(before: Measured, after: Measured, least: float) -> list[Change]:
         if len(common) < FEWEST:
             continue
         moved = np.array([np.hypot(a[i][0] - b[i][0], a[i][1] - b[i][1]) for i in common]) / np.sqrt(2)
-        mean, low, high, _ = paired(moved[:, None], seed)
+        mean, low, high, _ = paired_test(moved[:, None], seed)
         changes.append(
             Change(
                 "place", of, None, None, finite(float(mean[0])), finite(float(low[0])), finite(float(high[0])), None,
@@ -220,7 +220,7 @@ def _places(before: Measured, after: Measured, least: float) -> list[Change]:
     return changes
 
 
-def _parts(before: Measured, after: Measured) -> list[Change]:
+def _parts(before: RunSummary, after: RunSummary) -> list[Change]:
     """Filters that were given a part in both runs, and another one."""
     return [
         Change("part", of, part, after.parts.get(of), None, None, None, None, 0, part != after.parts.get(of))

@@ -29,7 +29,7 @@ Key = tuple[str, str]
 
 
 @dataclass
-class Measured:
+class RunSummary:
     """What a run says.
 
     Attributes:
@@ -64,7 +64,7 @@ class Measured:
         return {image: 0.0 for (what, _), values in self.values.items() if what in NEVER for image in values}
 
 
-def measured(folder: Path) -> Measured:
+def summarise(folder: Path) -> RunSummary:
     """Read a finished run of `explain`, `dissect` or `perturb`.
 
     Raises:
@@ -94,9 +94,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         yield members
 
 
-def _explained(folder: Path, manifest: Mapping[str, Any]) -> Measured:
+def _explained(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
     about = {"layer": manifest["layer"], "filters": manifest["filters_of_layer"]}
-    found = Measured("explain", {**about, "filters asked": manifest["arguments"]["filters"]})
+    found = RunSummary("explain", {**about, "filters asked": manifest["arguments"]["filters"]})
     shown: dict[str, tuple[str | None, set[int]]] = {}
     for line in _lines(folder / "explanations.jsonl"):
         image = _image(line["path"])
@@ -127,11 +127,11 @@ def _explained(folder: Path, manifest: Mapping[str, Any]) -> Measured:
     return found
 
 
-def _dissected(folder: Path, manifest: Mapping[str, Any]) -> Measured:
+def _dissected(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
     dissection = Dissection.load(folder)
     rows = dissection.filters
     about = {"layer": dissection.layer, "filters": len(rows), "parts": list(dissection.parts), "area": manifest["area"]}
-    found = Measured("dissect", about)
+    found = RunSummary("dissect", about)
     found.parts = {f"filter {row.filter}": row.part for row in rows}
     index = [line for line in _lines(folder / INDEX) if line.get("error") is None]
     count, (h, w) = len(index), manifest["grid"]
@@ -159,7 +159,7 @@ def _dissected(folder: Path, manifest: Mapping[str, Any]) -> Measured:
 
 
 def _follow_parts(
-    found: Measured, folder: Path, dissection: Dissection, index: list[dict[str, Any]], active: Any, masks: Any
+    found: RunSummary, folder: Path, dissection: Dissection, index: list[dict[str, Any]], active: Any, masks: Any
 ) -> None:
     """IoU of every filter with each part that any filter stands for, per image in which it is active."""
     path = folder / COLUMNS / "part_cells"
@@ -180,9 +180,9 @@ def _follow_parts(
                 found.add(f"follows {dissection.parts[number]}", of, image, float(iou[k, place]))
 
 
-def _perturbed(folder: Path, manifest: Mapping[str, Any]) -> Measured:
+def _perturbed(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
     about = {"layer": manifest["layer"], "disturbances": manifest["disturbances"], "parts": manifest["parts"]}
-    found = Measured("perturb", about, images=manifest["images"])
+    found = RunSummary("perturb", about, images=manifest["images"])
     for line in _lines(folder / "effects.jsonl"):
         if line["disturbance"] == "all":
             region = line["region"] if line["kind"] == "part" else f"filter {line['region']}"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from ..report.table import Grid, number
+from ..report.table import Table, short_number
 from .comparison import Comparison
 
 
-def comparison_grid(comparison: Comparison) -> Grid:
+def comparison_table(comparison: Comparison) -> Table:
     """All changes, drifted ones first."""
-    return Grid(
+    return Table(
         f"{len(comparison.drifted)} of {len(comparison.changes)} things drifted between two runs of {comparison.kind}",
         ("what", "of", "before", "after", "change", "95 % interval", "q", "drifted"),
         tuple(
             (
                 change.what, change.of, _shown(change.before), _shown(change.after), _signed(change.change),
-                None if change.low is None else f"{_signed(change.low)} … {_signed(change.high)}", number(change.q),
+                None if change.low is None else f"{_signed(change.low)} … {_signed(change.high)}",
+                short_number(change.q),
                 "yes" if change.drifted else "no",
             )
             for change in comparison.changes

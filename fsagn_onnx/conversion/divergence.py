@@ -18,10 +18,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..model.batch import fixed_batch
 from ..model.cut import cut
 from .assembly import Step
 from .ops.quantise import Rounding
-from .reference import fixed_batch, relative_error, run
+from .reference import relative_error, run_reference
 
 if TYPE_CHECKING:
     from .tapped_module import TappedModule
@@ -58,7 +59,7 @@ def _computed(proto: onnx.ModelProto, module: TappedModule, image: Array, source
     values = list(dict.fromkeys((*values, *(v for step in module.steps for _, v in step.keywords if v in original))))
     size = fixed_batch(piece, module.input_name) or 1
     part = np.resize(image, (size, *image.shape))
-    expected = run(proto, values, module.input_name, part, source, module)
+    expected = run_reference(proto, values, module.input_name, part, source, module)
     made: dict[str, Tensor] = {module.input_name: torch.from_numpy(part)}
     with torch.no_grad():
         module(torch.from_numpy(part), watch=lambda name, value: made.update({name: value}))
@@ -120,7 +121,7 @@ def aligned(proto: onnx.ModelProto, module: TappedModule, images: Array, source:
     makers = {s.outputs[0]: n for s, n in zip(module.steps, module.nodes, strict=True) if isinstance(n, Rounding)}
     known = {value for node in proto.graph.node for value in node.output}
     values = [value for value in makers if value in known]
-    theirs = dict(zip(values, run(proto, values, module.input_name, images, source, module), strict=True))
+    theirs = dict(zip(values, run_reference(proto, values, module.input_name, images, source, module), strict=True))
     seen: Counter[str] = Counter()
     far: list[str] = []
 

@@ -19,7 +19,7 @@ from ..model.half import is_half
 from ..model.model import Model
 from ..model.quantised import is_quantised
 from .divergence import aligned, first_divergence, node_errors, unlike_rounding
-from .reference import norm_error, relative_error, run
+from .reference import norm_error, relative_error, run_reference
 
 if TYPE_CHECKING:
     from .tapped_module import TappedModule
@@ -137,7 +137,11 @@ def check_parity(model: Model, module: TappedModule, *, tolerance: float | None 
     name, allowed = model.path.name, TOLERANCE if tolerance is None else tolerance
     images, batch = _inputs(model, module, seed)
     expected = dict(
-        zip(module.values, run(model.proto, module.values, module.input_name, images, name, module), strict=True)
+        zip(
+            module.values,
+            run_reference(model.proto, module.values, module.input_name, images, name, module),
+            strict=True,
+        )
     )
     made = _torch(model, module, batch)
     if is_quantised(model.proto):
@@ -233,7 +237,9 @@ def _with_source(model: Model, module: TappedModule, images: Array, parity: Pari
         return parity
     values = list(dict.fromkeys(pairs.values()))
     try:
-        theirs = run(model.source, values, module.input_name, _typed(model.source, module.input_name, images), name)
+        theirs = run_reference(
+            model.source, values, module.input_name, _typed(model.source, module.input_name, images), name
+        )
     except ConversionError:
         if not half:
             raise
@@ -243,7 +249,7 @@ def _with_source(model: Model, module: TappedModule, images: Array, parity: Pari
         alike, own = aligned(model.source, module, images, name), dict(zip(values, theirs, strict=True))
         floats = {tap: own[value] for tap, value in pairs.items() if tap == value}
         _aligned_errors(model, alike, floats, allowed=TOLERANCE)
-    ours = run(model.proto, values, module.input_name, images, name, module)
+    ours = run_reference(model.proto, values, module.input_name, images, name, module)
     distance = norm_error if rounded else relative_error
     allowed = ROUNDED_TOLERANCE if half else DRIFT_LIMIT if rounded else TOLERANCE
     found = {value: distance(a, b) for value, a, b in zip(values, ours, theirs, strict=True)}

@@ -16,10 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from ..errors import ConversionError
+from ..model.batch import fixed_batch
 from ..model.cut import cut
 from .rewrites.constants import ORT_ERRORS
 
-__all__ = ["fixed_batch", "norm_error", "relative_error", "run"]
+__all__ = ["norm_error", "relative_error", "run_reference"]
 
 Array = npt.NDArray[Any]
 
@@ -53,14 +54,7 @@ def norm_error(a: Array, b: Array) -> float:
     return gap / size if size else (math.inf if gap else 0.0)
 
 
-def fixed_batch(proto: onnx.ModelProto, name: str) -> int | None:
-    """The batch size that the input `name` is fixed to, None where it is free."""
-    value = next((item for item in proto.graph.input if item.name == name), None)
-    dims = () if value is None else value.type.tensor_type.shape.dim
-    return (dims[0].dim_value or None) if dims else None
-
-
-def run(
+def run_reference(
     proto: onnx.ModelProto,
     values: Sequence[str],
     name: str,

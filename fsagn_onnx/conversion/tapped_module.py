@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConversionError, LayerError
+from ..model.batch import fixed_batch
 from ..model.cut import cut
 from ..model.model import Model
 from .assembly import Assembly, Unsupported, assemble, unsupported_nodes
 from .normal_form import rewritten
 from .parity import check_parity
-from .reference import fixed_batch
 from .rewrites.graph import Graph
 
 __all__ = ["TappedModule", "convert", "unsupported"]

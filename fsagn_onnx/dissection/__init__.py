@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .dissection import Dissection, FilterRow
-from .run import DissectRun, Request, dissect
+from .run import DissectRequest, DissectRun, dissect
 
-__all__ = ["DissectRun", "Dissection", "FilterRow", "Request", "dissect"]
+__all__ = ["DissectRequest", "DissectRun", "Dissection", "FilterRow", "dissect"]

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from ..model.geometry import Geometry
 from ..runs.folder import RunFolder
 from .dissection import FilterRow
-from .scores import Row, row_at
+from .scores import ImageRow, row_at
 
 MOST_MASKS: Final = 2000
 """Masks in one file; with many filters each gets fewer pictures."""
 
 
-def geometry_of(row: Row) -> Geometry:
+def geometry_of(row: ImageRow) -> Geometry:
     """The geometry that a row stores."""
     (scale_x, shift_x, scale_y, shift_y), (height, width, input_height, input_width) = row.geometry
     matrix = np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]])
     return Geometry((int(height), int(width)), (int(input_height), int(input_width)), matrix)
 
 
-def original_mask(row: Row, k: int, grid: tuple[int, int]) -> NDArray[np.bool_]:
+def original_mask(row: ImageRow, k: int, grid: tuple[int, int]) -> NDArray[np.bool_]:
     """The cells of a filter's mask on the original image, bool (H0, W0)."""
     geometry = geometry_of(row)
     cells = row.masks[k].reshape(grid).astype(np.uint8)
@@ -64,7 +64,7 @@ def _category(row: FilterRow) -> str:
     return f"filter {row.filter}: {known}" if known else f"filter {row.filter}"
 
 
-def _annotation(row: Row, k: int, grid: tuple[int, int]) -> dict[str, Any]:
+def _annotation(row: ImageRow, k: int, grid: tuple[int, int]) -> dict[str, Any]:
     from pycocotools import mask as rle
 
     encoded = rle.encode(np.asfortranarray(original_mask(row, k, grid).astype(np.uint8)))

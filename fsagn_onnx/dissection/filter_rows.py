@@ -18,7 +18,7 @@ from .untrained import UntrainedTest
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Findings:
     """Everything that a run found out, K filters and P parts.
 
     Attributes:
@@ -58,7 +58,7 @@ class Found:
         return np.maximum(self.place.p, self.untrained.chosen_p)
 
 
-def filter_rows(found: Found) -> tuple[FilterRow, ...]:
+def filter_rows(found: Findings) -> tuple[FilterRow, ...]:
     """The rows of the table, in the order of the filters."""
     metrics = found.overall.compute()
     p = found.p_values()
@@ -96,7 +96,7 @@ def filter_rows(found: Found) -> tuple[FilterRow, ...]:
     return tuple(rows)
 
 
-def _best_parts(found: Found, iou: Floats, p: Floats) -> tuple[NDArray[np.int64], Floats]:
+def _best_parts(found: Findings, iou: Floats, p: Floats) -> tuple[NDArray[np.int64], Floats]:
     """Best part of every filter by size-matched IoU (-1: none), and the q value that it has (NaN: not tested)."""
     best = np.full(len(found.filters), -1, dtype=np.int64)
     q = np.full(len(found.filters), np.nan)
@@ -109,7 +109,7 @@ def _best_parts(found: Found, iou: Floats, p: Floats) -> tuple[NDArray[np.int64]
     return best, q
 
 
-def _further(found: Found, iou: Floats, p: Floats, best: int) -> tuple[str, ...]:
+def _further(found: Findings, iou: Floats, p: Floats, best: int) -> tuple[str, ...]:
     """Further parts of a filter: both tests agree (corrected for the choice among parts), and IoU as of a detector."""
     order = np.argsort(-np.nan_to_num(iou), kind="stable")
     return tuple(
@@ -125,7 +125,7 @@ def _in_class(parts: tuple[str, ...], k: int, active: Floats, images: int, iou: 
     return members
 
 
-def summary(found: Found, rows: Sequence[FilterRow], moved: Interval | None) -> dict[str, Any]:
+def summary(found: Findings, rows: Sequence[FilterRow], moved: Interval | None) -> dict[str, Any]:
     """Figures of the whole layer; ``moved`` is `instability_difference`."""
     members: dict[str, Any] = {
         "filters": len(rows),

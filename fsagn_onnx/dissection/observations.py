@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, ImageParts, Labels
-from ..data.annotations.parts import coverage, largest
+from ..data.annotations.parts import cell_coverage, largest
 from ..data.files import read_lines
 from ..errors import AnnotationError, OutputError
 from ..model.geometry import Geometry
@@ -30,7 +30,7 @@ LineAndRow: TypeAlias = tuple[dict[str, Any], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
-class Collecting:
+class DissectionPass:
     """What is collected.
 
     Attributes:
@@ -90,7 +90,7 @@ def matched_iou(area_rank: NDArray[np.floating], parts: NDArray[np.float32]) -> 
     return found
 
 
-def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, parts: bool) -> None:
+def open_dissection_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, parts: bool) -> None:
     """Open the columns of a `dissect` run for K filters and a grid of h x w cells, and cut them to whole images."""
     cells = grid[0] * grid[1]
     folder.column("masks", "u1", (filters, (cells + 7) // 8))
@@ -105,7 +105,7 @@ def open_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, part
     folder.take_up()
 
 
-def collect(folder: RunFolder, collecting: Collecting, images: Iterable[Path]) -> Iterator[str | Failure]:
+def collect(folder: RunFolder, plan: DissectionPass, images: Iterable[Path]) -> Iterator[str | Failure]:
     """TappedPass at the images that the folder does not hold yet, and write a row for each.
 
     Batches are cut by the position in the list, also when a run goes on, so that every image is computed in the same
@@ -114,7 +114,7 @@ def collect(folder: RunFolder, collecting: Collecting, images: Iterable[Path]) -
     Yields:
         The path of every image, or its failure, in order; those that were there already too.
     """
-    spec, size = collecting.tapped.spec, collecting.batch_size
+    spec, size = plan.tapped.spec, plan.batch_size
     named = ((str(path), path) for path in images)
     start = folder.lines - folder.lines % size
     check_same_images(folder, islice(named, start))
@@ -125,11 +125,11 @@ def collect(folder: RunFolder, collecting: Collecting, images: Iterable[Path]) -
             yield batch
 
     def looked(batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
-        return _rows(collecting, batch)
+        return _rows(plan, batch)
 
     skip = folder.lines - start
     try:
-        for found in ordered_map(looked, batches(), collecting.workers, collecting.workers):
+        for found in ordered_map(looked, batches(), plan.workers, plan.workers):
             folder.append(found[skip:])
             skip = 0
             for line, _ in found:
@@ -167,23 +167,23 @@ class _Answers:
     predicted: NDArray[np.intp] | None
 
 
-def _answers(collecting: Collecting, batch: Sequence[Prepared]) -> _Answers:
-    seen = collecting.tapped.run(np.stack([item.values for item in batch]), collecting.filters)
+def _answers(plan: DissectionPass, batch: Sequence[Prepared]) -> _Answers:
+    seen = plan.tapped.run(np.stack([item.values for item in batch]), plan.filters)
     rows, columns = seen.feature_map.shape[2:]
-    every = len(collecting.filters) == seen.feature_map.shape[1]
-    chosen = seen.feature_map if every else seen.feature_map[:, list(collecting.filters)]
+    every = len(plan.filters) == seen.feature_map.shape[1]
+    chosen = seen.feature_map if every else seen.feature_map[:, list(plan.filters)]
     flat = chosen.reshape(*chosen.shape[:2], rows * columns)
     places = flat.argmax(axis=2)  # a NaN counts as the highest
     peaks = np.take_along_axis(flat, places[..., None], axis=2)[..., 0]
     finite = np.asarray(np.isfinite(flat).all(axis=(1, 2)))
-    bits = mask_bits(seen.area_rank, collecting.area)
+    bits = mask_bits(seen.area_rank, plan.area)
     return _Answers(seen.area_rank, bits, peaks, places, finite, (rows, columns), winners(seen.outputs))
 
 
-def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
+def _rows(plan: DissectionPass, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
     """Line and row of every image of a batch."""
     ready = [item for item in batch if isinstance(item, Prepared)]
-    answers = _answers(collecting, ready) if ready else None
+    answers = _answers(plan, ready) if ready else None
     rows: list[LineAndRow] = []
     place = 0
     for item in batch:
@@ -191,12 +191,12 @@ def _rows(collecting: Collecting, batch: Sequence[Prepared | Failure]) -> list[L
             failed = item if isinstance(item, Failure) else Failure(item.name, "not computed")
             rows.append(({"path": failed.path, "error": failed.message}, None))
             continue
-        rows.append(_row(collecting, item, answers, place))
+        rows.append(_row(plan, item, answers, place))
         place += 1
     return rows
 
 
-def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int) -> LineAndRow:
+def _row(plan: DissectionPass, item: Prepared, answers: _Answers, n: int) -> LineAndRow:
     if not answers.finite[n]:
         return {
             "path": item.name,
@@ -209,10 +209,10 @@ def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int) -> L
         "geometry": _geometry_row(item.geometry),
     }
     try:
-        found = None if collecting.annotations is None else collecting.annotations.find(item.name)
-        label = _label(collecting, item.name, found)
-        if collecting.annotations is not None:
-            row |= _part_rows(collecting.part_numbers, found, item.geometry, answers.area_rank[n])
+        found = None if plan.annotations is None else plan.annotations.find(item.name)
+        label = _label(plan, item.name, found)
+        if plan.annotations is not None:
+            row |= _part_rows(plan.part_numbers, found, item.geometry, answers.area_rank[n])
     except AnnotationError as error:
         return {"path": item.name, "error": str(error)}, None
     line = {
@@ -229,8 +229,8 @@ def _row(collecting: Collecting, item: Prepared, answers: _Answers, n: int) -> L
     return line, row
 
 
-def _label(collecting: Collecting, name: str, found: ImageParts | None) -> str | None:
-    given = None if collecting.labels is None else collecting.labels.find(name)
+def _label(plan: DissectionPass, name: str, found: ImageParts | None) -> str | None:
+    given = None if plan.labels is None else plan.labels.find(name)
     return given if given is not None else None if found is None else found.label
 
 
@@ -254,7 +254,7 @@ def _part_rows(
         pixels, sizes = np.stack([mask for mask, _ in parts.values()]), [size for _, size in parts.values()]
         ids[: len(parts)] = [numbers[name] for name in parts]
         centres[: len(parts)] = _middles(pixels, sizes)
-        covered = coverage(pixels, geometry, grid).reshape(len(parts), -1)
+        covered = cell_coverage(pixels, geometry, grid).reshape(len(parts), -1)
         cells[: len(parts)] = np.rint(255 * covered).astype(np.uint8)
         iou[: len(parts)] = matched_iou(area_rank, covered).T
     return {"part_ids": ids, "part_centres": centres, "part_cells": cells, "part_iou": iou}

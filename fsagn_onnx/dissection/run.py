@@ -15,7 +15,7 @@ from ..data.annotations import Annotations, Labels, open_annotations, read_label
 from ..data.images import list_images
 from ..errors import UsageError
 from ..model import Model, cut, load_model
-from ..runs.folder import Asked, FolderRun
+from ..runs.folder import FolderRun, RunRequest
 from ..runs.tapped_explainer import chosen_filters
 from ..runtime.engine import Engine
 from ..runtime.session import Session
@@ -23,12 +23,12 @@ from ..runtime.stream import Failure
 from .coco_file import write_coco
 from .dissection import Dissection, write_tables
 from .filter_names import NAMES_FILE, read_filter_names
-from .filter_rows import Found, filter_rows, summary
+from .filter_rows import Findings, filter_rows, summary
 from .groups import Groups, Similarity, group
 from .instability import instability_difference
-from .observations import Collecting, collect, open_columns
+from .observations import DissectionPass, collect, open_dissection_columns
 from .page import write_dissection_page
-from .sample import MAX_SAMPLE, Sample, draw_sample
+from .sample import MAX_SAMPLE, ImageSample, draw_sample
 from .scores import STRONG, row_at, score_run
 from .significance import part_cells, place_test, spread, strongest_rows
 from .untrained import UntrainedTest, untrained_test
@@ -38,8 +38,8 @@ REFERENCES: Final = 9
 
 
 @dataclass(frozen=True)
-class Request(Asked):
-    """What the user asked `dissect` for; see `Asked`.
+class DissectRequest(RunRequest):
+    """What the user asked `dissect` for; see `RunRequest`.
 
     Attributes:
         groups: number of groups; None: whichever separate best.
@@ -83,7 +83,7 @@ class DissectRun(FolderRun):
         model: Model,
         explainer: str | Path | Engine,
         out: Path,
-        request: Request,
+        request: DissectRequest,
         *,
         annotations: Annotations | None = None,
         labels: Labels | None = None,
@@ -98,8 +98,8 @@ class DissectRun(FolderRun):
         self._paths = list_images(request.images)
         self.open_folder(out, "dissect", request, resume=resume, overwrite=overwrite)
         self.grid = self._find_grid()
-        open_columns(self.folder, len(self.filters), self.grid, parts=annotations is not None)
-        self._collecting = Collecting(
+        open_dissection_columns(self.folder, len(self.filters), self.grid, parts=annotations is not None)
+        self._plan = DissectionPass(
             self.tapped,
             self.filters,
             request.area,
@@ -119,7 +119,7 @@ class DissectRun(FolderRun):
 
     def images(self) -> Iterator[str | Failure]:
         """TappedPass at every image; yields its path or its failure."""
-        yield from collect(self.folder, self._collecting, self._paths)
+        yield from collect(self.folder, self._plan, self._paths)
 
     def finish(self, on_stage: Callable[[str], object] = lambda stage: None) -> Dissection:
         """Compute the table and write it.
@@ -146,13 +146,13 @@ class DissectRun(FolderRun):
         groups = self._groups(sample, maps, limits)
         strongest = strongest_rows(folder, limits, np.ones(folder.rows, dtype=np.bool_), REFERENCES)
         references = [tuple(index[i]["path"] for i in ids.tolist()) for ids in strongest]
-        found = Found(
+        found = Findings(
             self.filters, self.parts, limits, overall, per_class, place, untrained, groups, references, self._names
         )
         on_stage("writing")
         return self._write(found, strongest, sum(1 for line in index if line["annotated"]))
 
-    def _write(self, found: Found, strongest: Sequence[NDArray[np.int64]], annotated: int) -> Dissection:
+    def _write(self, found: Findings, strongest: Sequence[NDArray[np.int64]], annotated: int) -> Dissection:
         filters, folder = filter_rows(found), self.folder
         moved = None
         if found.place is not None:
@@ -187,13 +187,13 @@ class DissectRun(FolderRun):
         number = line["predicted"]
         return labels[number] if labels and number < len(labels) else f"class {number}"
 
-    def _sample(self, index: Sequence[dict[str, Any]]) -> Sample:
+    def _sample(self, index: Sequence[dict[str, Any]]) -> ImageSample:
         annotated = np.array([line["annotated"] for line in index], dtype=np.bool_)
         usable = annotated if annotated.any() else np.ones(len(index), dtype=np.bool_)
         rows = spread(np.flatnonzero(usable), MAX_SAMPLE)
         return draw_sample([line["path"] for line in index], rows, self.tapped.spec)
 
-    def _untrained(self, sample: Sample, maps: Sequence[NDArray[np.float32]]) -> UntrainedTest | None:
+    def _untrained(self, sample: ImageSample, maps: Sequence[NDArray[np.float32]]) -> UntrainedTest | None:
         if not len(sample.rows):
             return None
         cells = [part_cells(self.folder, index, len(self.parts)) for index in sample.rows.tolist()]
@@ -211,7 +211,7 @@ class DissectRun(FolderRun):
             **request.session,
         )
 
-    def _groups(self, sample: Sample, maps: Sequence[NDArray[np.float32]], limits: NDArray[np.float64]) -> Groups:
+    def _groups(self, sample: ImageSample, maps: Sequence[NDArray[np.float32]], limits: NDArray[np.float64]) -> Groups:
         size = self.grid[0] * self.grid[1]
         strong = np.quantile([m.max(axis=(1, 2)) for m in maps], STRONG, axis=0) if maps else np.ones(1)
         similarity = Similarity(len(self.filters), self.tapped.filters, self.grid)
@@ -242,7 +242,7 @@ def dissect(
         parts: part annotations, see `open_annotations`.
         labels: classes, see `read_labels`.
         overwrite: replace the results in the folder.
-        **asked: further fields of `Request`.
+        **asked: further fields of `DissectRequest`.
 
     Returns:
         The table filters x parts, as `Dissection.load(out)` gives it again.
@@ -255,7 +255,7 @@ def dissect(
         model if isinstance(model, Model) else load_model(model),
         explainer,
         Path(out),
-        Request(tuple(str(image) for image in named), **asked),
+        DissectRequest(tuple(str(image) for image in named), **asked),
         annotations=None if parts is None else open_annotations(parts),
         labels=None if labels is None else read_labels(str(labels)),
         overwrite=overwrite,

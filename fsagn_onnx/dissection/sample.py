@@ -20,7 +20,7 @@ _BATCH: Final = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ImageSample:
     """Images of a run, fitted to the model's input.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sample:
             yield from computed.astype(np.float32, copy=False)
 
 
-def draw_sample(paths: Sequence[str], rows: NDArray[np.int64], spec: InputSpec) -> Sample:
+def draw_sample(paths: Sequence[str], rows: NDArray[np.int64], spec: InputSpec) -> ImageSample:
     """Read images of a run again; those that cannot be read any more are left out."""
     kept: list[int] = []
     values: list[NDArray[np.float32]] = []
@@ -47,4 +47,4 @@ def draw_sample(paths: Sequence[str], rows: NDArray[np.int64], spec: InputSpec) 
         if not isinstance(item, Failure):
             kept.append(index)
             values.append(item.values)
-    return Sample(np.array(kept, dtype=np.int64), np.stack(values) if values else np.zeros((0, 1), np.float32))
+    return ImageSample(np.array(kept, dtype=np.int64), np.stack(values) if values else np.zeros((0, 1), np.float32))

@@ -40,7 +40,7 @@ def thresholds(folder: RunFolder) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class GridParts:
     """The annotated parts of one image on the grid.
 
     Attributes:
@@ -57,14 +57,14 @@ class Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class ImageRow:
     """What is known of one image: masks (K, cells), peaks (K,), peak cells (K,), geometry (2, 4), its parts."""
 
     masks: NDArray[np.bool_]
     peaks: NDArray[np.float32]
     places: NDArray[np.int64]
     geometry: Floats
-    parts: Parts | None
+    parts: GridParts | None
 
     @property
     def size(self) -> tuple[float, float]:
@@ -73,7 +73,7 @@ class Row:
         return height, width
 
 
-def rows(folder: RunFolder, cells: int) -> Iterator[Row]:
+def rows(folder: RunFolder, cells: int) -> Iterator[ImageRow]:
     """Every image of a run, in order, at flat memory."""
     columns = folder.columns
     widest = max(column.row_bytes for column in columns.values()) + 8 * columns["peaks"].shape[0]
@@ -85,23 +85,23 @@ def rows(folder: RunFolder, cells: int) -> Iterator[Row]:
             yield _row({name: values[n] for name, values in read.items()}, cells)
 
 
-def row_at(folder: RunFolder, index: int, cells: int) -> Row:
+def row_at(folder: RunFolder, index: int, cells: int) -> ImageRow:
     """One image of a run."""
     return _row({name: column.row(index) for name, column in folder.columns.items()}, cells)
 
 
-def _row(values: dict[str, NDArray[Any]], cells: int) -> Row:
+def _row(values: dict[str, NDArray[Any]], cells: int) -> ImageRow:
     parts = None
     if "part_ids" in values:
         there = values["part_ids"] >= 0
         if there.any():
-            parts = Parts(
+            parts = GridParts(
                 values["part_ids"][there],
                 values["part_cells"][there].astype(np.float32) / np.float32(255),
                 values["part_centres"][there].astype(np.float64),
                 values["part_iou"][there].astype(np.float32),
             )
-    return Row(
+    return ImageRow(
         unpack(values["masks"], cells),
         values["peaks"],
         values["places"].astype(np.int64),
@@ -138,7 +138,7 @@ class Scores:
         self.cells = np.zeros(parts)  # of each part in all its images
         self._sums = np.zeros((len(_SUMMED), filters, parts))
 
-    def update(self, row: Row, active: NDArray[np.bool_], map_shape: tuple[int, int]) -> None:
+    def update(self, row: ImageRow, active: NDArray[np.bool_], map_shape: tuple[int, int]) -> None:
         """Add one image; ``active`` (K,) says where the filters answer."""
         self.images += 1
         self.active += active
@@ -211,7 +211,7 @@ class Scores:
         return np.where(total[:, 0] > 0, spread, np.nan)
 
 
-def centres(row: Row, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> Floats:
+def centres(row: ImageRow, lit: NDArray[np.intp], middles: Floats, map_shape: tuple[int, int]) -> Floats:
     """(2, lit, 2): centroids of masks, and places of the activation peaks, in pixels (x, y) of the original."""
     (scale_x, shift_x, scale_y, shift_y), (_, _, height, width) = row.geometry.tolist()
     places = row.places[lit]

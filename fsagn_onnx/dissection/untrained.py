@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from ..model import Model, cut
 from ..runtime.masks import to_grid
 from ..runtime.session import Session
-from .sample import Sample
+from .sample import ImageSample
 from .scores import ACTIVE_SHARE, STRONG, Floats
 
 Floats32 = NDArray[np.float32]
@@ -144,7 +144,7 @@ def untrained_test(
     model: Model,
     layer: str,
     filters: tuple[int, ...],
-    sample: Sample,
+    sample: ImageSample,
     maps: Sequence[NDArray[np.float32]],
     cells: NDArray[np.float32],
     grid: tuple[int, int],

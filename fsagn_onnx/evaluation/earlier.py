@@ -24,7 +24,7 @@ def joined(first: Any, second: Any) -> Any:
     return first
 
 
-class Beside:
+class EarlierEvaluation:
     """The lines of an earlier run.
 
     Attributes:

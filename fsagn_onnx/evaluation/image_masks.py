@@ -47,7 +47,7 @@ class Predicted(NamedTuple):
 
 
 @dataclass(eq=False)
-class View:
+class ImageMasks:
     """An image that is being measured.
 
     Attributes:

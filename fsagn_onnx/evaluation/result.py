@@ -9,7 +9,7 @@ from typing import Any
 from ..methods import Passes
 from ..runtime.stream import Failure
 from ..statistics.bootstrap import Interval
-from .metrics.interface import Row
+from .metrics.interface import MetricRow
 
 LISTED = 20
 """Dead filters listed in the Markdown table; all are in the JSON document."""
@@ -56,7 +56,7 @@ class Evaluation:
     images: int
     pairs: int
     filters: int
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     curves: Mapping[str, Mapping[str, tuple[float, ...]]]
     areas: tuple[float, ...]
     costs: Mapping[str, Cost]
@@ -122,7 +122,7 @@ class Evaluation:
             yield f"| {name} | {cost.seconds:.4f} | {cost.passes.forward} | {cost.passes.backward} |"
 
     @staticmethod
-    def _table(metric: str, rows: Sequence[Row]) -> Iterator[str]:
+    def _table(metric: str, rows: Sequence[MetricRow]) -> Iterator[str]:
         infills = list(dict.fromkeys(row.infill for row in rows))
         cells = {(row.method, row.infill): row for row in rows}
         yield from ("", f"## {metric}", "")

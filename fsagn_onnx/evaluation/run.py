@@ -20,15 +20,15 @@ from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT, MASK_FREE
 from ..runtime.stream import Failure
 from .contenders import GENERATOR, Contenders
-from .earlier import Beside
+from .earlier import EarlierEvaluation
 from .folder import Folder
-from .image_masks import AREAS, View
+from .image_masks import AREAS, ImageMasks
 from .metrics.calibration import Calibration
 from .metrics.insertion_deletion import InsertionDeletion
 from .metrics.interface import Metric
 from .metrics.intervention import Intervention
 from .metrics.mask_only import MaskOnly
-from .metrics.parts import Parts
+from .metrics.parts import PartMetrics
 from .metrics.retention import RetentionAUC
 from .metrics.specificity import Specificity
 from .part_masks import PartMasks
@@ -133,7 +133,7 @@ class Run:
             Specificity(),
             MaskOnly(),
             Calibration(),
-            Parts(),
+            PartMetrics(),
             Intervention(),
         )
         self.metrics = [family for family in families if family.name in options.metrics]
@@ -183,7 +183,7 @@ class Run:
         if not len(ids):
             return {**record, "seconds": {}, "passes": {}, "metrics": {}}
         maps = self.contenders.maps(self.spec.normalise(pixels)[None], feature_map, ids[None])
-        view = View(
+        view = ImageMasks(
             self.probe,
             path,
             pixels,
@@ -296,7 +296,7 @@ def evaluate(
     if not paths:
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
     arguments = run.arguments(paths)
-    beside = None if run.options.beside is None else Beside(run.options.beside, arguments)
+    beside = None if run.options.beside is None else EarlierEvaluation(run.options.beside, arguments)
     folder = None if out is None else Folder(Path(out), arguments, resume=resume, overwrite=overwrite)
     with closing(run.probe), closing(folder) if folder is not None else nullcontext():
         for done, record in enumerate(_records(run, folder, paths), start=1):

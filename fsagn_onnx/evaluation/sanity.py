@@ -98,7 +98,7 @@ def overlap(
     return np.asarray((a & b).sum(axis=(-2, -1)) / a.sum(axis=(-2, -1)))
 
 
-def compare(
+def compare_masks(
     engines: tuple[Engine, Engine],
     models: tuple[Model, Model],
     images: Sequence[Path],

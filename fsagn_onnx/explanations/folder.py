@@ -84,7 +84,7 @@ class Rendered:
     article: str | None
 
 
-def render(explanation: Explanation, place: Place, *, full_size: bool) -> Rendered:
+def render_result(explanation: Explanation, place: Place, *, full_size: bool) -> Rendered:
     """Make the contents of one image's files; safe to call in several threads."""
     members = {"path": explanation.name, "name": place.name, **explanation.to_dict()}
     return Rendered(

@@ -12,7 +12,7 @@ from ..data.images import list_images
 from ..errors import UsageError
 from ..runtime.explanation import Explanation
 from ..runtime.stream import Failure, ordered_map
-from .folder import About, Place, Rendered, ResultFolder, render
+from .folder import About, Place, Rendered, ResultFolder, render_result
 from .subject import Opened
 
 RENDERERS: Final = 2
@@ -20,7 +20,7 @@ RENDERERS: Final = 2
 
 
 @dataclass(frozen=True)
-class Request:
+class ExplainRequest:
     """What the user asked `explain` for; see `Explainer.explain`.
 
     Attributes:
@@ -59,7 +59,7 @@ class Written:
 
 
 def open_folder(
-    opened: Opened, source: Path, out: Path, request: Request, *, resume: bool, overwrite: bool
+    opened: Opened, source: Path, out: Path, request: ExplainRequest, *, resume: bool, overwrite: bool
 ) -> ResultFolder:
     """The folder for a run, made or taken up.
 
@@ -79,7 +79,7 @@ def open_folder(
     return ResultFolder(out, about, resume=resume, overwrite=overwrite)
 
 
-def found_images(request: Request, out: Path) -> Iterator[Path]:
+def found_images(request: ExplainRequest, out: Path) -> Iterator[Path]:
     """The images of a request, lazily, without the pictures that `explain` itself writes into ``out``.
 
     Raises:
@@ -94,7 +94,7 @@ def found_images(request: Request, out: Path) -> Iterator[Path]:
 
 
 def explain_into(
-    folder: ResultFolder, opened: Opened, images: Iterable[Path], request: Request
+    folder: ResultFolder, opened: Opened, images: Iterable[Path], request: ExplainRequest
 ) -> Iterator[Written | Failure]:
     """Explain images and write each as soon as it is done; the caller finishes the folder.
 
@@ -122,7 +122,7 @@ def explain_into(
         if isinstance(item, Failure):
             return item
         explanation, place = item
-        return explanation, render(explanation, place, full_size=request.full_size)
+        return explanation, render_result(explanation, place, full_size=request.full_size)
 
     for item in ordered_map(rendered, named(), RENDERERS, 2 * RENDERERS):
         if isinstance(item, Failure):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.files import read_lines
 from ..data.images import read_image
-from ..report.table import Grid, write_formats
+from ..report.table import Table, write_formats
 from ..runtime.stream import Pixels
 from .folder import LINES, ResultFolder
 from .json_document import json_pieces
@@ -33,15 +33,15 @@ def write_explained(folder: ResultFolder, formats: Sequence[str]) -> None:
     if formats:
         path, layer = folder.folder, folder.about.layer
         write_formats(
-            path, formats, explained_grid(path, layer), lambda: json_pieces(folder), lambda: contact_sheet(path)
+            path, formats, explained_table(path, layer), lambda: json_pieces(folder), lambda: contact_sheet(path)
         )
 
 
-def explained_grid(folder: Path, layer: str) -> Grid:
+def explained_table(folder: Path, layer: str) -> Table:
     """A row per image and filter, for the first `MAX_IMAGES` images."""
     head = ("image", "answer", "score", "filter", "peak", "area", "predicted retention", "measured")
     rows = [row for line in islice(read_lines(folder / LINES), MAX_IMAGES) for row in _rows(json.loads(line))]
-    return Grid(f"Where the filters of layer {layer} look", head, tuple(rows))
+    return Table(f"Where the filters of layer {layer} look", head, tuple(rows))
 
 
 def _rows(line: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:

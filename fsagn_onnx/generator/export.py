@@ -26,7 +26,7 @@ from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig
 from .graph import FILTERS, OUTPUTS, PREFIX
 from .network import Generator
-from .proof import ExportReport, compare, picture_like, prove_same, run_graph
+from .proof import ExportReport, picture_like, prove_export, prove_same, run_graph
 from .variants import (
     MIN_OPSET,
     SubsetGraph,
@@ -168,7 +168,7 @@ def _tried(
     if opset is not None:
         proto = at_opset(proto, opset, str(model.path))
     onnx.checker.check_model(proto, full_check=True)
-    return proto, feature_map, compare(proto.SerializeToString(), model, generator)
+    return proto, feature_map, prove_export(proto.SerializeToString(), model, generator)
 
 
 def make_metadata(

@@ -105,7 +105,7 @@ def run_graph(content: bytes, feeds: Mapping[str, Any], *, optimised: bool = Tru
         raise ExplainerError(f"export: onnxruntime refuses the graph: {first_line(error)}; no file written") from error
 
 
-def compare(content: bytes, model: Model, generator: Generator) -> ExportReport:
+def prove_export(content: bytes, model: Model, generator: Generator) -> ExportReport:
     """Compare an explainer in onnxruntime with the torch generator and the plain model.
 
     That of a quantised model is run without graph optimisations, and the generator on onnxruntime's feature maps.

@@ -66,7 +66,7 @@ def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[in
     return spec.size
 
 
-def draw_filters(feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
+def draw_training_filters(feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
     """Draw filters among the strongest of each image by peak; weak ones would dominate the gradient.
 
     Args:
@@ -150,7 +150,7 @@ class Stepper:
         rng = np.random.default_rng([self.options.seed, step])
         _, pixels, taps = self.see(step, self.options, input_size(self.spec, self.options, step))
         true_map = taps[self.config.layer]
-        filters = draw_filters(true_map, self.options.filters_per_image, self.options.active, rng)
+        filters = draw_training_filters(true_map, self.options.filters_per_image, self.options.active, rng)
         generated = self.generator(taps, filters.to(self.device))
         ids = filters.flatten().to(self.device)
         owners = torch.arange(len(pixels), device=self.device).repeat_interleave(self.options.filters_per_image)
@@ -178,7 +178,7 @@ class Stepper:
         whole = replace(self.options, crop=WHOLE, jitter=0.0)
         _, pixels, taps = self.see(step, whole, self.spec.size)
         true_map = taps[self.config.layer]
-        filters = draw_filters(true_map, self.options.filters_per_image, self.options.active, rng)
+        filters = draw_training_filters(true_map, self.options.filters_per_image, self.options.active, rng)
         generated = self.generator(taps, filters.to(self.device))
         ids, pairs = filters.flatten().to(self.device), torch.arange(filters.numel(), device=self.device)
         owners = pairs // self.options.filters_per_image

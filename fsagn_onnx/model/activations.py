@@ -10,7 +10,7 @@ import onnx
 
 from .topology import Topology
 
-__all__ = ["Tail", "Values", "follow"]
+__all__ = ["Tail", "Values", "follow_tail"]
 
 ACTIVATIONS = frozenset({
     "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "HardSigmoid", "Gelu", "Elu", "Selu", "Celu", "Mish",
@@ -68,7 +68,7 @@ class Values:
         return tuple(self.topology.nodes[index] for index in self.topology.consumers.get(name, ()))
 
 
-def follow(values: Values, conv: int) -> Tail:
+def follow_tail(values: Values, conv: int) -> Tail:
     """Follow the conv of the given node number through norms, constants per channel, and one activation.
 
     The walk ends where a value is used by anything else, is an output of the graph, or at the activation. The

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from .activations import Tail, Values, follow
+from .activations import Tail, Values, follow_tail
 from .heads import before_heads, prediction_layers
 from .input_spec import InputSpec
 from .receptive_field import receptive_fields
@@ -73,7 +73,7 @@ def find_layers(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], s
     for index, node in enumerate(topology.nodes):
         if (node.domain, node.op_type) not in CONV_OPS:
             continue
-        tail = follow(values, index)
+        tail = follow_tail(values, index)
         shape = shapes.get(tail.value) or shapes.get(node.output[0])
         if shape is None or len(shape) != 4 or tail.value in foreign or tail.value not in seen:
             continue

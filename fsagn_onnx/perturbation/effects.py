@@ -116,7 +116,7 @@ def collect_groups(folder: RunFolder, slots: int, classes: Sequence[str]) -> lis
     return [groups[key] for key in order if len(groups[key].drops) >= FEWEST]
 
 
-def paired(differences: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
+def paired_test(differences: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Mean, 95 % interval and p value of paired differences.
 
     Args:
@@ -155,7 +155,7 @@ def _cells(group: Group, kinds: Sequence[str], parts: Sequence[str], seed: int) 
     difference = drops[..., 0] - drops[..., 1:3].mean(axis=3)
     flat = difference.reshape(count, -1)
     flat = np.concatenate([flat.mean(axis=1, keepdims=True), flat], axis=1)
-    mean, low, high, p = paired(flat, seed)
+    mean, low, high, p = paired_test(flat, seed)
     region = group.id if group.kind == "filter" else parts[group.id]
     places: list[tuple[str, int, Any]] = [(ALL, 0, (slice(None), slice(None)))]
     places += [(kind, level + 1, (d, level)) for d, kind in enumerate(kinds) for level in range(LEVELS)]
@@ -195,7 +195,7 @@ def control_check(groups: Sequence[Group], seed: int) -> dict[str, Any]:
     if not by_image:
         return {}
     per_image = np.array([[np.mean(differences)] for _, differences in sorted(by_image.items())])
-    mean, low, high, _ = paired(per_image, seed)
+    mean, low, high, _ = paired_test(per_image, seed)
     regions = sum(map(len, by_image.values()))
     difference = [finite(float(value[0])) for value in (mean, low, high)]
     return {"difference": difference, "regions": regions, "images": len(by_image)}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, Labels
-from ..data.annotations.parts import coverage, largest
+from ..data.annotations.parts import cell_coverage, largest
 from ..dissection.observations import MAX_PARTS, check_same_images
 from ..errors import AnnotationError, FsagnError, ModelError
 from ..model import Model
@@ -32,7 +32,7 @@ _BATCH: Final = 32
 
 
 @dataclass(frozen=True)
-class Disturbing:
+class PerturbationPass:
     """What is disturbed.
 
     Attributes:
@@ -73,31 +73,29 @@ class Disturbing:
         return self.top if self.filters is None else len(self.filters)
 
 
-def open_columns(folder: RunFolder, disturbing: Disturbing) -> None:
+def open_perturbation_columns(folder: RunFolder, plan: PerturbationPass) -> None:
     """Open the columns of a `perturb` run."""
-    regions = disturbing.slots + (MAX_PARTS if disturbing.annotations is not None else 0)
+    regions = plan.slots + (MAX_PARTS if plan.annotations is not None else 0)
     folder.column("ids", "i4", (regions,))
-    shape = (regions, len(disturbing.kinds), LEVELS, len(REGIONS))
+    shape = (regions, len(plan.kinds), LEVELS, len(REGIONS))
     folder.column("drops", "f4", shape)
     folder.column("winners", "i4", shape)
     folder.column("base", "f4", (1,))
     folder.column("classes", "i4", (2,))
-    if disturbing.ablated:
-        folder.column("ablation", "f4", (len(disturbing.ablated),))
-        folder.column("ablation_winners", "i4", (len(disturbing.ablated),))
+    if plan.ablated:
+        folder.column("ablation", "f4", (len(plan.ablated),))
+        folder.column("ablation_winners", "i4", (len(plan.ablated),))
     folder.take_up()
 
 
-def disturb_images(folder: RunFolder, disturbing: Disturbing, images: Iterable[str | Path]) -> Iterator[str | Failure]:
+def disturb_images(folder: RunFolder, plan: PerturbationPass, images: Iterable[str | Path]) -> Iterator[str | Failure]:
     """Disturb the images that the folder does not hold yet, and write a row for each; yields paths and failures."""
     named = named_images(images)
     check_same_images(folder, islice(named, folder.lines))
-    spec = disturbing.tapped.spec
+    spec = plan.tapped.spec
     prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, 4)
     try:
-        for line, row in ordered_map(
-            lambda item: _row(disturbing, item), prepared, disturbing.workers, disturbing.workers
-        ):
+        for line, row in ordered_map(lambda item: _row(plan, item), prepared, plan.workers, plan.workers):
             folder.append([(line, row)])
             error = line.get("error")
             yield line["path"] if error is None else Failure(line["path"], error)
@@ -141,68 +139,68 @@ def probabilities(outputs: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
     raise ModelError("perturb needs a classifier: no output of the model has the form (N, classes)")
 
 
-def _row(disturbing: Disturbing, item: Prepared | Failure) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _row(plan: PerturbationPass, item: Prepared | Failure) -> tuple[dict[str, Any], dict[str, Any] | None]:
     if isinstance(item, Failure):
         return {"path": item.path, "error": item.message}, None
     try:
-        return _measured(disturbing, item)
+        return _measured(plan, item)
     except AnnotationError as error:
         return {"path": item.name, "error": f"{item.name}: {error}"}, None
 
 
-def _measured(disturbing: Disturbing, item: Prepared) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measured(plan: PerturbationPass, item: Prepared) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = item.values[None]
-    found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
-    label = None if disturbing.labels is None else disturbing.labels.find(item.name)
-    true = class_number(disturbing.model, label if label is not None else found.label if found else None)
-    base = probabilities(disturbing.answers.run(None, {disturbing.tapped.spec.name: batch}))[0]
+    found = None if plan.annotations is None else plan.annotations.find(item.name)
+    label = None if plan.labels is None else plan.labels.find(item.name)
+    true = class_number(plan.model, label if label is not None else found.label if found else None)
+    base = probabilities(plan.answers.run(None, {plan.tapped.spec.name: batch}))[0]
     predicted = int(base.argmax())
     judged = predicted if true is None else true
     if judged >= len(base):
         raise AnnotationError(f"class {judged} is none of the model's {len(base)}")
-    regions, feature_map = _regions(disturbing, item, batch)
-    ids = np.full(disturbing.slots + (MAX_PARTS if disturbing.annotations is not None else 0), -1, dtype=np.int32)
-    shape = (len(ids), len(disturbing.kinds), LEVELS, len(REGIONS))
+    regions, feature_map = _regions(plan, item, batch)
+    ids = np.full(plan.slots + (MAX_PARTS if plan.annotations is not None else 0), -1, dtype=np.int32)
+    shape = (len(ids), len(plan.kinds), LEVELS, len(REGIONS))
     drops, winners = np.zeros(shape, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
-    rng = np.random.default_rng([disturbing.seed, zlib.crc32(Path(item.name).name.encode("utf-8", "surrogatepass"))])
+    rng = np.random.default_rng([plan.seed, zlib.crc32(Path(item.name).name.encode("utf-8", "surrogatepass"))])
     for slot, (number, mask) in regions.items():
         ids[slot] = number
-        pictures = disturbed(item.pixels, mask, disturbing.kinds, rng)
-        scores = _answers(disturbing, pictures.reshape(-1, *item.pixels.shape))
+        pictures = disturbed(item.pixels, mask, plan.kinds, rng)
+        scores = _answers(plan, pictures.reshape(-1, *item.pixels.shape))
         drops[slot] = (base[judged] - scores[:, judged]).reshape(shape[1:])
         winners[slot] = scores.argmax(axis=1).reshape(shape[1:])
     row: dict[str, Any] = {
         "ids": ids, "drops": drops, "winners": winners, "base": base[judged], "classes": [judged, predicted],
     }  # fmt: skip
-    if disturbing.ablation is not None:
-        switched = probabilities(disturbing.ablation.run(batch, feature_map, disturbing.ablated))
+    if plan.ablation is not None:
+        switched = probabilities(plan.ablation.run(batch, feature_map, plan.ablated))
         row |= {"ablation": base[judged] - switched[:, judged], "ablation_winners": switched.argmax(axis=1)}
     return {"path": item.name, "label": label, "predicted": predicted, "true": true}, row
 
 
 def _regions(
-    disturbing: Disturbing, item: Prepared, batch: NDArray[np.float32]
+    plan: PerturbationPass, item: Prepared, batch: NDArray[np.float32]
 ) -> tuple[dict[int, tuple[int, NDArray[np.bool_]]], NDArray[np.float32]]:
     """Slot -> (id, mask) of what is disturbed in an image, and the feature map."""
-    size = disturbing.tapped.spec.size
-    seen = disturbing.tapped.run(batch, disturbing.filters or (FILL,) * disturbing.top)
+    size = plan.tapped.spec.size
+    seen = plan.tapped.run(batch, plan.filters or (FILL,) * plan.top)
     feature_map = seen.feature_map[0]
     regions: dict[int, tuple[int, NDArray[np.bool_]]] = {}
     for slot, (k, rank) in enumerate(zip(seen.filter_ids[0].tolist(), seen.area_rank[0], strict=True)):
         if k != FILL and feature_map[k].max() > 0:
-            regions[slot] = (k, pixel_mask(rank, disturbing.area, size))
-    found = None if disturbing.annotations is None else disturbing.annotations.find(item.name)
+            regions[slot] = (k, pixel_mask(rank, plan.area, size))
+    found = None if plan.annotations is None else plan.annotations.find(item.name)
     parts = {} if found is None else largest(found.masks(item.geometry.original), MAX_PARTS)
     for place, (name, (pixels, _)) in enumerate(parts.items()):
-        mask = coverage(pixels[None], item.geometry, size)[0] >= 0.5
+        mask = cell_coverage(pixels[None], item.geometry, size)[0] >= 0.5
         if mask.sum() >= FEWEST_PIXELS:
-            regions[disturbing.slots + place] = (disturbing.part_numbers[name], mask)
+            regions[plan.slots + place] = (plan.part_numbers[name], mask)
     return regions, feature_map
 
 
-def _answers(disturbing: Disturbing, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    spec = disturbing.tapped.spec
-    fixed = disturbing.answers.inputs[0].shape[0]
+def _answers(plan: PerturbationPass, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    spec = plan.tapped.spec
+    fixed = plan.answers.inputs[0].shape[0]
     step = fixed or _BATCH
     scores = []
     for start in range(0, len(pictures), step):
@@ -210,7 +208,7 @@ def _answers(disturbing: Disturbing, pictures: NDArray[np.uint8]) -> NDArray[np.
         short = step - len(part) if fixed else 0
         if short:
             part = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
-        found = probabilities(disturbing.answers.run(None, {spec.name: spec.normalise(part)}))
+        found = probabilities(plan.answers.run(None, {spec.name: spec.normalise(part)}))
         scores.append(found[: len(found) - short])
     return np.concatenate(scores)
 

@@ -17,7 +17,7 @@ from ..data.images import list_images
 from ..dissection.dissection import Dissection, finite, harmless, save_parquet
 from ..errors import UsageError
 from ..model import Model
-from ..runs.folder import Asked, FolderRun, RunFolder
+from ..runs.folder import FolderRun, RunFolder, RunRequest
 from ..runs.tapped_explainer import chosen_filters
 from ..runtime.engine import Engine
 from ..runtime.session import Session
@@ -25,7 +25,7 @@ from ..runtime.stream import Failure
 from .ablation import Ablation
 from .disturbances import chosen_kinds
 from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
-from .observations import Disturbing, disturb_images, mean_channels, open_columns
+from .observations import PerturbationPass, disturb_images, mean_channels, open_perturbation_columns
 from .page import write_perturbation_page
 from .perturbation import Perturbation
 
@@ -34,8 +34,8 @@ MEANS_FROM: Final = 64
 
 
 @dataclass(frozen=True)
-class PerturbRequest(Asked):
-    """What the user asked `perturb` for; see `Asked`.
+class PerturbRequest(RunRequest):
+    """What the user asked `perturb` for; see `RunRequest`.
 
     Attributes:
         filters: ``top:K`` (the strongest of each image), ``all`` or ids.
@@ -90,7 +90,7 @@ class PerturbRun(FolderRun):
         if request.ablate:
             means = mean_channels(self.tapped, list_images(request.images), MEANS_FROM)
             ablation = Ablation(model, self.tapped.layer, means, **request.session)
-        self.disturbing = Disturbing(
+        self.plan = PerturbationPass(
             model,
             self.tapped,
             Session(model.proto, **request.session),
@@ -106,11 +106,11 @@ class PerturbRun(FolderRun):
             request.seed,
             request.workers,
         )
-        open_columns(self.folder, self.disturbing)
+        open_perturbation_columns(self.folder, self.plan)
 
     def images(self) -> Iterator[str | Failure]:
         """Disturb every image; yields its path or its failure."""
-        yield from disturb_images(self.folder, self.disturbing, list_images(self.request.images))
+        yield from disturb_images(self.folder, self.plan, list_images(self.request.images))
 
     def finish(self) -> Perturbation:
         """Compute the effects and write them.
@@ -122,8 +122,8 @@ class PerturbRun(FolderRun):
         self.require_rows(self.request.images, "disturbed")
         judged = np.concatenate([rows for _, rows in folder.columns["classes"].slices(folder.rows)])
         classes = [self._class_name(int(number)) for number in judged[:, 0]]
-        groups = collect_groups(folder, self.disturbing.slots, classes)
-        cells = effects(groups, self.disturbing.kinds, self.parts, self.request.seed)
+        groups = collect_groups(folder, self.plan.slots, classes)
+        cells = effects(groups, self.plan.kinds, self.parts, self.request.seed)
         ablation = self._ablation(classes)
         known = [line["true"] is not None for line in folder.index()]
         accuracy = float((judged[known, 0] == judged[known, 1]).mean()) if any(known) else None
@@ -152,9 +152,9 @@ class PerturbRun(FolderRun):
         return labels[number] if labels and number < len(labels) else f"class {number}"
 
     def _ablation(self, classes: Sequence[str]) -> dict[str, dict[int, float]]:
-        if not self.disturbing.ablated:
+        if not self.plan.ablated:
             return {}
-        ids, names = self.disturbing.ablated, sorted(set(classes))
+        ids, names = self.plan.ablated, sorted(set(classes))
         sums = {name: np.zeros(len(ids)) for name in (ALL, *names)}
         for start, rows in self.folder.columns["ablation"].slices(self.folder.rows):
             for offset, row in enumerate(rows):
@@ -191,15 +191,15 @@ class PerturbRun(FolderRun):
             "summary": result.summary,
             **folder.failed(),
         }
-        write_perturbation_page(folder, result, self.disturbing.kinds)
+        write_perturbation_page(folder, result, self.plan.kinds)
         folder.write_manifest("done", results)
 
     def close(self) -> None:
         """Close the folder and free the sessions."""
         super().close()
-        self.disturbing.answers.close()
-        if self.disturbing.ablation is not None:
-            self.disturbing.ablation.close()
+        self.plan.answers.close()
+        if self.plan.ablation is not None:
+            self.plan.ablation.close()
 
 
 def _asked(filters: str, count: int) -> tuple[int, tuple[int, ...] | None]:

@@ -27,7 +27,7 @@ _MARGIN, _ROW, _PAD, _WIDEST = 22, 24, 9, 320
 
 
 @dataclass(frozen=True)
-class Grid:
+class Table:
     """A table.
 
     Attributes:
@@ -79,7 +79,7 @@ class Grid:
 def write_formats(
     folder: Path,
     formats: Sequence[str],
-    grid: Grid,
+    table: Table,
     document: Callable[[], Iterable[str]],
     picture: Callable[[], Pixels] | None = None,
 ) -> None:
@@ -88,17 +88,17 @@ def write_formats(
     Args:
         folder: where to.
         formats: `FORMATS` asked for.
-        grid: what Markdown shows.
+        table: what Markdown shows.
         document: pieces of the JSON document.
-        picture: the picture; None: that of the grid.
+        picture: the picture; None: that of the table.
 
     Raises:
         OutputError: one cannot be written.
     """
     contents: Mapping[str, Callable[[], Iterable[bytes]]] = {
         "json": lambda: (piece.encode("utf-8") for piece in document()),
-        "md": lambda: [grid.to_markdown().encode("utf-8")],
-        "png": lambda: [encode_png((picture or grid.to_picture)())],
+        "md": lambda: [table.to_markdown().encode("utf-8")],
+        "png": lambda: [encode_png((picture or table.to_picture)())],
     }
     for name in formats:
         if name not in contents:
@@ -116,6 +116,6 @@ def _plain(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!&" else letter for letter in shown)
 
 
-def number(value: float | None) -> str | None:
+def short_number(value: float | None) -> str | None:
     """A figure of a table, to three places."""
     return None if value is None else f"{value:.3f}"

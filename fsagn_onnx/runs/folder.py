@@ -182,7 +182,7 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
-class Asked:
+class RunRequest:
     """What every run that fills a folder is asked.
 
     Attributes:
@@ -236,7 +236,9 @@ class FolderRun:
         self.part_numbers = {name: number for number, name in enumerate(self.parts)}
         self.tapped = TappedExplainer(model, explainer, **session)
 
-    def open_folder(self, out: Path, kind: str, asked: Asked, *, resume: bool, overwrite: bool, **more: Any) -> None:
+    def open_folder(
+        self, out: Path, kind: str, asked: RunRequest, *, resume: bool, overwrite: bool, **more: Any
+    ) -> None:
         """Open the folder; a run that goes on must repeat model, layer, images, filters, area, parts and ``more``."""
         subject = {
             "model": self.model.path.name,

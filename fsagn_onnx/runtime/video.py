@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
-from .drawing.overlay import coverage, dim_unseen, percent
+from .drawing.overlay import dim_unseen, percent, shown_area
 from .drawing.typeface import BOLD, Style, put_text, text_width
 from .explainer import Explainer
 from .explanation import Explanation
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Clip:
+class FrameSource:
     """A source of frames.
 
     Attributes:
@@ -62,7 +62,7 @@ class Frames:
         ImageError: OpenCV cannot open it.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: FrameSource) -> None:
         self._clip = clip
         number = clip.source.removeprefix(CAMERA)
         is_camera = clip.source.startswith(CAMERA) and number.isdigit()
@@ -124,7 +124,7 @@ def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
     stroke = max(1, round(min(height, width) / 240))
     shown = list(zip(explanation.filters, COLOURS, strict=False))
     for explained, colour in shown:
-        kept = (coverage(explanation, explained, (height, width)) > 0.5).astype(np.uint8)
+        kept = (shown_area(explanation, explained, (height, width)) > 0.5).astype(np.uint8)
         outlines = cv2.findContours(kept, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
         cv2.polylines(drawn, outlines, True, (12, 12, 16), stroke + 2, cv2.LINE_AA)
         cv2.polylines(drawn, outlines, True, colour, stroke, cv2.LINE_AA)
@@ -195,7 +195,7 @@ class VideoOut:
 
 def explain_video(
     explainer: Explainer,
-    clip: Clip,
+    clip: FrameSource,
     out: Path,
     filters: str | Sequence[int] = "top:3",
     area: str | float = "auto",

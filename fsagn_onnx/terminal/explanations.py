@@ -111,7 +111,7 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
         yield Text(f"  ... {len(explanation.filters) - MAX_ROWS} more filters")
 
 
-def print_json(folder: ResultFolder, out: TextIO | None = None) -> None:
+def print_explanations(folder: ResultFolder, out: TextIO | None = None) -> None:
     """Print `json_pieces`."""
     stream = sys.stdout if out is None else out
     for piece in json_pieces(folder):

@@ -12,7 +12,7 @@ from ..runtime.drawing.typeface import printable
 from ..runtime.stream import Failure
 
 
-def follow(results: Iterable[object], doing: str) -> None:
+def show_progress(results: Iterable[object], doing: str) -> None:
     """Consume the results of a job; failures go to standard error, progress only to a terminal.
 
     Args:

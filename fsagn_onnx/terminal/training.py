@@ -12,7 +12,7 @@ from ..runtime.drawing.typeface import printable
 from .bar import Bar
 
 
-class Step(Protocol):
+class TrainingFigures(Protocol):
     """The figures of a step that are shown; `generator.Progress` has them."""
 
     @property
@@ -58,7 +58,7 @@ class TrainingBar(Bar):
         self.failures: dict[str, str] = {}
         self.retention = float("nan")
 
-    def step(self, figures: Step) -> None:
+    def step(self, figures: TrainingFigures) -> None:
         """Show a step."""
         self.retention = figures.retention
         minutes, seconds = divmod(round(figures.seconds_left), 60)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.data.annotations import Annotations, ImageParts, open_annotations, read_labels
-from fsagn_onnx.data.annotations.parts import coverage
+from fsagn_onnx.data.annotations.parts import cell_coverage
 from fsagn_onnx.errors import AnnotationError
 from fsagn_onnx.model.input_spec import InputSpec
 from fsagn_onnx.testing.synthetic import SyntheticParts, write_folder
@@ -346,15 +346,17 @@ def test_coverage_is_the_share_of_each_cell() -> None:
     geometry = spec.fit(np.zeros((64, 96, 3), np.uint8))[1]  # the central 64 x 64 square
     mask = np.zeros((64, 96), dtype=bool)
     mask[:32, 16:32] = True  # the upper left quarter of the square, half as wide
-    cells = coverage(mask[None], geometry, (4, 4))[0]
+    cells = cell_coverage(mask[None], geometry, (4, 4))[0]
     np.testing.assert_allclose(cells[:2, 0], 1)
     np.testing.assert_allclose(cells[2:], 0)
     assert cells.sum() == pytest.approx(16 * mask[:, 16:80].mean())
-    odd = coverage(np.stack([mask, ~mask]), geometry, (5, 3))
+    odd = cell_coverage(np.stack([mask, ~mask]), geometry, (5, 3))
     assert odd.shape == (2, 5, 3)
     np.testing.assert_allclose(odd.sum(axis=0), 1, atol=1e-6)
     letterbox = InputSpec("x", "NCHW", "RGB", (32, 32), 1.0, (0.0,) * 3, (1.0,) * 3, "letterbox:0")
-    boxed = coverage(np.ones((1, 64, 96), dtype=bool), letterbox.fit(np.zeros((64, 96, 3), np.uint8))[1], (32, 32))[0]
+    boxed = cell_coverage(
+        np.ones((1, 64, 96), dtype=bool), letterbox.fit(np.zeros((64, 96, 3), np.uint8))[1], (32, 32)
+    )[0]
     assert boxed.sum() == pytest.approx(32 * round(32 * 64 / 96))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fsagn_onnx.dissection import Dissection, DissectRun, Request, dissect
+from fsagn_onnx.dissection import Dissection, DissectRequest, DissectRun, dissect
 from fsagn_onnx.dissection.observations import mask_bits, matched_iou, unpack
 from fsagn_onnx.dissection.significance import cross_iou, drawn_orders, max_test, q_values
 from fsagn_onnx.dissection.untrained import reinitialised, share_reaching
@@ -164,7 +164,7 @@ def test_workers_and_resume_change_nothing(dissection: Dissection, planted: Path
 
         return DissectRun(
             load_model(planted / "model.onnx"), planted / "explainer.onnx", tmp_path / "killed",
-            Request((str(planted / "images"),), session=SESSION),
+            DissectRequest((str(planted / "images"),), session=SESSION),
             annotations=open_annotations(planted), resume=resume,
         )  # fmt: skip
 
@@ -205,7 +205,7 @@ def test_without_annotations_filters_are_grouped_and_keep_their_names(planted: P
     (tmp_path / "names.csv").write_text("filter,name\n3,=headlight\n", encoding="utf-8")
     model = load_model(planted / "model.onnx")
     out = tmp_path / "out"
-    request = Request((str(planted / "images"),), session=SESSION, groups=3)
+    request = DissectRequest((str(planted / "images"),), session=SESSION, groups=3)
     with DissectRun(model, planted / "explainer.onnx", out, request, names=tmp_path / "names.csv") as first:
         list(first.images())
         found = first.finish()

@@ -13,13 +13,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from fsagn_onnx.evaluation.image_masks import Predicted, View
+from fsagn_onnx.evaluation.image_masks import ImageMasks, Predicted
 from fsagn_onnx.evaluation.metrics.calibration import MIX, Calibration
 from fsagn_onnx.evaluation.metrics.insertion_deletion import InsertionDeletion
-from fsagn_onnx.evaluation.metrics.interface import Metric, Row
+from fsagn_onnx.evaluation.metrics.interface import Metric, MetricRow
 from fsagn_onnx.evaluation.metrics.intervention import Intervention, dominant, part_changes
 from fsagn_onnx.evaluation.metrics.mask_only import MaskOnly
-from fsagn_onnx.evaluation.metrics.parts import PEAK, Parts, centroid, hits, top_pixel
+from fsagn_onnx.evaluation.metrics.parts import PEAK, PartMetrics, centroid, hits, top_pixel
 from fsagn_onnx.evaluation.metrics.retention import RetentionAUC
 from fsagn_onnx.evaluation.metrics.specificity import Specificity, specificity
 from fsagn_onnx.evaluation.part_masks import Annotation, fit_mask
@@ -40,7 +40,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def view(planted: Path) -> View:
+def view(planted: Path) -> ImageMasks:
     """A planted picture with three methods: the true patches, the reverse of them, and noise."""
     model = load_model(planted)
     picture, other = planted_picture(3), planted_picture(4)
@@ -60,7 +60,7 @@ def view(planted: Path) -> View:
         (rank / rank[0].size).astype(np.float32),
         ("blur", "noise", "other"),
     )
-    return View(
+    return ImageMasks(
         probe, Path("picture.png"), picture.image, ids, whole, maps, INFILLS, AREAS, other.image,
         Annotation(parts, removed, True), {"perfect": predicted},
     )  # fmt: skip
@@ -69,7 +69,7 @@ def view(planted: Path) -> View:
 class Slow:
     """Metrics once more: one image at a time, loops, float64."""
 
-    def __init__(self, path: Path, view: View) -> None:
+    def __init__(self, path: Path, view: ImageMasks) -> None:
         proto = onnx.load(path)
         proto.graph.output.append(helper.make_tensor_value_info(TAP, TensorProto.FLOAT, None))
         options = onnxruntime.SessionOptions()
@@ -114,7 +114,7 @@ class Slow:
 
 
 @pytest.fixture(scope="module")
-def slow(planted: Path, view: View) -> Slow:
+def slow(planted: Path, view: ImageMasks) -> Slow:
     return Slow(planted, view)
 
 
@@ -123,7 +123,7 @@ def value(rows: Any, metric: str, method: str, kind: str | None = None) -> float
     return float(row.value.mean)
 
 
-def computed(metric: Metric, *views: View) -> list[Row]:
+def computed(metric: Metric, *views: ImageMasks) -> list[MetricRow]:
     for one in views:
         metric.update(metric.measure(one))
     return list(metric.compute())
@@ -131,7 +131,7 @@ def computed(metric: Metric, *views: View) -> list[Row]:
 
 @pytest.mark.parametrize("kind", INFILLS)
 @pytest.mark.parametrize("method", ["perfect", "reverse", "random"])
-def test_retention_specificity_insertion(view: View, slow: Slow, method: str, kind: str) -> None:
+def test_retention_specificity_insertion(view: ImageMasks, slow: Slow, method: str, kind: str) -> None:
     whole = slow.maps(view.pixels)
     ids = view.ids.tolist()
     own, other, inserted = [], [], []
@@ -156,7 +156,7 @@ def test_retention_specificity_insertion(view: View, slow: Slow, method: str, ki
         assert value(rows, "insertion AUC", method, kind) == pytest.approx(np.mean(inserted), abs=2e-5)
 
 
-def test_deletion_and_control(view: View, slow: Slow) -> None:
+def test_deletion_and_control(view: ImageMasks, slow: Slow) -> None:
     whole, there = slow.maps(view.pixels), slow.maps(view.other)
     deleted, applied, shape = [], [], []
     for place, k in enumerate(view.ids.tolist()):
@@ -180,7 +180,7 @@ def test_deletion_and_control(view: View, slow: Slow) -> None:
         assert value(rows, "mask on another image", "perfect", "inpaint") == pytest.approx(expected, abs=2e-5)
 
 
-def test_calibration(view: View, slow: Slow) -> None:
+def test_calibration(view: ImageMasks, slow: Slow) -> None:
     predicted = view.predicted["perfect"]
     whole = slow.maps(view.pixels)
     errors: dict[str, list[float]] = {kind: [] for kind in ("blur", "noise", "other", "inpaint", MIX)}
@@ -239,8 +239,8 @@ def test_specificity_by_hand() -> None:
     assert np.isnan(specificity(np.ones((2, 1, 1)))).all()
 
 
-def test_one_mask_for_all_filters_is_not_specific(view: View) -> None:
-    same = View(view.probe, view.path, view.pixels, view.ids, view.whole,
+def test_one_mask_for_all_filters_is_not_specific(view: ImageMasks) -> None:
+    same = ImageMasks(view.probe, view.path, view.pixels, view.ids, view.whole,
                 {"same": np.repeat(view.saliency["perfect"][:1], len(view.ids), axis=0)}, INFILLS, AREAS)  # fmt: skip
     assert value(computed(Specificity(), same), "specificity", "same", "mean") == pytest.approx(0, abs=1e-6)
 
@@ -259,11 +259,11 @@ def test_retention_rows_by_hand() -> None:
     np.testing.assert_allclose(metric.curve("optimise", "blur"), [0.75, 0.75])
 
 
-def test_parts_of_perfect_masks(view: View) -> None:
+def test_parts_of_perfect_masks(view: ImageMasks) -> None:
     """On the planted CNN the target of filter k is pattern k, and its mask covers it."""
     changes = part_changes(view)
     assert [dominant(row) for row in changes] == list(range(len(view.ids)))
-    parts = Parts()
+    parts = PartMetrics()
     rows = computed(parts, view)
     assert value(rows, "pointing game", "perfect") == 1.0
     assert value(rows, "part IoU", "perfect") > 0.6
@@ -276,16 +276,16 @@ def test_parts_of_perfect_masks(view: View) -> None:
     assert reverse == pytest.approx(1 / len(view.ids) if len(view.ids) % 2 else 0.0)
 
 
-def test_part_iou_and_coverage_again(view: View, slow: Slow) -> None:
+def test_part_iou_and_coverage_again(view: ImageMasks, slow: Slow) -> None:
     masks = list(view.annotation.parts.values()) if view.annotation else []
     ious = []
     for place, part in enumerate(masks):
         mask = slow.mask("random", place, float(part.mean()))
         ious.append((mask & part).sum() / (mask | part).sum())
-    assert value(computed(Parts(), view), "part IoU", "random") == pytest.approx(np.mean(ious), abs=1e-5)
+    assert value(computed(PartMetrics(), view), "part IoU", "random") == pytest.approx(np.mean(ious), abs=1e-5)
 
 
-def test_removal_changes_again(view: View, slow: Slow) -> None:
+def test_removal_changes_again(view: ImageMasks, slow: Slow) -> None:
     whole = slow.maps(view.pixels)
     assert view.annotation is not None
     for column, picture in enumerate(view.annotation.removed.values()):
@@ -328,8 +328,8 @@ def test_instability_by_hand() -> None:
     assert part.any()
 
 
-def test_instability_over_images(view: View) -> None:
-    metric = Parts()
+def test_instability_over_images(view: ImageMasks) -> None:
+    metric = PartMetrics()
     measured = metric.measure(view)
     rows = []
     for _ in range(5):

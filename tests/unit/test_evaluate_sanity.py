@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from scipy.stats import spearmanr
 
 from fsagn_onnx.errors import ModelError
-from fsagn_onnx.evaluation.sanity import compare, overlap, rank_correlation, reinitialise
+from fsagn_onnx.evaluation.sanity import compare_masks, overlap, rank_correlation, reinitialise
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank
@@ -63,12 +63,12 @@ def test_the_same_model_has_the_same_masks(tmp_path: Path) -> None:
     for seed in range(3):
         images.append(tmp_path / f"{seed}.png")
         cv2.imwrite(str(images[-1]), planted_picture(seed).image[..., ::-1])
-    found = compare((engine, engine), (model, model), images, filters=2, methods=("gradient",))
+    found = compare_masks((engine, engine), (model, model), images, filters=2, methods=("gradient",))
     for name in ("generator", "activation", "gradient", "generator, overlap at area .1"):
         assert found[name].mean == pytest.approx(1), name
     assert found["generator, another filter"].mean < 0.9, "two filters have two masks"
     onnx.save(reinitialise(model.proto, 1), tmp_path / "other.onnx")
     other = load_model(tmp_path / "other.onnx")
-    forgot = compare((engine, engine), (model, other), images, filters=2)
+    forgot = compare_masks((engine, engine), (model, other), images, filters=2)
     assert forgot["activation"].mean < 0.9
     assert forgot["generator"].mean == pytest.approx(1), "an explainer that is not retrained knows nothing of it"

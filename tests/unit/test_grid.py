@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.errors import UsageError
-from fsagn_onnx.report.table import PICTURE_ROWS, Grid, write_formats
+from fsagn_onnx.report.table import PICTURE_ROWS, Table, write_formats
 
-GRID = Grid("A *title*", ("filter", "part"), (("1", "<b>|wheel`"), ("2", None)), ((0.0, 1.0), (0.0, 0.0)))
+GRID = Table("A *title*", ("filter", "part"), (("1", "<b>|wheel`"), ("2", None)), ((0.0, 1.0), (0.0, 0.0)))
 
 
 def test_markdown_escapes_names() -> None:
@@ -23,7 +23,7 @@ def test_pictures_shade_cells_and_stay_small() -> None:
     picture = GRID.to_picture()
     assert picture.dtype == np.uint8
     assert ((picture[..., 0] > 150) & (picture[..., 2] < 40)).any()
-    many = Grid("t", ("a",), tuple((str(i),) for i in range(500)))
+    many = Table("t", ("a",), tuple((str(i),) for i in range(500)))
     assert many.to_picture().shape[0] < 24 * (PICTURE_ROWS + 6)
 
 

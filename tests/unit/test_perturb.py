@@ -17,7 +17,7 @@ from fsagn_onnx.errors import FsagnError, LayerError, UsageError
 from fsagn_onnx.model import load_model
 from fsagn_onnx.perturbation.ablation import Ablation, tail
 from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, REGIONS, chosen_kinds, disturbed, moved_region
-from fsagn_onnx.perturbation.effects import paired
+from fsagn_onnx.perturbation.effects import paired_test
 from fsagn_onnx.perturbation.run import Perturbation, PerturbRequest, PerturbRun
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
@@ -115,7 +115,7 @@ def test_cells_are_those_of_a_plain_loop(perturbation: Perturbation) -> None:
 def test_interval_and_p_of_paired_differences() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal([0.0, 0.5], 1.0, size=(200, 2))
-    mean, low, high, p = paired(values, 0)
+    mean, low, high, p = paired_test(values, 0)
     np.testing.assert_allclose(mean, values.mean(axis=0))
     error = values.std(axis=0) / np.sqrt(200)
     np.testing.assert_allclose(low, mean - 1.96 * error, atol=0.35 * error.max())

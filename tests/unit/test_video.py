@@ -15,7 +15,7 @@ import pytest
 from fsagn_onnx.cli.main import run
 from fsagn_onnx.errors import ImageError, OutputError, UsageError
 from fsagn_onnx.runtime import Explainer
-from fsagn_onnx.runtime.video import Clip, Frames, explain_video, read_ahead
+from fsagn_onnx.runtime.video import Frames, FrameSource, explain_video, read_ahead
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
@@ -75,7 +75,7 @@ def test_part_of_a_clip_and_a_sequence(clip: Path, tmp_path: Path, capsys: pytes
 
 def test_an_interrupt_leaves_whole_files(clip: Path, tmp_path: Path) -> None:
     with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
-        frames = explain_video(explainer, Clip(str(clip)), tmp_path / "out.mp4", batch_size=1)
+        frames = explain_video(explainer, FrameSource(str(clip)), tmp_path / "out.mp4", batch_size=1)
         next(frames)
         next(frames)
         frames.close()
@@ -86,20 +86,20 @@ def test_an_interrupt_leaves_whole_files(clip: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_read_or_written_is_one_line(clip: Path, tmp_path: Path) -> None:
     with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
         with pytest.raises(ImageError, match="no such file"):
-            Frames(Clip("missing.mp4"))
+            Frames(FrameSource("missing.mp4"))
         (tmp_path / "noise.mp4").write_bytes(b"noise" * 100)
         with pytest.raises(ImageError, match="cannot be opened"):
-            Frames(Clip(str(tmp_path / "noise.mp4")))
+            Frames(FrameSource(str(tmp_path / "noise.mp4")))
         with pytest.raises(ImageError, match="cannot be opened"):
-            Frames(Clip("camera:77"))
+            Frames(FrameSource("camera:77"))
         with pytest.raises(UsageError, match=r"must end in .mp4"):
-            list(explain_video(explainer, Clip(str(clip)), tmp_path / "out.gif"))
+            list(explain_video(explainer, FrameSource(str(clip)), tmp_path / "out.gif"))
         with pytest.raises(OutputError, match="exists already"):
-            list(explain_video(explainer, Clip(str(clip)), clip))
+            list(explain_video(explainer, FrameSource(str(clip)), clip))
         with pytest.raises(ImageError, match="no frames from 99"):
-            list(explain_video(explainer, Clip(str(clip), start=99), tmp_path / "out.mp4"))
+            list(explain_video(explainer, FrameSource(str(clip), start=99), tmp_path / "out.mp4"))
         with pytest.raises(UsageError, match="start must be"):
-            Clip(str(clip), every=0)
+            FrameSource(str(clip), every=0)
 
 
 def test_reading_ahead_waits_for_the_consumer() -> None:

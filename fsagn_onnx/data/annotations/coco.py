@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Mask, Part, check_size, polygon_mask
-from .untrusted import entry, number, read_index_png
+from .untrusted import entry, read_index_png, read_number
 
 
 def read_coco(path: Path, members: dict[str, Any]) -> Annotations:
@@ -69,7 +69,7 @@ def _instances(
 def _four(where: str, box: object) -> tuple[float, float, float, float]:
     if not isinstance(box, list) or len(box) != 4:
         raise AnnotationError(f"{where}: a box must be [x, y, width, height], but is {str(box)[:60]}")
-    x, y, width, height = (number(value, where) for value in box)
+    x, y, width, height = (read_number(value, where) for value in box)
     return x, y, width, height
 
 
@@ -79,7 +79,7 @@ def _keypoints(where: str, item: dict[str, Any], category: dict[str, Any]) -> li
         return []
     if not isinstance(flat, list) or len(flat) != 3 * len(names):
         raise AnnotationError(f"{where}: {len(names)} keypoints must be {3 * len(names)} numbers")
-    triples = [[number(value, where) for value in flat[i : i + 3]] for i in range(0, len(flat), 3)]
+    triples = [[read_number(value, where) for value in flat[i : i + 3]] for i in range(0, len(flat), 3)]
     return [
         Part(f"{category['name']} {name}", point=(x, y))
         for name, (x, y, seen) in zip(names, triples, strict=True)
@@ -124,7 +124,7 @@ def run_lengths(where: str, counts: Sequence[object], size: tuple[int, int]) -> 
     Raises:
         AnnotationError: they do not add up to the image.
     """
-    lengths = [int(number(count, where)) for count in counts]
+    lengths = [int(read_number(count, where)) for count in counts]
     if min(lengths, default=-1) < 0 or sum(lengths) != size[0] * size[1]:
         raise AnnotationError(f"{where}: its run lengths do not add up to {size[1]} x {size[0]} pixels")
     values = np.arange(len(lengths)) % 2 == 1

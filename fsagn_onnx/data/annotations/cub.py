@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import AnnotationError
 from .parts import Annotations, ImageParts, Part
-from .untrusted import number, read_index_png, read_text
+from .untrusted import read_index_png, read_number, read_text
 
 WHOLE = "whole bird"
 
@@ -27,13 +27,13 @@ def read_cub(folder: Path) -> Annotations:
         if image not in points or words[0] not in names:
             raise AnnotationError(f"{where}: image {image} or part {words[0]} is in no list")
         if words[3] == "1":
-            at = number(words[1], where), number(words[2], where)
+            at = read_number(words[1], where), read_number(words[2], where)
             points[image].append(Part(names[words[0]], point=at))
     labels = _labels(folder)
     boxes = {}
     if (folder / "bounding_boxes.txt").is_file():
         for image, words in _rows(folder / "bounding_boxes.txt", 5):
-            x, y, width, height = (number(word, folder / "bounding_boxes.txt") for word in words)
+            x, y, width, height = (read_number(word, folder / "bounding_boxes.txt") for word in words)
             boxes[image] = (x, y, x + width, y + height)
     masks = next((path for path in (folder / "segmentations", folder.parent / "segmentations") if path.is_dir()), None)
     readers: dict[str, Callable[[], ImageParts]] = {}

@@ -217,7 +217,7 @@ def polygon_mask(source: object, points: object, size: tuple[int, int]) -> Mask:
     return canvas.astype(np.bool_)
 
 
-def coverage(masks: Mask, geometry: Geometry, grid: tuple[int, int]) -> NDArray[np.float32]:
+def cell_coverage(masks: Mask, geometry: Geometry, grid: tuple[int, int]) -> NDArray[np.float32]:
     """Share of each cell of a grid over the model's input that masks of the original image cover.
 
     Args:

@@ -22,7 +22,7 @@ from ..images import MAX_PIXELS
 from .brush import brush_mask
 from .coco import run_lengths
 from .parts import Annotations, ImageParts, Mask, Part, check_size, polygon_mask
-from .untrusted import entry, number, pairs, read_json, read_rows, read_xml
+from .untrusted import entry, pairs, read_json, read_number, read_rows, read_xml
 
 
 def read_labelme(source: Path, files: list[Path]) -> Annotations:
@@ -107,14 +107,14 @@ def _cvat_image(path: Path, image: Element) -> ImageParts:
         if shape.tag == "tag" or not label:
             continue
         if shape.tag == "box":
-            x0, y0, x1, y1 = (number(shape.get(side), where) for side in ("xtl", "ytl", "xbr", "ybr"))
+            x0, y0, x1, y1 = (read_number(shape.get(side), where) for side in ("xtl", "ytl", "xbr", "ybr"))
             parts.append(Part(label, box=(x0, y0, x1, y1)))
         elif shape.tag == "polygon":
             parts.append(Part(label, mask=polygon_mask(where, _cvat_points(shape, where), size)))
         elif shape.tag == "points":
             parts += [Part(label, point=(x, y)) for x, y in _cvat_points(shape, where)]
         elif shape.tag == "ellipse":
-            cx, cy, rx, ry = (number(shape.get(side), where) for side in ("cx", "cy", "rx", "ry"))
+            cx, cy, rx, ry = (read_number(shape.get(side), where) for side in ("cx", "cy", "rx", "ry"))
             parts.append(Part(label, mask=_ellipse([cx, cy], [rx, ry], size)))
         elif shape.tag == "mask":
             parts.append(Part(label, mask=_cvat_mask(shape, where, size)))
@@ -132,7 +132,7 @@ def _cvat_mask(shape: Element, where: str, size: tuple[int, int]) -> Mask:
     """CVAT's run lengths go along the rows of the mask's own box."""
     height, width = check_size(where, shape.get("height"), shape.get("width"))
     own = run_lengths(where, shape.get("rle", "").split(","), (width, height)).T
-    left, top = int(number(shape.get("left"), where)), int(number(shape.get("top"), where))
+    left, top = int(read_number(shape.get("left"), where)), int(read_number(shape.get("top"), where))
     mask = np.zeros(size, dtype=np.bool_)
     target = mask[max(top, 0) : top + height, max(left, 0) : left + width]
     target[...] = own[: target.shape[0], : target.shape[1]]
@@ -197,15 +197,15 @@ def _studio_part(where: str, name: str, kind: str, value: dict[str, Any], size: 
         return Part(name, mask=polygon_mask(where, np.array(points).reshape(-1, 2) * scale, size))
     if kind == "brushlabels":
         return Part(name, mask=brush_mask(where, entry(value, "rle", list, where), size))
-    x, y = np.array([number(value.get(axis), where) for axis in ("x", "y")]) * scale
+    x, y = np.array([read_number(value.get(axis), where) for axis in ("x", "y")]) * scale
     if kind == "keypointlabels":
         return Part(name, point=(float(x), float(y)))
     if kind == "ellipselabels":
-        radii = np.array([number(value.get(axis), where) for axis in ("radiusX", "radiusY")]) * scale
+        radii = np.array([read_number(value.get(axis), where) for axis in ("radiusX", "radiusY")]) * scale
         return Part(name, mask=_ellipse([float(x), float(y)], radii.tolist(), size))
     if kind == "rectanglelabels":
-        width, height = np.array([number(value.get(side), where) for side in ("width", "height")]) * scale
-        turned = number(value.get("rotation") or 0, where)
+        width, height = np.array([read_number(value.get(side), where) for side in ("width", "height")]) * scale
+        turned = read_number(value.get("rotation") or 0, where)
         if not turned:
             return Part(name, box=(float(x), float(y), float(x + width), float(y + height)))
         c, s = np.cos(np.radians(turned)), np.sin(np.radians(turned))
@@ -222,10 +222,10 @@ def read_table(path: Path) -> Annotations:
         where = f"{path}:{line}"
         names.add(row["part"])
         if all(side in row for side in ("x0", "y0", "x1", "y1")):
-            x0, y0, x1, y1 = (number(row[side], where) for side in ("x0", "y0", "x1", "y1"))
+            x0, y0, x1, y1 = (read_number(row[side], where) for side in ("x0", "y0", "x1", "y1"))
             part = Part(row["part"], box=(x0, y0, x1, y1))
         elif "x" in row and "y" in row:
-            part = Part(row["part"], point=(number(row["x"], where), number(row["y"], where)))
+            part = Part(row["part"], point=(read_number(row["x"], where), read_number(row["y"], where)))
         else:
             raise AnnotationError(f"{path}: expected the columns x0, y0, x1, y1 (boxes) or x, y (points)")
         boxes.setdefault(row["file"], []).append(part)

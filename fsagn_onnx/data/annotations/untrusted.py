@@ -85,7 +85,7 @@ def read_rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[s
         yield rows.line_num, {name: (value or "").strip() for name, value in row.items() if isinstance(name, str)}
 
 
-def number(value: object, where: object) -> float:
+def read_number(value: object, where: object) -> float:
     """A finite number.
 
     Raises:
@@ -108,7 +108,7 @@ def pairs(points: list[Any], where: object) -> list[list[float]]:
     """
     if not all(isinstance(point, list) and len(point) == 2 for point in points):
         raise AnnotationError(f"{where}: points must be (x, y) pairs, but are {str(points)[:60]}")
-    return [[number(value, where) for value in point] for point in points]
+    return [[read_number(value, where) for value in point] for point in points]
 
 
 def entry(members: Any, name: str, kind: type | tuple[type, ...], where: object) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import AnnotationError
 from .parts import Annotations, Box, ImageParts, Part, check_size
-from .untrusted import number, read_bytes, read_xml
+from .untrusted import read_bytes, read_number, read_xml
 
 MAX_UNPACKED: Final = 2**30
 """Bytes that the compressed variables of a MATLAB file may take."""
@@ -66,7 +66,7 @@ def _box(path: Path, item: Element) -> Box:
     box = item.find("bndbox")
     if box is None:
         raise AnnotationError(f"{path}: <{item.tag}> '{_named(path, item)}' has no <bndbox>")
-    x0, y0, x1, y1 = (number(box.findtext(side), path) for side in ("xmin", "ymin", "xmax", "ymax"))
+    x0, y0, x1, y1 = (read_number(box.findtext(side), path) for side in ("xmin", "ymin", "xmax", "ymax"))
     return (x0 - 1, y0 - 1, x1, y1)  # VOC counts pixels from 1, both ends included
 
 

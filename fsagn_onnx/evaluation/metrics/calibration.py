@@ -12,9 +12,9 @@ from ...runtime.filter_request import TARGET_RETENTION, retention_at, sufficient
 from ...runtime.infill import MASK_FREE, VERIFY
 from ...runtime.masks import pixel_mask
 from ...statistics.bootstrap import bootstrap_mean
-from ..image_masks import Predicted, View
+from ..image_masks import ImageMasks, Predicted
 from ..probe import retained
-from .interface import Row
+from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 
 MIX: Final = "training mix"
@@ -40,12 +40,12 @@ class Calibration:
     def __init__(self) -> None:
         self._values = PerImage()
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """``{method: {"areas", "predicted": (K, A), "measured": {infill: (K, A)}}}``."""
         return {method: self._of(view, predicted) for method, predicted in view.predicted.items()}
 
     @staticmethod
-    def _of(view: View, predicted: Predicted) -> dict[str, Any]:
+    def _of(view: ImageMasks, predicted: Predicted) -> dict[str, Any]:
         places, count = range(len(view.ids)), len(predicted.areas)
         masks = [pixel_mask(predicted.area_rank[k], area, view.size) for k in places for area in predicted.areas]
         kinds = [kind for kind in predicted.infills if kind in MASK_FREE or (kind == OTHER and view.other is not None)]
@@ -77,7 +77,7 @@ class Calibration:
             for name, value in _sufficient(figures["areas"], predicted, curves[VERIFY]).items():
                 self._values.add(method, f"{name}|{VERIFY}", value)
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """The rows of every explainer."""
         titles = {
             "error": "|predicted - measured retention|",
@@ -92,7 +92,9 @@ class Calibration:
                 which, infill = str(key).split("|")
                 if which == kind:
                     values = self._values.of(method, key)
-                    rows.append(Row(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum())))
+                    rows.append(
+                        MetricRow(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
+                    )
         return rows
 
 

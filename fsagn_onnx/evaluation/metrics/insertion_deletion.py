@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...statistics.bootstrap import bootstrap_mean
-from ..image_masks import View
-from .interface import Row
+from ..image_masks import ImageMasks
+from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 
 
@@ -31,7 +31,7 @@ class InsertionDeletion:
         self._areas = tuple(areas)
         self._values = PerImage()
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """``{method: {insertion, deletion: (K, A + 2)}}`` and the infill."""
         infill = view.infills[0]
         nothing = np.zeros(view.size, dtype=np.bool_)
@@ -48,7 +48,7 @@ class InsertionDeletion:
         return {"infill": infill, "curves": curves}
 
     @staticmethod
-    def _removed(view: View, method: str, infill: str) -> NDArray[np.float64]:
+    def _removed(view: ImageMasks, method: str, infill: str) -> NDArray[np.float64]:
         flat = [~mask for row in view.masks(method) for mask in row]
         maps = view.probe.masked(view.pixels, flat, infill, view.ids)
         maps = maps.reshape(len(view.areas), len(view.ids), *maps.shape[1:])
@@ -63,7 +63,7 @@ class InsertionDeletion:
                 under = np.trapezoid(array(curve), steps, axis=1)
                 self._values.add(method, f"{kind}|{measured['infill']}", mean_of_known(under))
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """Insertion and deletion AUC of every method."""
         rows = []
         for kind in ("insertion", "deletion"):
@@ -72,5 +72,5 @@ class InsertionDeletion:
                 if which == kind:
                     values = self._values.of(method, key)
                     count = int((~np.isnan(values)).sum())
-                    rows.append(Row(f"{kind} AUC", method, infill, bootstrap_mean(values), count))
+                    rows.append(MetricRow(f"{kind} AUC", method, infill, bootstrap_mean(values), count))
         return rows

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...statistics.bootstrap import Interval
-from ..image_masks import View
+from ..image_masks import ImageMasks
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One figure.
 
     Attributes:
@@ -48,11 +48,11 @@ class Metric(Protocol):
     def name(self) -> str:
         """As in `--metrics` and in the lines of a run."""
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """Measure one image; None where the metric does not apply to it."""
 
     def update(self, measured: Any) -> None:
         """Add one image's measurement."""
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """The figures over all images added so far."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...statistics.bootstrap import bootstrap_ratio
-from ..image_masks import View
-from .interface import Row
+from ..image_masks import ImageMasks
+from .interface import MetricRow
 from .per_image import PerImage, array, jsonable
 
 DOMINANCE: Final = 2.0
@@ -20,7 +20,7 @@ CHANGE: Final = 0.2
 """... and by at least this share of ||F_k(x)||."""
 
 
-def part_changes(view: View) -> NDArray[np.float64]:
+def part_changes(view: ImageMasks) -> NDArray[np.float64]:
     """||F_k(x without part p) - F_k(x)|| / ||F_k(x)||, ``(K, P)`` in the order of the annotation's parts.
 
     Computed once per image.
@@ -61,7 +61,7 @@ class Intervention:
     def __init__(self) -> None:
         self._values = PerImage()
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """Changes ``(K, P)`` and by method the coverage ``(K, P)``; None without annotation."""
         if view.annotation is None or not view.annotation.parts:
             return None
@@ -91,11 +91,11 @@ class Intervention:
             self._values.add(method, None, sum(agree))
             self._values.add(method, "pairs", len(agree))
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """One row per method; the count is that of the pairs."""
         rows = []
         for method in self._values.methods(None):
             pairs = self._values.of(method, "pairs")
             value = bootstrap_ratio(self._values.of(method, None), pairs)
-            rows.append(Row("intervention agreement", method, None, value, int(np.nansum(pairs)), "pairs"))
+            rows.append(MetricRow("intervention agreement", method, None, value, int(np.nansum(pairs)), "pairs"))
         return rows

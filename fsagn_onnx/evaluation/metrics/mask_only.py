@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...statistics.bootstrap import bootstrap_mean
-from ..image_masks import View
+from ..image_masks import ImageMasks
 from ..probe import retained
-from .interface import Row
+from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 
 
@@ -30,7 +30,7 @@ class MaskOnly:
     def __init__(self) -> None:
         self._values = PerImage()
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """``{"infill", "applied": {method: (K, A)}, "shape": likewise}``, or None without another image."""
         if view.other is None:
             return None
@@ -55,7 +55,7 @@ class MaskOnly:
             for method, values in measured[kind].items():
                 self._values.add(method, f"{kind}|{measured['infill']}", mean_of_known(array(values)))
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """Two rows per method."""
         titles = {"applied": "mask on another image", "shape": "mask shape alone"}
         rows = []
@@ -64,5 +64,7 @@ class MaskOnly:
                 which, infill = str(key).split("|")
                 if which == kind:
                     values = self._values.of(method, key)
-                    rows.append(Row(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum())))
+                    rows.append(
+                        MetricRow(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
+                    )
         return rows

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ...runtime.masks import COMMON_CELL, Mask, upsample
 from ...statistics.bootstrap import Counts, bootstrap, bootstrap_ratio
 from ...statistics.instability import instability
-from ..image_masks import View
-from .interface import Row
+from ..image_masks import ImageMasks
+from .interface import MetricRow
 from .intervention import dominant, part_changes
 from .per_image import PerImage, array, jsonable
 
@@ -58,7 +58,7 @@ def centroid(mask: Mask) -> NDArray[np.float64]:
     return np.asarray(np.array([rows.mean(), columns.mean()]) / np.hypot(*mask.shape))
 
 
-class Parts:
+class PartMetrics:
     """How masks and annotated parts agree.
 
     The target of an (image, filter) pair is the part whose removal changes F_k most, where one clearly dominates
@@ -81,7 +81,7 @@ class Parts:
         self._overlaps: dict[str, dict[tuple[int, str], dict[int, tuple[float, float]]]] = {}
         self._distances: dict[str, dict[tuple[int, str], dict[int, float]]] = {}
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """Ids, parts, target per filter, and by method hits, overlaps and centroids; None without annotation."""
         if view.annotation is None:
             return None
@@ -112,7 +112,7 @@ class Parts:
         }
 
     @staticmethod
-    def _overlap(view: View, method: str, filter: int, part: Mask) -> tuple[float, float]:
+    def _overlap(view: ImageMasks, method: str, filter: int, part: Mask) -> tuple[float, float]:
         """Pixels of intersection and union of a part and the mask of its area."""
         mask = view.mask(method, filter, float(part.mean()))
         return float((mask & part).sum()), float((mask | part).sum())
@@ -148,18 +148,20 @@ class Parts:
             for p, key in enumerate(row):
                 self._distances.setdefault(method, {}).setdefault(key, {})[self._values.images - 1] = float(apart[k, p])
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """All rows; none where no image had an annotation."""
         rows = []
         for title in ("pointing game", "part IoU", "part IoU > .2"):
             for method in self._values.methods(title):
                 pairs = self._values.of(method, "pairs")
                 value = bootstrap_ratio(self._values.of(method, title), pairs)
-                rows.append(Row(title, method, None, value, int(np.nansum(pairs)), "pairs"))
+                rows.append(MetricRow(title, method, None, value, int(np.nansum(pairs)), "pairs"))
         rows += [self._detectors(method, overlaps) for method, overlaps in self._overlaps.items()]
         return rows + [row for method, found in self._distances.items() for row in self._instability(method, found)]
 
-    def _detectors(self, method: str, overlaps: Mapping[tuple[int, str], Mapping[int, tuple[float, float]]]) -> Row:
+    def _detectors(
+        self, method: str, overlaps: Mapping[tuple[int, str], Mapping[int, tuple[float, float]]]
+    ) -> MetricRow:
         filters = sorted({k for k, _ in overlaps})
         pairs = sorted(overlaps)
         both = np.zeros((2, self._values.images, len(pairs)))
@@ -175,9 +177,9 @@ class Parts:
             seen = np.stack([below[:, owner == f].any(axis=1) for f in range(len(filters))], axis=1)
             return np.asarray(((best > DETECTOR) & seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1))
 
-        return Row("detectors", method, None, bootstrap(self._values.images, share), len(filters), "filters")
+        return MetricRow("detectors", method, None, bootstrap(self._values.images, share), len(filters), "filters")
 
-    def _instability(self, method: str, found: Mapping[tuple[int, str], Mapping[int, float]]) -> list[Row]:
+    def _instability(self, method: str, found: Mapping[tuple[int, str], Mapping[int, float]]) -> list[MetricRow]:
         pairs = [key for key in sorted(found) if len(found[key]) >= FEWEST]
         if not pairs:
             return []
@@ -187,4 +189,4 @@ class Parts:
             for image, distance in found[key].items():
                 apart[image, column], seen[image, column] = distance, 1
         value = bootstrap(self._values.images, lambda counts: instability(counts, apart, seen), centred=True)
-        return [Row("location instability", method, None, value, len(pairs), "(filter, part)")]
+        return [MetricRow("location instability", method, None, value, len(pairs), "(filter, part)")]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...statistics.bootstrap import bootstrap_mean, bootstrap_ratio
-from ..image_masks import AREAS, View
-from .interface import Row
+from ..image_masks import AREAS, ImageMasks
+from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 
 __all__ = ["AREAS", "RetentionAUC"]
@@ -37,7 +37,7 @@ class RetentionAUC:
         self._auc = PerImage()
         self._curves: dict[tuple[str, str | None], list[NDArray[np.float64]]] = {}
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """By infill and method: ``(K, A)`` retention of each filter under its own mask."""
         return {
             infill: {
@@ -55,7 +55,7 @@ class RetentionAUC:
                 self._auc.add(method, infill, mean_of_known(values.mean(axis=1)))
                 self._curves.setdefault((method, infill), []).append(values)
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """AUC, lift, differences and share of the gain of every method under every infill."""
         rows = [self._row("retention AUC", *key, self._auc.of(*key)) for key in self._auc.keys()]  # noqa: SIM118
         for title, base in self._bases().items():
@@ -76,10 +76,10 @@ class RetentionAUC:
         return bases
 
     @staticmethod
-    def _row(title: str, method: str, infill: str | None, values: NDArray[np.float64]) -> Row:
-        return Row(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
+    def _row(title: str, method: str, infill: str | None, values: NDArray[np.float64]) -> MetricRow:
+        return MetricRow(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
 
-    def _gains(self) -> list[Row]:
+    def _gains(self) -> list[MetricRow]:
         rows = []
         for method, infill in self._auc.keys():  # noqa: SIM118
             there = self._auc.methods(infill)
@@ -88,5 +88,5 @@ class RetentionAUC:
             base = self._auc.of("activation", infill)
             gain, most = self._auc.of(method, infill) - base, self._auc.of("optimise", infill) - base
             count = int((~np.isnan(gain + most)).sum())
-            rows.append(Row("share of the gain", method, infill, bootstrap_ratio(gain, most), count))
+            rows.append(MetricRow("share of the gain", method, infill, bootstrap_ratio(gain, most), count))
         return rows

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...statistics.bootstrap import bootstrap_mean
-from ..image_masks import View
-from .interface import Row
+from ..image_masks import ImageMasks
+from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 
 
@@ -39,7 +39,7 @@ class Specificity:
     def __init__(self) -> None:
         self._values = PerImage()
 
-    def measure(self, view: View) -> Any:
+    def measure(self, view: ImageMasks) -> Any:
         """``{infill: {method: (K, A)}}``."""
         return {
             infill: {method: jsonable(specificity(view.sweep(method, infill).retention)) for method in view.saliency}
@@ -53,10 +53,12 @@ class Specificity:
             for method, values in row.items():
                 self._values.add(method, infill, mean_of_known(array(values)))
 
-    def compute(self) -> Sequence[Row]:
+    def compute(self) -> Sequence[MetricRow]:
         """One row per method and infill."""
         rows = []
         for method, infill in self._values.keys():  # noqa: SIM118
             values = self._values.of(method, infill)
-            rows.append(Row("specificity", method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum())))
+            rows.append(
+                MetricRow("specificity", method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
+            )
         return rows

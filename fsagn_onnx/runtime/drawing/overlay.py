@@ -86,7 +86,7 @@ def draw_panel(explanation: Explanation) -> Pixels:
             figures += [] if seen else ["the model sees the bright part"]
         else:
             explained = shown[number - 1]
-            tile = highlight(picture, coverage(explanation, explained, picture.shape[:2]))
+            tile = highlight(picture, shown_area(explanation, explained, picture.shape[:2]))
             title, figures = f"filter {explained.id}", filter_figures(explained)
         left = x + (tile_width - tile.shape[1]) // 2 if tile.shape[1] < MIN_TILE_WIDTH else x
         panel[y : y + tile_height, left : left + tile.shape[1]] = tile
@@ -132,7 +132,7 @@ def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:
     return resized
 
 
-def coverage(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
+def shown_area(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
     """The area of a filter on a resized copy of the image.
 
     Args:
@@ -167,7 +167,7 @@ def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:
 
     Args:
         picture: uint8 (h, w, 3) RGB.
-        kept: float32 (h, w) in [0, 1], see `coverage`; the area is where it is above one half.
+        kept: float32 (h, w) in [0, 1], see `shown_area`; the area is where it is above one half.
     """
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     painted = cv2.addWeighted(picture, _SATURATION * _DIM, gray, (1 - _SATURATION) * _DIM, 10)

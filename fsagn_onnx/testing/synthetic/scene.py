@@ -65,7 +65,7 @@ def tones(base: npt.NDArray[np.float64], accent: npt.NDArray[np.float64]) -> dic
 
 
 @dataclass(frozen=True)
-class Style:
+class SceneStyle:
     """The colours of one picture.
 
     Attributes:
@@ -79,7 +79,7 @@ class Style:
     edge: float
 
 
-def choose_style(rng: np.random.Generator) -> Style:
+def choose_style(rng: np.random.Generator) -> SceneStyle:
     """Draw colours, whatever the class; the emblem stands out from the body, the body from the ground."""
     palette = np.stack([_rgb(code) for code in _PALETTES[rng.integers(len(_PALETTES))]])
     palette = np.clip(palette * rng.uniform(0.92, 1.06) + rng.uniform(-10, 10, size=3), 0, 255)
@@ -95,7 +95,7 @@ def choose_style(rng: np.random.Generator) -> Style:
     distance = float(ground.mean(axis=0) @ _LUMA - body @ _LUMA)
     if abs(distance) < 45:
         ground += (45 - abs(distance)) * (1 if distance >= 0 else -1)
-    return Style(parts, np.clip(ground, 15, 240), float(rng.choice([0.0, 1.1, 1.5])))
+    return SceneStyle(parts, np.clip(ground, 15, 240), float(rng.choice([0.0, 1.1, 1.5])))
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> Field:
@@ -161,7 +161,7 @@ _FIELDS: Final[tuple[Callable[[np.random.Generator, int], Field], ...]] = (
 )
 
 
-def paint_ground(rng: np.random.Generator, size: int, style: Style) -> Canvas:
+def paint_ground(rng: np.random.Generator, size: int, style: SceneStyle) -> Canvas:
     """A textured ground between the style's two ground colours."""
     field = _FIELDS[rng.integers(len(_FIELDS))](rng, size)[..., None]
     first, second = style.ground.astype(np.float32)
@@ -183,7 +183,7 @@ def _lone_shape(rng: np.random.Generator) -> list[Piece]:
     return [Piece((np.array([[-0.28, 0.0], [0.0, bend], [0.28, 0.0]]),), width=float(rng.uniform(0.05, 0.12)))]
 
 
-def scatter_clutter(rng: np.random.Generator, canvas: Canvas, style: Style, unit: float) -> None:
+def scatter_clutter(rng: np.random.Generator, canvas: Canvas, style: SceneStyle, unit: float) -> None:
     """Draw 3 to 7 distractors in place: plain shapes and lone parts, at the object's scale or less."""
     size = canvas.shape[0]
     palette = np.stack([_rgb(code) for code in _PALETTES[rng.integers(len(_PALETTES))]])
