@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-PATH = click.Path(path_type=Path)
+from .options import PATH, json_option
 
 
 def numbers(context: click.Context, parameter: click.Parameter, text: str | None) -> list[int] | None:
@@ -38,7 +38,7 @@ def numbers(context: click.Context, parameter: click.Parameter, text: str | None
 @click.option("--pairs", type=click.IntRange(1), default=30, show_default=True, help="Pairs of runs.")
 @click.option("--preprocess", type=PATH, help="JSON file with the model's input spec.")
 @click.option("--out", type=PATH, help="Write the figures as JSON to this file too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 def command(
     model: Path,
     explainer: Path,

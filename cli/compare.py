@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .run_options import PATH, format_option
+from .options import PATH, format_option, json_option
 
 DRIFTED = 4
 """Exit status where something drifted."""
@@ -19,7 +19,7 @@ DRIFTED = 4
 @click.option("--level", type=float, default=0.05, show_default=True, help="q value up to which a change counts.")
 @click.option("--least", type=float, default=0.05, show_default=True, help="Size from which a change counts.")
 @format_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from .options import PATH, json_option, session_options
+
 
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("fsagn-demo"),
     show_default=True,
     help="Folder for photographs, explainer and results; an explainer that it holds is reused.",
@@ -20,9 +22,8 @@ import click
 @click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
 @click.option("--area", default="0.15", show_default=True, help="Share of the image to show, or auto: sufficient.")
 @click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@session_options
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

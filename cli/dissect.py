@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from .model_options import read_model, reading_options
-from .run_options import PATH, running_options
+from .options import PATH, batch_size_option, read_model, reading_options, running_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -21,7 +20,7 @@ from .run_options import PATH, running_options
 @click.option("--groups", type=click.IntRange(1), help="Number of groups of filters; else whichever separate best.")
 @click.option("--permutations", type=click.IntRange(99), default=999, show_default=True, help="Of each test.")
 @reading_options
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
+@batch_size_option()
 @running_options
 @click.pass_context
 def command(

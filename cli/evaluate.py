@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from .model_options import read_model, reading_options
-
-PATH = click.Path(path_type=Path)
+from .options import PATH, json_option, keep_options, read_model, reading_options, seed_option, session_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -24,14 +22,12 @@ PATH = click.Path(path_type=Path)
 @click.option("--parts", type=PATH, help="Part annotations, as in dissect, for the part metrics.")
 @click.option("--refine", type=click.IntRange(0), default=0, help="Measure the explainers refined by N steps too.")
 @click.option("--beside", type=PATH, help="Folder of an earlier evaluation whose methods join the tables.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
+@seed_option
 @reading_options
 @click.option("--out", type=PATH, help="Folder for tables, plots and a line per image.")
-@click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
-@click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@keep_options()
+@session_options
+@json_option
 @click.pass_context
 def command(
     context: click.Context, /, model: Path, explainers_and_images: tuple[str, ...], methods: str, infills: str,

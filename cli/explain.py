@@ -7,10 +7,7 @@ from typing import Any
 
 import click
 
-from .model_options import reading_options
-from .run_options import format_option
-
-PATH = click.Path(path_type=Path)
+from .options import PATH, batch_size_option, format_option, json_option, keep_options, reading_options, session_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -25,14 +22,12 @@ PATH = click.Path(path_type=Path)
 @click.option("--method", help="For a plain model: activation, optimise, ...")
 @click.option("--layer", help="For a plain model: the value to explain; see 'fsagn-onnx inspect'.")
 @reading_options
-@click.option("--resume", is_flag=True, help="Do what an interrupted run left undone.")
-@click.option("--overwrite", is_flag=True, help="Replace the results in the folder.")
+@keep_options()
 @click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images per pass.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
+@batch_size_option()
+@session_options
 @format_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

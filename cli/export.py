@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from .model_options import read_model, reading_options
-
-PATH = click.Path(path_type=Path)
+from .options import PATH, json_option, read_model, reading_options
 
 
 @click.command()
@@ -26,7 +24,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--opset", type=click.IntRange(1), help="Opset of the file, 18 or later.")
 @click.option("--quality", type=PATH, help="evaluation.json of 'evaluate --out': figures for the metadata.")
 @reading_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 def command(
     checkpoint: Path, model: Path, out: Path, reading: dict[str, Any], own: bool, as_json: bool, **options: Any
 ) -> None:

@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from .model_options import reading_options
-
-PATH = click.Path(path_type=Path)
+from .options import PATH, json_option, reading_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 done but some images could not be read.")
@@ -17,7 +15,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--images", multiple=True, metavar="IMAGES", help="Find filters that are dead on these; may be repeated.")
 @reading_options
 @click.option("--no-convert", is_flag=True, help="Do not try the conversion to torch that training needs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

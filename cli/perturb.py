@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .run_options import PATH, running_options
+from .options import PATH, running_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")

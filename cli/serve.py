@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from .options import PATH, json_option, session_options
+
 
 @click.command()
-@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("explainer", type=PATH)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
 @click.option("--name", help="What clients call the model; the file's name unless told.")
@@ -19,10 +21,9 @@ import click
 @click.option("--queue", type=click.IntRange(1), default=64, show_default=True, help="Requests in hand at a time.")
 @click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for headers and for the body.")
-@click.option("--triton", type=click.Path(path_type=Path), help="Write a Triton model repository, and serve nothing.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.option("--triton", type=PATH, help="Write a Triton model repository, and serve nothing.")
+@session_options
+@json_option
 def command(explainer: Path, triton: Path | None, as_json: bool, **options: Any) -> None:
     """Serve EXPLAINER over HTTP by the KServe v2 inference protocol, until it is interrupted."""
     if triton is not None:

@@ -8,9 +8,7 @@ from typing import Any
 
 import click
 
-from .model_options import read_model, reading_options
-
-PATH = click.Path(path_type=Path)
+from .options import PATH, json_option, keep_options, read_model, reading_options, seed_option
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 trained but some images could not be read.")
@@ -25,13 +23,12 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--crop", type=click.FloatRange(0.01, 1), help="Smallest random crop; default: .1 (few images) to .5.")
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn.")
+@seed_option
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
 @reading_options
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint, bit for bit; --pairs may differ.")
-@click.option("--overwrite", is_flag=True, help="Start anew though there is a checkpoint.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@keep_options("Go on from the checkpoint, bit for bit; --pairs may differ.", "Start anew though there is a checkpoint.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,

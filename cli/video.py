@@ -7,20 +7,21 @@ from pathlib import Path
 
 import click
 
+from .options import PATH, batch_size_option, json_option, session_options
+
 
 @click.command()
-@click.argument("explainer", type=click.Path(path_type=Path))
+@click.argument("explainer", type=PATH)
 @click.argument("source")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The video: .mp4, .avi or .mkv.")
+@click.option("--out", type=PATH, required=True, help="The video: .mp4, .avi or .mkv.")
 @click.option("--filters", default="top:3", show_default=True, help="top:K, or ids like 3,17; six are drawn at most.")
 @click.option("--area", default="auto", show_default=True, help="Share of the frame to keep, or auto: sufficient.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame.")
 @click.option("--limit", type=click.IntRange(1), help="Take so many frames at most.")
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Frames per pass.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
-@click.option("--providers", default="auto", show_default=True, help="auto, cpu, cuda, or onnxruntime's names.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+@batch_size_option(4, "Frames")
+@session_options
+@json_option
 def command(
     explainer: Path,
     source: str,

@@ -1,0 +1,115 @@
+"""Options that several commands share, each written once; a command stacks the ones that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+PATH = click.Path(path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes all that is drawn."
+)
+parts_option = click.option(
+    "--parts", type=PATH, help="Part annotations: file or folder, see the documentation for layouts."
+)
+format_option = click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["json", "md", "png"]),
+    help="Write report.FORMAT too; may be repeated.",
+)
+
+
+def batch_size_option(default: int = 8, of: str = "Images") -> Callable[[Command], Command]:
+    """`--batch-size`."""
+    return click.option(
+        "--batch-size", type=click.IntRange(1), default=default, show_default=True, help=f"{of} per pass."
+    )
+
+
+def session_options(command: Command) -> Command:
+    """Add `--threads` and `--providers` of onnxruntime; see `Session`."""
+    providers = "auto, cpu, cuda, or onnxruntime's names."
+    command = click.option("--providers", default="auto", show_default=True, help=providers)(command)
+    return click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")(command)
+
+
+def keep_options(
+    resume: str = "Do what an interrupted run left undone.", overwrite: str = "Replace the results in the folder."
+) -> Callable[[Command], Command]:
+    """`--resume` and `--overwrite`: what becomes of results that are there already."""
+
+    def add(command: Command) -> Command:
+        command = click.option("--overwrite", is_flag=True, help=overwrite)(command)
+        return click.option("--resume", is_flag=True, help=resume)(command)
+
+    return add
+
+
+def reading_options(command: Command) -> Command:
+    """Add `--preprocess`, `--input` and `--feed`: how a plain model is to be read.
+
+    The command gets them as one argument, `reading`; `load_model(path, **reading)` takes it as it is.
+    """
+
+    @click.option("--preprocess", type=PATH, help="File with the model's input spec, where the model does not say it.")
+    @click.option("--input", "image", metavar="NAME", help="The image input of a model with several inputs.")
+    @click.option(
+        "--feed", "feeds", multiple=True, metavar="NAME=VALUE",
+        help="Constant for another input: a number, a list like [640,640], or an .npy file; may be repeated.",
+    )  # fmt: skip
+    @wraps(command)
+    def packed(*arguments: Any, preprocess: Path | None, image: str | None, feeds: tuple[str, ...], **rest: Any) -> Any:
+        return command(*arguments, reading={"preprocess": preprocess, "image": image, "feeds": feeds}, **rest)
+
+    return packed
+
+
+def read_model(path: Path, reading: dict[str, Any]) -> Any:
+    """Load a plain model; one line on standard error says what was guessed of its input."""
+    from fsagn_onnx.model import load_model
+
+    model = load_model(path, **reading)
+    model.require_one_input()
+    if model.guess_warning:
+        click.echo(f"warning: {model.guess_warning}", err=True)
+    return model
+
+
+def running_options(command: Command) -> Command:
+    """Add what `dissect` and `perturb`, which look at a whole set of images, share.
+
+    The command gets ``session`` (threads and providers), ``kept`` (resume and overwrite), ``annotations`` and
+    ``classes`` as they were read, ``formats``, and the rest as it is.
+    """
+
+    @parts_option
+    @click.option("--labels", help="Classes of the images: CSV (file,label), JSON, or 'folders'.")
+    @click.option("--area", type=float, default=0.08, show_default=True, help="Share of the image in every mask.")
+    @seed_option
+    @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Passes at the same time.")
+    @session_options
+    @keep_options()
+    @format_option
+    @json_option
+    @wraps(command)
+    def packed(*arguments: Any, parts: Path | None, labels: str | None, **options: Any) -> Any:
+        from fsagn_onnx.data.annotations import open_annotations, read_labels
+
+        session = {name: options.pop(name) for name in ("threads", "providers")}
+        kept = {name: options.pop(name) for name in ("resume", "overwrite")}
+        annotations = None if parts is None else open_annotations(parts)
+        classes = None if labels is None else read_labels(labels)
+        kept |= {"annotations": annotations, "labels": classes}
+        return command(*arguments, session=session, kept=kept, **options)
+
+    return packed
