@@ -1,0 +1,180 @@
+"""What a model answers about an image: classes, their probabilities and names. Nothing else reads its outputs so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..model.classifier import SCORES, SINGLE, Classifier, find_classifier
+from ..model.input_spec import InputSpec
+from ..model.model import Model
+from ..model.outputs import find_outputs
+from .explanation import Prediction
+
+__all__ = ["ANSWERS", "SCORES", "Classes", "classes_in", "classes_of"]
+
+Outputs = Mapping[str, NDArray[Any]]
+
+ANSWERS: Final = 5
+"""Predictions kept per image."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How the outputs of one model are read.
+
+    One number per image is a decision between two classes: 1 above a probability of .5, else 0. Several labels that
+    do not exclude each other each have a probability of their own; the strongest counts as the answer.
+
+    Attributes:
+        classifier: which output classifies, and how.
+        labels: names of the classes in the order of their numbers, or None. Of a decision: that of class 1, or both.
+    """
+
+    classifier: Classifier
+    labels: tuple[str, ...] | None = None
+
+    def __bool__(self) -> bool:
+        """Whether the model classifies."""
+        return self.classifier.output is not None
+
+    def chosen(self, output: str | None = None, scores: str | None = None) -> Classes:
+        """The same model read as the user says; as it is where both are None.
+
+        Raises:
+            UsageError: no such output, or it cannot be read so.
+        """
+        if output is None and scores is None:
+            return self
+        found = find_classifier(self.classifier.outputs, self.labels, output=output, scores=scores)
+        return Classes(found, self.labels)
+
+    def probabilities(self, outputs: Outputs) -> NDArray[np.float64] | None:
+        """Probabilities (N, classes) of N images; None where the model does not classify."""
+        name, scores = self.classifier.output, self.classifier.scores
+        values = outputs.get(name) if name is not None else None
+        if values is None or not np.ndim(values):
+            return None
+        numbers = values.reshape(len(values), -1).astype(np.float64)
+        if not numbers.size:
+            return None
+        if scores in SINGLE:
+            positive = numbers[:, :1] if scores == "sigmoid" else 1 / (1 + np.exp(-np.clip(numbers[:, :1], -700, 700)))
+            positive = np.clip(positive, 0, 1)
+            return np.concatenate([1 - positive, positive], axis=1)
+        if scores == "logits":
+            powers = np.exp(numbers - numbers.max(axis=1, keepdims=True))
+            return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return np.clip(np.exp(np.minimum(numbers, 0)) if scores == "log-probabilities" else numbers, 0, 1)
+
+    def winners(self, outputs: Outputs) -> NDArray[np.intp] | None:
+        """The class of every image, (N,); None where the model does not classify."""
+        name, scores = self.classifier.output, self.classifier.scores
+        if scores in SINGLE:
+            found = self.probabilities(outputs)
+            return None if found is None else (found[:, 1] > 0.5).astype(np.intp)
+        values = outputs.get(name) if name is not None else None
+        return None if values is None or not values.size else values.reshape(len(values), -1).argmax(axis=1)
+
+    def predictions(self, outputs: Outputs, n: int) -> tuple[Prediction, ...]:
+        """The strongest classes of image ``n``, best first: at most `ANSWERS`; none where the model has no classes."""
+        name = self.classifier.output
+        values = outputs.get(name) if name is not None else None
+        if name is None or values is None or not np.ndim(values) or n >= len(values):
+            return ()
+        found = self.probabilities({name: values[n : n + 1]})
+        if found is None:
+            return ()
+        scores = found[0]
+        least = np.partition(scores, -ANSWERS)[-ANSWERS] if scores.size > ANSWERS else -np.inf
+        best = np.flatnonzero(scores >= least)
+        order = best[np.argsort(-scores[best], kind="stable")[:ANSWERS]]
+        return tuple(Prediction(int(i), self.label(int(i), scores.size), float(scores[i])) for i in order)
+
+    def label(self, number: int, count: int | None = None) -> str | None:
+        """The name of a class in the model, or None.
+
+        Args:
+            number: of the class.
+            count: how many classes the output has; None: as the graph says.
+        """
+        names = self.names(count)
+        return names[number] if 0 <= number < len(names) else None
+
+    def name(self, number: int) -> str:
+        """What to call a class: its label, or ``class N``."""
+        return self.label(number) or f"class {number}"
+
+    def names(self, count: int | None = None) -> tuple[str, ...]:
+        """Labels of all classes; empty where there are none, or as many as belong to something else."""
+        labels = self.labels or ()
+        if self.classifier.scores in SINGLE:
+            return (f"not {labels[0]}", labels[0]) if len(labels) == 1 else labels if len(labels) == 2 else ()
+        count = self.classifier.width if count is None else count
+        return labels if count is None or count == len(labels) else ()
+
+    def number(self, label: str) -> int | None:
+        """The number of a class from its name, or from its number as text; None where there is no such class."""
+        names, text = self.names(), label.strip()
+        folded = [name.casefold() for name in names]
+        if text.casefold() in folded:
+            return folded.index(text.casefold())
+        if text.isascii() and text.isdigit() and len(text) < 10 and (self.count is None or int(text) < self.count):
+            return int(text)
+        return None
+
+    @property
+    def count(self) -> int | None:
+        """How many classes there are, where that is known."""
+        if not self:
+            return 0
+        return 2 if self.classifier.scores in SINGLE else self.classifier.width
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `inspect` says: strict JSON."""
+        found = self.classifier
+        return {
+            "output": found.output,
+            "scores": found.scores,
+            "count": self.count if self else None,
+            "named": bool(self) and bool(self.names()),
+            "reason": found.reason,
+            "left_out": list(found.left_out),
+            "outputs": [{"name": o.name, "images_axis": o.axis, "constant": o.constant} for o in found.outputs],
+        }
+
+
+def classes_of(model: Model, output: str | None = None, scores: str | None = None) -> Classes:
+    """How a model's outputs are read.
+
+    Raises:
+        UsageError: ``output`` and ``scores``, where the user gives them, do not fit to the model.
+    """
+    return classes_in(model.proto, model.input_spec, model.labels).chosen(output, scores)
+
+
+def classes_in(
+    proto: onnx.ModelProto,
+    spec: InputSpec,
+    labels: tuple[str, ...] | None,
+    *,
+    outputs: Sequence[str] | None = None,
+    pixels: bool = False,
+) -> Classes:
+    """How the outputs of a graph are read.
+
+    Args:
+        proto: the graph; its weights are not read.
+        spec: its image input.
+        labels: names of its classes.
+        outputs: names of the model's outputs, where the graph has others too.
+        pixels: it takes RGB pictures (N, H, W, 3) as they are.
+    """
+    sample = (*spec.size, spec.channels) if spec.layout == "NHWC" or pixels else (spec.channels, *spec.size)
+    found = find_outputs(proto, spec.name, sample, outputs)
+    return Classes(find_classifier(found, labels), labels)
