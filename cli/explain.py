@@ -23,6 +23,10 @@ from .options import PATH, batch_size_option, format_option, json_option, keep_o
 @click.option("--layer", help="For a plain model: the value to explain; see 'fsagn-onnx inspect'.")
 @reading_options
 @keep_options()
+@click.option(
+    "--style", type=click.Choice(["outline", "heat"]), default="outline", show_default=True,
+    help="How pictures show areas: outlined, or as a blended heat map.",
+)  # fmt: skip
 @click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
 @batch_size_option()
 @session_options
@@ -52,7 +56,7 @@ def command(
     from fsagn_onnx.explanations.table import write_explained
     from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
-    asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size")}
+    asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size", "style")}
     request = ExplainRequest(images=images, **asked)
     paths = found_images(request, out)
     opened = open_explainer(model_or_explainer, **reading, **options)

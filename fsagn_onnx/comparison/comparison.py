@@ -102,7 +102,7 @@ def compare(first: str | Path, second: str | Path, *, level: float = 0.05, least
     for name, value in before.about.items():
         if after.about[name] != value:
             raise UsageError(
-                f"the runs have another {name} ({_brief(value)} and {_brief(after.about[name])}); only runs of the "
+                f"the runs differ in {name} ({_brief(value)} and {_brief(after.about[name])}); only runs of the "
                 "same layer, with the same settings, say the same things"
             )
     images = [_images(run) for run in (before, after)]

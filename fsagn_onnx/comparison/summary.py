@@ -95,8 +95,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _explained(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
-    about = {"layer": manifest["layer"], "filters": manifest["filters_of_layer"]}
-    found = RunSummary("explain", {**about, "filters asked": manifest["arguments"]["filters"]})
+    about = {"layer": manifest["layer"], "number of filters": manifest["filters_of_layer"]}
+    found = RunSummary("explain", {**about, "the filters asked for": manifest["arguments"]["filters"]})
     shown: dict[str, tuple[str | None, set[int]]] = {}
     for line in _lines(folder / "explanations.jsonl"):
         image = _image(line["path"])
@@ -130,7 +130,12 @@ def _explained(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
 def _dissected(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
     dissection = Dissection.load(folder)
     rows = dissection.filters
-    about = {"layer": dissection.layer, "filters": len(rows), "parts": list(dissection.parts), "area": manifest["area"]}
+    about = {
+        "layer": dissection.layer,
+        "number of filters": len(rows),
+        "parts": list(dissection.parts),
+        "area": manifest["area"],
+    }
     found = RunSummary("dissect", about)
     found.parts = {f"filter {row.filter}": row.part for row in rows}
     index = [line for line in _lines(folder / INDEX) if line.get("error") is None]

@@ -29,7 +29,7 @@ from ..errors import OutputError
 from ..report.sheet import TOOL
 from ..report.table import FORMATS
 from ..runs.names import Names, digest
-from ..runtime.drawing.overlay import draw_panel, encode_png
+from ..runtime.drawing.overlay import OUTLINED, draw_panel, encode_png
 from ..runtime.explanation import Explanation
 from ..runtime.masks import area_rank, upsample
 from ..runtime.stream import Failure
@@ -84,7 +84,7 @@ class Rendered:
     article: str | None
 
 
-def render_result(explanation: Explanation, place: Place, *, full_size: bool) -> Rendered:
+def render_result(explanation: Explanation, place: Place, *, full_size: bool, style: str = OUTLINED) -> Rendered:
     """Make the contents of one image's files; safe to call in several threads."""
     members = {"path": explanation.name, "name": place.name, **explanation.to_dict()}
     return Rendered(
@@ -92,7 +92,7 @@ def render_result(explanation: Explanation, place: Place, *, full_size: bool) ->
         path=explanation.name,
         line=json.dumps(members, allow_nan=False).encode("ascii") + b"\n",
         masks=_masks(explanation, full_size=full_size),
-        overlay=encode_png(draw_panel(explanation)),
+        overlay=encode_png(draw_panel(explanation, style)),
         article=None if place.detail is None else article(explanation, place.name, place.detail),
     )
 
@@ -191,6 +191,7 @@ class ResultFolder:
             manifest = None
         if not isinstance(manifest, dict) or "arguments" not in manifest:
             raise OutputError(f"{self.folder} is not empty and holds no results of 'explain': choose another --out")
+        manifest["arguments"].setdefault("style", OUTLINED)  # older runs
         return manifest
 
     def _result_files(self) -> Iterator[Path]:
@@ -269,29 +270,31 @@ class ResultFolder:
             self.failures.append(failure)
 
     def finish(self) -> None:
-        """Write the report and the final manifest.
+        """Write the report, unless there is nothing to report, and the final manifest.
 
         Raises:
             OutputError: one cannot be written.
         """
+        if self.explained:
+            self._write_report()
+        self._write_manifest("done")
+        self._close()
+        _remove(self.folder / ARTICLES)
+
+    def _write_report(self) -> None:
         facts = Facts(
             source=self.about.source,
             layer=self.about.layer,
             tool=TOOL,
-            facts={
-                "filters": str(self.about.arguments["filters"]),
-                "area": str(self.about.arguments["area"]),
-            },
+            facts={name: str(self.about.arguments[name]) for name in ("filters", "area")},
             explained=self.explained,
             shown=self._shown,
             failures=self.failures,
             failed=self.failed,
+            style=str(self.about.arguments["style"]),
         )
         articles = (line.decode("utf-8") for line in read_lines(self.folder / ARTICLES))
         write_file(self.folder / REPORT, (piece.encode("utf-8") for piece in page(facts, articles)))
-        self._write_manifest("done")
-        self._close()
-        _remove(self.folder / ARTICLES)
 
     def _write_manifest(self, state: str) -> None:
         versions = {

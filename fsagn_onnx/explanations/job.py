@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..data.images import list_images
 from ..errors import UsageError
+from ..runtime.drawing.overlay import check_style
 from ..runtime.explanation import Explanation
 from ..runtime.stream import Failure, ordered_map
 from .folder import About, Place, Rendered, ResultFolder, render_result
@@ -30,6 +31,7 @@ class ExplainRequest:
         verify: measure retention.
         full_size: write the ranks at the original size.
         batch_size: images per pass.
+        style: how the overlays show areas, see `draw_panel`.
     """
 
     images: tuple[str, ...]
@@ -38,6 +40,11 @@ class ExplainRequest:
     verify: bool = False
     full_size: bool = False
     batch_size: int = 8
+    style: str = "outline"
+
+    def __post_init__(self) -> None:
+        """Check the style."""
+        check_style(self.style)
 
     def arguments(self) -> dict[str, Any]:
         """What the manifest keeps, and what a run that goes on must repeat."""
@@ -47,6 +54,7 @@ class ExplainRequest:
             "area": self.area,
             "verify": self.verify,
             "full_size": self.full_size,
+            "style": self.style,
         }
 
 
@@ -122,7 +130,7 @@ def explain_into(
         if isinstance(item, Failure):
             return item
         explanation, place = item
-        return explanation, render_result(explanation, place, full_size=request.full_size)
+        return explanation, render_result(explanation, place, full_size=request.full_size, style=request.style)
 
     for item in ordered_map(rendered, named(), RENDERERS, 2 * RENDERERS):
         if isinstance(item, Failure):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..report.picture import jpeg
 from ..report.sheet import MAX_FAILURES, Sheet, base64, record, record_name, sheet, text
+from ..runtime.drawing.overlay import OUTLINED
 from ..runtime.drawing.typeface import printable
 from ..runtime.explanation import Explanation, FilterExplanation
 from ..runtime.masks import FloatMap
@@ -68,6 +69,7 @@ class Facts:
         shown: how many of these the page shows.
         failures: the images that failed (the first `MAX_FAILURES` are listed).
         failed: number of images that failed.
+        style: how areas are drawn at first, see `draw_panel`.
     """
 
     source: str
@@ -78,6 +80,7 @@ class Facts:
     shown: int
     failures: Sequence[Failure]
     failed: int
+    style: str = OUTLINED
 
 
 def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
@@ -105,6 +108,7 @@ def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
         files="explanations.jsonl, masks and overlays",
         tool=facts.tool,
         note=note,
+        about={"style": facts.style},
         failures=facts.failures,
         failed=facts.failed,
     )

@@ -25,12 +25,12 @@ _WIDTH: Final = 1400
 
 
 def write_explained(folder: ResultFolder, formats: Sequence[str]) -> None:
-    """Write ``report.json``, ``report.md`` and ``report.png`` of a finished run, as far as asked for.
+    """Write ``report.json``, ``report.md`` and ``report.png`` of a finished run that explained something, as asked for.
 
     Raises:
         OutputError: one cannot be written.
     """
-    if formats:
+    if formats and folder.explained:
         path, layer = folder.folder, folder.about.layer
         write_formats(
             path, formats, explained_table(path, layer), lambda: json_pieces(folder), lambda: contact_sheet(path)

@@ -85,7 +85,7 @@ class Explainer:
         """Explain some images; for many, use `stream`.
 
         Args:
-            images: files, folders, globs, or uint8 RGB arrays (H, W, 3); one or several.
+            images: files, folders, globs, uint8 RGB arrays (H, W, 3), or images of Pillow; one or several.
             filters: ``top:K`` (the K strongest, of those active in the image), ``all``, ids (``3,17`` or a sequence).
             area: ``auto`` (the sufficient area: predicted retention reaches .8) or a share in (0, 1].
             batch_size: images per pass.

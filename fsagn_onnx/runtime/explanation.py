@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 Point = tuple[float, float]
+
+SHOWN_IDS: Final = 8
+"""Filters that `repr` names."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class FilterExplanation:
     curve: tuple[tuple[float, float], ...]
     box: Box | None
     centroid: Point | None
+
+    def __repr__(self) -> str:
+        retention = "" if self.retention is None else f", retention {self.retention:.2f}"
+        grid = " x ".join(map(str, self.area_rank.shape))
+        return f"FilterExplanation({self.id}, peak {self.peak:.3g}, area {self.area:.3f}{retention}, grid {grid})"
 
     @property
     def active(self) -> bool:
@@ -171,15 +179,25 @@ class Explanation:
             "filters": [explained.to_dict() for explained in self.filters],
         }
 
-    def plot(self, area: float | None = None) -> Panel:
+    def plot(self, area: float | None = None, style: str = "outline") -> Panel:
         """The image and its filters' areas side by side, as a picture that shows itself in a notebook.
 
         Args:
             area: share of the model's input to show for every filter; None: the filters' own areas.
+            style: ``outline`` (the area bright and outlined) or ``heat`` (all ranks as a heat map over the picture).
+
+        Raises:
+            UsageError: the area is out of range, there is no such style, or the explanation has no preview.
         """
         from .drawing.panel import Panel
 
-        return Panel.of(self, area)
+        return Panel.of(self, area, style)
+
+    def __repr__(self) -> str:
+        best = f", {self.predictions[0].title!r} {self.predictions[0].score:.2f}" if self.predictions else ""
+        ids = ", ".join(str(explained.id) for explained in self.filters[:SHOWN_IDS])
+        more = ", ..." if len(self.filters) > SHOWN_IDS else ""
+        return f"Explanation({self.name!r}, {self.size[1]} x {self.size[0]} pixels{best}, filters [{ids}{more}])"
 
     def _repr_png_(self) -> bytes:
         from .drawing.overlay import draw_panel, encode_png

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
+from ..data.pillow import PillowImage, is_pillow, pillow_pixels
 from ..errors import FsagnError, ImageError, UsageError
 from ..model.input_spec import Geometry, InputSpec
 
@@ -33,8 +34,11 @@ class Frame:
     pixels: Pixels
 
 
-Images: TypeAlias = "str | Path | Pixels | Iterable[str | Path | Pixels | Frame]"
-"""Files, folders, globs, `-`, uint8 RGB arrays (H, W, 3), or frames."""
+Single: TypeAlias = "str | Path | Pixels | PillowImage | Frame"
+Images: TypeAlias = "Single | Iterable[Single]"
+"""Files, folders, globs, `-`, uint8 RGB arrays (H, W, 3), images of Pillow, or frames."""
+Source: TypeAlias = "Path | Pixels | PillowImage"
+"""What an image is decoded from."""
 
 DECODERS: Final = 2
 """Threads that decode."""
@@ -82,18 +86,17 @@ class Prepared:
     geometry: Geometry
 
 
-def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
+def named_images(images: Images) -> Iterator[tuple[str, Source]]:
     """Name and source of every image, lazily.
 
     Raises:
-        UsageError: something that is neither a path nor an array.
+        UsageError: something that is neither a path nor an array nor an image of Pillow.
     """
-    singles: Iterable[str | Path | Pixels | Frame] = [images] if isinstance(images, str | Path) else images
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        singles = [images]
+    alone = isinstance(images, str | Path | Frame) or is_pillow(images)
+    singles: Iterable[Any] = [images] if alone or (isinstance(images, np.ndarray) and images.ndim == 3) else images  # type: ignore[assignment]
     number = 0
     for single in singles:
-        if isinstance(single, np.ndarray):
+        if isinstance(single, np.ndarray) or is_pillow(single):
             yield f"image-{number}", single
             number += 1
         elif isinstance(single, Frame):
@@ -103,11 +106,13 @@ def named_images(images: Images) -> Iterator[tuple[str, Path | Pixels]]:
                 yield str(path), path
                 number += 1
         else:
-            raise UsageError(f"images must be paths or uint8 arrays (H, W, 3), but got {type(single).__name__}")
+            raise UsageError(
+                f"images must be paths, uint8 arrays (H, W, 3) or images of Pillow, but got {type(single).__name__}"
+            )
 
 
 def prepare(
-    named: tuple[str, Path | Pixels], spec: InputSpec, *, raw: bool = False, preview: bool = True
+    named: tuple[str, Source], spec: InputSpec, *, raw: bool = False, preview: bool = True
 ) -> Prepared | Failure:
     """Decode one image and fit it to the model's input.
 
@@ -119,7 +124,7 @@ def prepare(
     """
     name, source = named
     try:
-        image = read_image(source) if isinstance(source, Path) else _checked_array(name, source)
+        image = _decoded(name, source)
         pixels, geometry = spec.fit(image)
         values = image if raw else np.asarray(spec.normalise(pixels), dtype=np.float32)
     except FsagnError as error:
@@ -127,6 +132,12 @@ def prepare(
     path = source if isinstance(source, Path) else None
     small = reduced(image, PREVIEW_EDGE) if preview else NO_PREVIEW
     return Prepared(name, path, small, pixels, values, geometry)
+
+
+def _decoded(name: str, source: Source) -> Pixels:
+    if isinstance(source, Path):
+        return read_image(source)
+    return _checked_array(name, source) if isinstance(source, np.ndarray) else pillow_pixels(name, source)
 
 
 def _checked_array(name: str, array: NDArray[Any]) -> Pixels:

@@ -8,14 +8,16 @@ import json
 import math
 import time
 from collections.abc import AsyncIterator
+from html import escape
 from typing import Any, Final
+from urllib.parse import quote
 
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
@@ -66,6 +68,36 @@ class _Server:
 
     async def about_server(self, request: Request) -> Response:
         return JSONResponse({"name": "fsagn-onnx", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    async def front(self, request: Request) -> Response:
+        """What this is and what it answers: a page for a browser, JSON for anything else."""
+        model = f"/v2/models/{quote(self.name, safe='')}"
+        endpoints = {
+            "/v2": "name and version of the server",
+            "/v2/health/live": "whether it lives",
+            "/v2/health/ready": "whether it answers requests",
+            model: f"inputs, outputs and metadata of '{self.name}'",
+            f"{model}/ready": "whether the model is ready",
+            f"{model}/infer": "POST: explain images (KServe v2)",
+            "/metrics": "counts and times, for Prometheus",
+        }
+        if "text/html" not in request.headers.get("accept", ""):
+            about = {"name": "fsagn-onnx", "version": __version__, "model": self.name, "layer": self._layer}
+            return JSONResponse({**about, "endpoints": endpoints})
+        rows = "".join(
+            f"<li><a href='{escape(path)}'><code>{escape(path)}</code></a> {escape(words)}</li>"
+            for path, words in endpoints.items()
+        )
+        text = (
+            f"<!doctype html><html lang='en'><meta charset='utf-8'><title>fsagn-onnx {__version__}</title>"
+            f"<h1>fsagn-onnx {__version__}</h1><p>Explains images with <b>{escape(self.name)}</b>: where the "
+            f"filters of layer {escape(self._layer)} look. It speaks the KServe v2 protocol:</p><ul>{rows}</ul></html>"
+        )
+        return HTMLResponse(text, headers={"content-security-policy": "default-src 'none'"})
+
+    @property
+    def _layer(self) -> str:
+        return str(self.engine.metadata.layer)
 
     async def about_model(self, request: Request) -> Response:
         self._check_name(request)
@@ -195,6 +227,7 @@ def make_app(engine: FileEngine, name: str, settings: Settings | None = None) ->
     server = _Server(engine, name, settings or Settings())
     model = "/v2/models/{name}"
     routes = [
+        Route("/", server.front),
         Route("/v2", server.about_server),
         Route("/v2/health/live", server.live),
         Route("/v2/health/ready", server.ready),

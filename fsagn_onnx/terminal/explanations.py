@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..explanations.folder import REPORT, ResultFolder
+from ..explanations.folder import MANIFEST, REPORT, ResultFolder
 from ..explanations.job import Written
 from ..explanations.json_document import json_pieces
 from ..runtime.drawing.overlay import percent
@@ -80,9 +80,11 @@ class Terminal:
         where = folder.folder
         lines = [
             f"{folder.explained} explained, {folder.failed} failed, on {provider}",
-            f"pictures  {where / 'overlays'}",
-            f"masks     {where / 'masks'}",
-            f"report    {where / REPORT}",
+            *(
+                (f"pictures  {where / 'overlays'}", f"masks     {where / 'masks'}", f"report    {where / REPORT}")
+                if folder.explained
+                else (f"no report: no image could be explained; the failures are in {where / MANIFEST}",)
+            ),
         ]
         for line in lines:
             self._out.print(Text(line), soft_wrap=True)

@@ -64,6 +64,36 @@ def test_corrupt_image_among_good_ones_is_listed_and_skipped(images: Path, tmp_p
     assert len((tmp_path / "out" / "explanations.jsonl").read_text(encoding="utf-8").splitlines()) >= 3
 
 
+def test_a_run_that_explains_nothing_writes_no_report(tmp_path: Path) -> None:
+    bad, out = tmp_path / "bad.png", tmp_path / "out"
+    bad.write_bytes(b"no picture")
+    result = explain(EXPLAINER, bad, "--out", out, "--format", "json", "--format", "md", "--format", "png")
+    assert result.exit_code == 3, result.output
+    assert not list(out.glob("report.*"))
+    assert "no report: no image could be explained" in result.stdout
+    assert "report.html" not in result.stdout
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["state"] == "done"
+    assert manifest["counts"] == {"explained": 0, "failed": 1}
+    cv2.imwrite(str(bad), SyntheticParts("test", 1)[0].image)
+    assert explain(EXPLAINER, bad, "--out", out, "--resume").exit_code == 0
+    assert (out / "report.html").exists()
+
+
+def test_style_is_drawn_and_kept_by_a_run_that_goes_on(images: Path, tmp_path: Path) -> None:
+    plain, heat = tmp_path / "plain", tmp_path / "heat"
+    assert explain(EXPLAINER, images / "a.png", "--out", plain).exit_code == 0
+    assert explain(EXPLAINER, images / "a.png", "--out", heat, "--style", "heat").exit_code == 0
+    assert (plain / "overlays" / "a.png").read_bytes() != (heat / "overlays" / "a.png").read_bytes()
+    assert '{"style":"heat"}' in (heat / "report.html").read_text(encoding="utf-8")
+    result = explain(EXPLAINER, images / "a.png", "--out", heat, "--resume")
+    assert "another style" in str(result.exception)
+    manifest = json.loads((plain / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["arguments"]["style"]  # as runs were written before there was a choice
+    (plain / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert explain(EXPLAINER, images / "a.png", "--out", plain, "--resume").exit_code == 0
+
+
 def test_resume_does_just_the_rest(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert explain(EXPLAINER, images, "--out", out).exit_code == 0

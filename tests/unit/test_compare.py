@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -146,5 +147,11 @@ def test_what_cannot_be_compared_is_told(runs: Path, tmp_path: Path) -> None:
         compare(runs / "explain-old", runs / "dissect-old")
     with pytest.raises(OutputError, match="holds no results"):
         compare(tmp_path, tmp_path)
+    shutil.copytree(runs / "explain-old", tmp_path / "other")
+    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text(encoding="utf-8"))
+    manifest["arguments"]["filters"] = "3,17"
+    (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(UsageError, match=r'the runs differ in the filters asked for \(.* and "3,17"\)'):
+        compare(runs / "explain-old", tmp_path / "other")
     with pytest.raises(UsageError, match="between 0 and 1"):
         compare(runs / "perturb", runs / "perturb", level=2.0)

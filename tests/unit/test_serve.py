@@ -98,6 +98,19 @@ def test_health_metadata_and_metrics(server: Server) -> None:
     assert b'fsagn_requests_total{code="200"}' in server.ask("GET", "/metrics")[2]
 
 
+def test_the_root_says_what_it_is_and_what_it_answers(server: Server) -> None:
+    status, headers, content = server.ask("GET", "/")
+    assert (status, headers["content-type"]) == (200, "application/json")
+    about = json.loads(content)
+    assert about["model"] == "demo_explainer"
+    for path in about["endpoints"]:
+        if not path.endswith("/infer"):
+            assert server.ask("GET", path)[0] == 200, path
+    status, headers, content = server.ask("GET", "/", headers={"accept": "text/html,*/*"})
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert MODEL.encode() in content
+
+
 def test_answers_are_those_of_python(server: Server) -> None:
     picture = cv2.imdecode(np.frombuffer(PNG, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:

@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ..explanation import Explanation, FilterExplanation
-from ..masks import Mask
+from ..masks import Mask, upsample
 from ..stream import Pixels
-from .typeface import BOLD, REGULAR, Style, put_text, shorten
+from .typeface import BOLD, REGULAR, Color, Style, put_text, shorten
 
 TILE: Final = (300, 340)
 """Largest height and width in pixels of a picture in the panel."""
 MIN_TILE_WIDTH: Final = 216
 """A caption needs this much."""
 COLUMNS: Final = 6
+STYLES: Final = ("outline", "heat")
+"""How areas are drawn."""
+OUTLINED: Final = STYLES[0]
 MAX_FILTERS: Final = 17
 """Filters drawn in one panel; the masks and the report hold the others."""
 
@@ -34,7 +37,7 @@ _TITLE = Style(21, BOLD, (240, 241, 245))
 _SUBTITLE = Style(16, REGULAR, (172, 178, 190))
 _NAME = Style(17, BOLD, (240, 241, 245))
 _FIGURES = Style(15, REGULAR, (172, 178, 190))
-_MARGIN, _GUTTER, _HEAD, _CAPTION = 24, 16, 78, 72
+_MARGIN, _GUTTER, _HEAD, _CAPTION, _LINE_HEIGHT = 24, 16, 78, 34, 19
 
 _DIM: Final = 0.36
 """Brightness of what lies outside the area, as a share."""
@@ -43,6 +46,9 @@ _SATURATION: Final = 0.2
 
 _LINES: Final = ((4.0, HALO, 0.55), (2.0, OUTLINE, 1.0))
 """Width in pixels, colour and opacity of what outlines an area, drawn in this order."""
+_HEAT_LINES: Final = ((3.5, HALO, 0.5), (1.5, (255, 255, 255), 1.0))
+_BLEND: Final = 0.5
+"""Share of the heat map in the blend."""
 _LINE_REACH: Final = 2.5
 """Pixels from the border up to which the widest line is seen."""
 _PNG: Final = (
@@ -54,15 +60,20 @@ _PNG: Final = (
 _SLOPE: Final = np.array([[-0.5, 0.0, 0.5]], dtype=np.float32)
 
 
-def draw_panel(explanation: Explanation) -> Pixels:
+def draw_panel(explanation: Explanation, style: str = OUTLINED) -> Pixels:
     """The image and the areas of its filters, side by side, labelled.
+
+    Args:
+        explanation: of the image.
+        style: one of `STYLES`: the area bright and outlined, or all ranks as a heat map over the picture.
 
     Returns:
         uint8 (h, w, 3) RGB.
 
     Raises:
-        UsageError: the explanation was made without a preview.
+        UsageError: the explanation was made without a preview, or no such style.
     """
+    check_style(style)
     if explanation.preview.size == 0:
         raise UsageError(f"{explanation.name}: explained with previews=False, so there is no picture to draw on")
     shown = explanation.filters[:MAX_FILTERS]
@@ -71,8 +82,9 @@ def draw_panel(explanation: Explanation) -> Pixels:
     tiles = 1 + len(shown)
     columns = min(COLUMNS, tiles)
     rows = -(-tiles // columns)
+    captions = [_image_figures(explanation), *(filter_figures(explained) for explained in shown)]
     width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GUTTER
-    row_height = tile_height + _CAPTION
+    row_height = tile_height + _CAPTION + _LINE_HEIGHT * max(2, *map(len, captions))
     panel = np.empty((_HEAD + rows * row_height + _MARGIN // 2, max(width, 480), 3), dtype=np.uint8)
     panel[0] = BACKGROUND
     panel[1:] = panel[0]  # row by row: filling all pixels with a colour takes as long as drawing the rest
@@ -81,19 +93,41 @@ def draw_panel(explanation: Explanation) -> Pixels:
         x = _MARGIN + (number % columns) * (tile_width + _GUTTER)
         y = _HEAD + (number // columns) * row_height
         if number == 0:
-            tile, seen = dim_unseen(picture, explanation)
-            title, figures = "image", [f"{explanation.size[1]} × {explanation.size[0]} pixels"]
-            figures += [] if seen else ["the model sees the bright part"]
+            tile, title = dim_unseen(picture, explanation)[0], "image"
         else:
-            explained = shown[number - 1]
-            tile = highlight(picture, shown_area(explanation, explained, picture.shape[:2]))
-            title, figures = f"filter {explained.id}", filter_figures(explained)
+            tile, title = draw_filter(picture, explanation, shown[number - 1], style), f"filter {shown[number - 1].id}"
         left = x + (tile_width - tile.shape[1]) // 2 if tile.shape[1] < MIN_TILE_WIDTH else x
         panel[y : y + tile_height, left : left + tile.shape[1]] = tile
         put_text(panel, title, (x, y + tile_height + 24), _NAME)
-        for line, text in enumerate(figures):
-            put_text(panel, shorten(text, _FIGURES, tile_width), (x, y + tile_height + 44 + 19 * line), _FIGURES)
+        for line, text in enumerate(captions[number]):
+            place = (x, y + tile_height + 44 + _LINE_HEIGHT * line)
+            put_text(panel, shorten(text, _FIGURES, tile_width), place, _FIGURES)
     return panel
+
+
+def draw_filter(picture: Pixels, explanation: Explanation, explained: FilterExplanation, style: str) -> Pixels:
+    """A copy of the picture with what a filter looks at; of one that is not active in the image, all of it is dim."""
+    if not explained.active:
+        return highlight(picture, np.zeros(picture.shape[:2], dtype=np.float32))
+    kept = shown_area(explanation, explained, picture.shape[:2])
+    if style == OUTLINED:
+        return highlight(picture, kept)
+    return heat(picture, warmth(explanation, explained, picture.shape[:2]), kept)
+
+
+def check_style(style: str) -> None:
+    """Raise an error for a style that there is not.
+
+    Raises:
+        UsageError: it is none of `STYLES`.
+    """
+    if style not in STYLES:
+        raise UsageError(f"style must be one of {', '.join(STYLES)}, but got '{style}'")
+
+
+def _image_figures(explanation: Explanation) -> list[str]:
+    figures = [f"{explanation.size[1]} × {explanation.size[0]} pixels"]
+    return figures if _seen(explanation, explanation.size)[1] else [*figures, "bright: what the model sees"]
 
 
 def _head(panel: Pixels, explanation: Explanation, shown: int) -> None:
@@ -108,13 +142,12 @@ def _head(panel: Pixels, explanation: Explanation, shown: int) -> None:
 
 
 def filter_figures(explained: FilterExplanation) -> list[str]:
-    """Two lines: peak and area; retention, predicted and measured."""
+    """Peak and area; retention, predicted and measured, a line each: together they are wider than a narrow tile."""
     if not explained.active:
         return [f"peak {explained.peak:.2f}", "not active in this image"]
     known = {"predicted": explained.retention_predicted, "measured": explained.retention_measured}
-    retention = ", ".join(f"{value:.2f} {how}" for how, value in known.items() if value is not None)
-    lines = [f"peak {explained.peak:.2f} · area {percent(explained.area)}"]
-    return [*lines, f"retention {retention}"] if retention else lines
+    lines = [f"retention {value:.2f} {how}" for how, value in known.items() if value is not None]
+    return [f"peak {explained.peak:.2f} · area {percent(explained.area)}", *lines]
 
 
 def percent(share: float) -> str:
@@ -144,6 +177,32 @@ def shown_area(explanation: Explanation, explained: FilterExplanation, shape: tu
         float32 (h, w): the share of each pixel that is kept, softened by about a pixel so that its edge is smooth.
     """
     mask: Mask = explanation.input_mask(explained)
+    matrix = _onto(explanation, shape)
+    kept = cv2.warpAffine(mask.astype(np.float32), matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
+    softness = max(1.0, 0.5 * max(matrix[0, 0], matrix[1, 1]))
+    return np.asarray(cv2.GaussianBlur(kept, (0, 0), softness, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
+
+
+def warmth(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """How early each pixel of a resized copy of the image, of size ``shape``, is kept.
+
+    Returns:
+        float32 (h, w) in [0, 1]: 1 minus the area rank; NaN where the model did not look.
+    """
+    early = 1 - upsample(explained.area_rank[None], explanation.geometry.size)[0]
+    height, width = shape
+    matrix = _onto(explanation, shape)
+    ones = np.ones(explanation.geometry.size, dtype=np.uint8)
+    seen = cv2.warpAffine(ones, matrix, (width, height), flags=cv2.INTER_NEAREST)
+    warm = cv2.warpAffine(
+        np.asarray(early, dtype=np.float32), matrix, (width, height), flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip
+    return np.where(seen > 0, np.clip(warm, 0, 1), np.float32("nan"))
+
+
+def _onto(explanation: Explanation, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """OpenCV's 2x3 map from the model's input to a copy of the image of this size."""
     (scale_x, _, shift_x), (_, scale_y, shift_y) = explanation.geometry.matrix.tolist()
     zoom_x, zoom_y = shape[1] / explanation.size[1], shape[0] / explanation.size[0]
     scale_x, shift_x, scale_y, shift_y = (
@@ -153,13 +212,10 @@ def shown_area(explanation: Explanation, explained: FilterExplanation, shape: tu
         shift_y * zoom_y,
     )
     # OpenCV's coordinates name the centres of pixels, geometry's their corners.
-    matrix = np.array(
+    return np.array(
         [[scale_x, 0, shift_x + (scale_x - 1) / 2], [0, scale_y, shift_y + (scale_y - 1) / 2]],
         dtype=np.float64,
     )
-    kept = cv2.warpAffine(mask.astype(np.float32), matrix, (shape[1], shape[0]), flags=cv2.INTER_LINEAR)
-    softness = max(1.0, 0.5 * max(scale_x, scale_y))
-    return np.asarray(cv2.GaussianBlur(kept, (0, 0), softness, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
 def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:
@@ -171,34 +227,74 @@ def highlight(picture: Pixels, kept: NDArray[np.float32]) -> Pixels:
     """
     gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     painted = cv2.addWeighted(picture, _SATURATION * _DIM, gray, (1 - _SATURATION) * _DIM, 10)
-    slope_x = cv2.filter2D(kept, cv2.CV_32F, _SLOPE, borderType=cv2.BORDER_REPLICATE)
-    slope_y = cv2.filter2D(kept, cv2.CV_32F, _SLOPE.T, borderType=cv2.BORDER_REPLICATE)
-    slope = np.maximum(cv2.magnitude(slope_x, slope_y), np.float32(1e-3))
-    distance = (kept - np.float32(0.5)) / slope  # pixels to the border, positive inside
+    distance = _distance(kept)
     cv2.copyTo(picture, (distance >= 0.5).view(np.uint8), painted)
     # Only the pixels at the border mix colours; they are few.
     places = np.flatnonzero(np.abs(distance) < _LINE_REACH)
     near, inside = distance.reshape(-1, 1)[places], picture.reshape(-1, 3)[places].astype(np.float32)
     outside = (gray.reshape(-1, 3)[places] * (1 - _SATURATION) + inside * _SATURATION) * _DIM + 10
     drawn = outside + np.clip(near + 0.5, 0, 1) * (inside - outside)
-    for width, color, opacity in _LINES:
-        line = opacity * np.clip(width / 2 + 0.5 - np.abs(near), 0, 1)
-        drawn += line * (np.asarray(color, dtype=np.float32) - drawn)
+    _outline(drawn, near)
     painted.reshape(-1, 3)[places] = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
     return np.asarray(painted, dtype=np.uint8)
 
 
+def heat(picture: Pixels, warm: NDArray[np.float32], kept: NDArray[np.float32]) -> Pixels:
+    """A copy of a picture with a heat map over it: red is kept first, blue last; the area is outlined.
+
+    Args:
+        picture: uint8 (h, w, 3) RGB.
+        warm: float32 (h, w) in [0, 1] or NaN, see `warmth`.
+        kept: float32 (h, w) in [0, 1], see `shown_area`.
+    """
+    gray = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    seen = np.isfinite(warm)
+    level = np.rint(255 * np.where(seen, warm, 0)).astype(np.uint8)
+    colors = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    painted = np.where(seen[..., None], cv2.addWeighted(colors, _BLEND, gray, 1 - _BLEND, 0), gray * _DIM)
+    painted = painted.astype(np.uint8)
+    distance = _distance(kept)
+    places = np.flatnonzero(np.abs(distance) < _LINE_REACH)
+    drawn = painted.reshape(-1, 3)[places].astype(np.float32)
+    _outline(drawn, distance.reshape(-1, 1)[places], _HEAT_LINES)
+    painted.reshape(-1, 3)[places] = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
+    return np.asarray(painted, dtype=np.uint8)
+
+
+def _distance(kept: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pixels to the border of an area, positive inside."""
+    slope_x = cv2.filter2D(kept, cv2.CV_32F, _SLOPE, borderType=cv2.BORDER_REPLICATE)
+    slope_y = cv2.filter2D(kept, cv2.CV_32F, _SLOPE.T, borderType=cv2.BORDER_REPLICATE)
+    slope = np.maximum(cv2.magnitude(slope_x, slope_y), np.float32(1e-3))
+    return np.asarray((kept - np.float32(0.5)) / slope, dtype=np.float32)
+
+
+def _outline(
+    drawn: NDArray[np.float32], near: NDArray[np.float32], lines: tuple[tuple[float, Color, float], ...] = _LINES
+) -> None:
+    """Draw the lines over colours (n, 3) of pixels that are ``near`` (n, 1) pixels inside the border."""
+    for width, color, opacity in lines:
+        line = opacity * np.clip(width / 2 + 0.5 - np.abs(near), 0, 1)
+        drawn += line * (np.asarray(color, dtype=np.float32) - drawn)
+
+
 def dim_unseen(picture: Pixels, explanation: Explanation) -> tuple[Pixels, bool]:
     """A copy of a picture, dimmed where the model's preprocessing cuts it off; and whether nothing is cut off."""
-    height, width = explanation.size
-    corners = explanation.geometry.points_to_original([(0, 0), explanation.geometry.size[::-1]])
-    seen = np.clip(corners, 0, (width, height)) * (picture.shape[1] / width, picture.shape[0] / height)
-    (x0, y0), (x1, y1) = np.rint(seen).astype(int).tolist()
-    if x0 <= 1 and y0 <= 1 and x1 >= picture.shape[1] - 1 and y1 >= picture.shape[0] - 1:
+    (x0, y0, x1, y1), everything = _seen(explanation, picture.shape[:2])
+    if everything:
         return picture.copy(), True
     dimmed = (picture * _DIM).astype(np.uint8)
     dimmed[y0:y1, x0:x1] = picture[y0:y1, x0:x1]
     return dimmed, False
+
+
+def _seen(explanation: Explanation, shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool]:
+    """What the model sees of a copy of the image of this size, (x0, y0, x1, y1); and whether that is all of it."""
+    height, width = explanation.size
+    corners = explanation.geometry.points_to_original([(0, 0), explanation.geometry.size[::-1]])
+    seen = np.clip(corners, 0, (width, height)) * (shape[1] / width, shape[0] / height)
+    (x0, y0), (x1, y1) = np.rint(seen).astype(int).tolist()
+    return (x0, y0, x1, y1), x0 <= 1 and y0 <= 1 and x1 >= shape[1] - 1 and y1 >= shape[0] - 1
 
 
 def encode_png(picture: Pixels) -> bytes:

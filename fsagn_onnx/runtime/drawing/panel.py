@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import UsageError
 from ..explanation import Explanation
 from ..stream import Pixels
-from .overlay import draw_panel, encode_png
+from .overlay import OUTLINED, draw_panel, encode_png
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,15 +22,16 @@ class Panel:
     pixels: Pixels
 
     @classmethod
-    def of(cls, explanation: Explanation, area: float | None = None) -> Panel:
+    def of(cls, explanation: Explanation, area: float | None = None, style: str = OUTLINED) -> Panel:
         """Draw an explanation.
 
         Args:
             explanation: of an image.
             area: share to show for every filter, in (0, 1]; None: the filters' own.
+            style: ``outline`` or ``heat``, see `draw_panel`.
 
         Raises:
-            UsageError: the area is out of range.
+            UsageError: the area is out of range, or there is no such style.
         """
         if area is not None:
             if not 0 < area <= 1:
@@ -40,7 +41,7 @@ class Panel:
                 for explained in explanation.filters
             )
             explanation = replace(explanation, filters=filters)
-        return cls(draw_panel(explanation))
+        return cls(draw_panel(explanation, style))
 
     def save(self, path: str | Path) -> Path:
         """Write the picture as PNG and return its path."""
