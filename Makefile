@@ -76,9 +76,10 @@ test-deploy: $(VENV)/.dev
 
 ## Each benchmark may take BENCH_LIMIT; one that fails or takes longer is named at the end, and the others still run.
 BENCH_LIMIT ?= 20m
+BENCHES := conversion cost dissection report rivals server start stream training variants
 bench: $(VENV)/.dev
-	@failed=(); for file in benchmarks/bench_*.py; do echo "== $$file"; \
-	  timeout $(BENCH_LIMIT) $(BIN)/python "$$file" || failed+=("$$file"); done; \
+	@failed=(); for name in $(BENCHES); do echo "== benchmarks/speed/$$name.py"; \
+	  timeout $(BENCH_LIMIT) $(BIN)/python -m "benchmarks.speed.$$name" || failed+=("$$name"); done; \
 	[ $${#failed[@]} -eq 0 ] || { echo "error: failed or longer than $(BENCH_LIMIT): $${failed[*]}" >&2; exit 1; }
 
 $(VENV)/.coverage: $(VENV)/.dev

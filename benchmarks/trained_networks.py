@@ -1,4 +1,7 @@
-"""A VGG-like and a ResNet-like network for the synthetic parts set, trained like the demo CNN but for less long."""
+"""The networks of the synthetic parts set with their explainers: the demo CNN, and a VGG-like and a ResNet-like one.
+
+Those that the repository lacks are trained, like the demo CNN but for less long.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import DEMO_EXPLAINER, DEMO_MODEL
+from benchmarks.plan import Plan, trained
 from fsagn_onnx.data.files import write_file
 from fsagn_onnx.models.train_demo_cnn import (
     Settings,
@@ -20,8 +25,9 @@ from fsagn_onnx.models.train_demo_cnn import (
     progress,
     render_split,
 )
-from fsagn_onnx.testing.synthetic import CLASSES
+from fsagn_onnx.testing.synthetic import CLASSES, write_folder
 
+TRAINING_PICTURES = 2_000
 SETTINGS = Settings(epochs=10, images=6_000, held_out=1_000)
 
 
@@ -77,6 +83,7 @@ class ResNetLike(nn.Module):
 
 
 NETWORKS: dict[str, Any] = {"vgg": VggLike, "resnet": ResNetLike}
+NAMES = ("demo", *NETWORKS)
 
 
 def trained_network(name: str, out: Path, threads: int) -> Path:
@@ -114,3 +121,23 @@ def trained_network(name: str, out: Path, threads: int) -> Path:
     print(f"{name}: accuracy {found:.4f} on {SETTINGS.held_out} held-out pictures", flush=True)
     candidate.replace(out)
     return out
+
+
+def subject(network: str, plan: Plan) -> tuple[Path, Path]:
+    """Model and explainer: the repository's demo CNN, or a network and its explainer trained under ``plan.out``."""
+    torch.set_num_threads(plan.threads)
+    train = plan.out / "train"
+    if network == "demo":
+        model = DEMO_MODEL
+        if plan.pairs is None and plan.explainer is None:
+            return model, DEMO_EXPLAINER
+    else:
+        model = trained_network(network, plan.out / f"{network}.onnx", plan.threads)
+    if plan.explainer is None and not (train / "names.json").exists():
+        write_folder(train, "train", TRAINING_PICTURES)
+    return model, trained(model, [train / "images"], plan)
+
+
+def default_subject(network: str) -> tuple[Path, Path]:
+    """The same with the defaults of `train`, on one thread, where `synthetic.py` keeps it too."""
+    return subject(network, Plan(Path("build/datasets/synthetic"), None, None, 0, "", "", 0, 1))

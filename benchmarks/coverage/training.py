@@ -1,6 +1,6 @@
 """A generator for one network of every family: trains a few steps, exports, agrees in onnxruntime.
 
-    python benchmarks/coverage_train.py [--only TEXT] [--seconds 1500]
+    python -m benchmarks.coverage.training [--only TEXT] [--seconds 1500]
 
 Takes the first plain row of every family of the coverage zoo (benchmarks/coverage), and rows of quantised and of half
 networks. Export refuses to write a file that onnxruntime and torch disagree about, so a row that is written has passed.

@@ -1,6 +1,6 @@
 """One line per evaluation with what the masks are judged by; every figure is on the infill that nothing trained on.
 
-    python benchmarks/datasets/bars.py build/datasets/synthetic/vgg/evaluation.json ...
+    python -m benchmarks.quality.bars build/datasets/synthetic/vgg/evaluation.json ...
 
 Reads what `evaluate` wrote (or any JSON file with its rows) and prints a Markdown table of the first method, `--method`
 says which else. Cells of what was not measured stay empty.

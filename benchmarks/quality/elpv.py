@@ -1,6 +1,6 @@
 """ELPV solar cells x Lite0 with a trained defect head: the full comparison on unseen cells.
 
-    python benchmarks/datasets/elpv.py [--images 200]
+    python -m benchmarks.quality.elpv [--images 200]
 
 Uses what `python examples/inspection/run.py` made in build/inspection where it is there (cells, defect model,
 explainer), else makes it. Writes OUT/evaluation/evaluation.{json,md} and plots; prints the AUC of the defect head.
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from common import Plan, measured, plan_options, trained
+
+from benchmarks.plan import Plan, measured, plan_options, trained
 
 INSPECTION = Path(__file__).resolve().parents[2] / "examples" / "inspection"
 

@@ -1,6 +1,6 @@
 """The generator beside every other way to ask where a filter looks: one table of quality and cost.
 
-    python benchmarks/peers.py [--data synthetic|photos] [--images 30] [--photos FOLDER]
+    python -m benchmarks.quality.peers [--data synthetic|photos] [--images 30] [--photos FOLDER]
 
 `synthetic`: held-out pictures of the synthetic parts set, the demo CNN and its shipped explainer. `photos`: a folder of
 photographs, EfficientNet-Lite0 and its shipped explainer. Peers run through their own libraries (Captum:
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.networks import DEMO_EXPLAINER, DEMO_MODEL, lite0
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.evaluation import Evaluation, Options, evaluate
 from fsagn_onnx.evaluation.plots import write_plots
@@ -23,7 +24,6 @@ from fsagn_onnx.methods import METHODS
 from fsagn_onnx.terminal.evaluation import EvaluationBar
 from fsagn_onnx.testing.synthetic import write_folder
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
 INFILL = "inpaint"
 
 
@@ -32,14 +32,12 @@ def subject(data: str, photos: Path | None, images: int) -> tuple[Path, Path, li
     if data == "synthetic":
         folder = Path("build/peers_synthetic_images")
         write_folder(folder, "test", images)
-        return MODELS / "demo_cnn.onnx", MODELS / "demo_explainer.onnx", list(list_images([folder / "images"]))[:images]
-    from fsagn_onnx.models.lite0 import build_lite0, build_lite0_explainer
+        return DEMO_MODEL, DEMO_EXPLAINER, list(list_images([folder / "images"]))[:images]
     from fsagn_onnx.models.train_lite0 import split
 
     if photos is None:
         raise click.UsageError("--data photos needs --photos FOLDER")
-    model = build_lite0(Path("build/lite0.onnx"))
-    explainer = build_lite0_explainer(Path("build/lite0-explainer.onnx"), model=model)
+    model, explainer = lite0()
     return model, explainer, split(list(list_images([photos])))[1][:images]
 
 

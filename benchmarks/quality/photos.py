@@ -1,6 +1,6 @@
 """Photographs x Lite0 at two layers: the last conv layer and a middle one.
 
-    python benchmarks/datasets/photos.py PHOTOS... [--unseen MORE] [--layer head] [--layer block10.expand]
+    python -m benchmarks.quality.photos PHOTOS... [--unseen MORE] [--layer head] [--layer block10.expand]
 
 Every fifth photograph (by name) is held out, whole: no crop of it is seen in training; so are all of `--unseen`. The
 explainer of the last layer is the shipped one unless `--pairs` asks for a new one; that of a middle layer is trained.
@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from common import Plan, measured, plan_options, trained
 
+from benchmarks.plan import Plan, measured, plan_options, trained
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.models.lite0 import LAYER, build_lite0, build_lite0_explainer
 from fsagn_onnx.models.train_lite0 import split

@@ -1,6 +1,6 @@
 """Synthetic parts x demo CNN, VGG-like and ResNet-like network: everything, with part truth.
 
-    python benchmarks/datasets/synthetic.py [--network demo|vgg|resnet] [--images 200]
+    python -m benchmarks.quality.synthetic [--network demo|vgg|resnet] [--images 200]
 
 Renders the pictures, trains the network (the demo CNN comes with the repository) and its explainer (the demo CNN's
 comes with the repository too, unless `--pairs` asks for a new one), and measures every metric on held-out pictures.
@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from common import Plan, measured, plan_options
-from subjects import NAMES, subject
 
+from benchmarks.plan import Plan, measured, plan_options
+from benchmarks.trained_networks import NAMES, subject
 from fsagn_onnx.testing.synthetic import write_folder
 
 

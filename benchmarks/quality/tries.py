@@ -1,6 +1,6 @@
 """What a change of the generator or of its training brings: one short run, measured on photographs left out of it.
 
-    python benchmarks/tries.py PHOTOS... [--also MORE] [--set NAME=JSON] [--width NAME=N] [--pairs 8000]
+    python -m benchmarks.quality.tries PHOTOS... [--also MORE] [--set NAME=JSON] [--width NAME=N] [--pairs 8000]
 
 EfficientNet-Lite0's last conv layer. Every fifth photograph of `train_lite0.py`'s *training* half is left out (its
 held-out ones stay unseen, for the final figures), and four crops of each are measured with 5 filters: retention AUC

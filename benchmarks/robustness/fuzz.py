@@ -1,7 +1,7 @@
 """Damaged ONNX files through `fsagn-onnx inspect`: load, list the layers, convert, compare (and open an explainer).
 
-    python benchmarks/fuzz.py                 500 mutants of 10 models; writes build/fuzz.json, with --docs docs/fuzz.md
-    python benchmarks/fuzz.py --mutants 25
+    python -m benchmarks.robustness.fuzz        500 mutants of 10 models; writes build/fuzz.json, with --docs docs/fuzz.md
+    python -m benchmarks.robustness.fuzz --mutants 25
 
 Each mutant runs in a process of its own, forked from one that has imported everything, under limits of time and
 address space. It must end by itself within 30 s, with exit status 0 and one JSON document, or 1 and one line of at
@@ -26,10 +26,10 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from fuzz_models import BUILDERS
-from fuzz_mutants import KINDS, Mutant, make_mutant
+from benchmarks.robustness.fuzz_models import BUILDERS
+from benchmarks.robustness.fuzz_mutants import KINDS, Mutant, make_mutant
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ABOUT = __doc__.partition("\n\n")[2].partition("\n\n")[2].strip()
 MAX_SECONDS = 30.0
 MAX_LINE = 1200
@@ -270,7 +270,7 @@ def main() -> int:
     ]  # fmt: skip
     options.out.write_text(json.dumps({"seed": options.seed, "base": base, "mutants": results}, indent=1) + "\n")
     if options.docs:
-        command = f"`python benchmarks/fuzz.py --mutants {options.mutants} --seed {options.seed}`"
+        command = f"`python -m benchmarks.robustness.fuzz --mutants {options.mutants} --seed {options.seed}`"
         head = f"# Damaged files\n\n{command}. What is done to each:\n\n{ABOUT}\n\n"
         options.docs.write_text(head + "\n".join(lines) + "\n")
     if not options.keep:

@@ -31,9 +31,9 @@ from typing import Final
 import click
 import cv2
 
+from benchmarks.networks import DEMO_EXPLAINER, DEMO_MODEL
 from benchmarks.robustness import differences
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 PICTURES: Final = 16
 PLANTED: Final = 12
 DEMO: Final = "inputs/demo_cnn.onnx inputs/demo_explainer.onnx"
@@ -136,8 +136,8 @@ def make_inputs(folder: Path) -> None:
     from fsagn_onnx.testing.planted_explainer import write_planted_explainer
     from fsagn_onnx.testing.synthetic import write_folder
 
-    for name in ("demo_cnn.onnx", "demo_explainer.onnx"):
-        shutil.copyfile(ROOT / "models" / name, folder / name)
+    for path in (DEMO_MODEL, DEMO_EXPLAINER):
+        shutil.copyfile(path, folder / path.name)
     write_planted(folder / "planted.onnx")
     write_planted_explainer(folder / "planted_explainer.onnx")
     entries = json.loads(write_folder(folder / "set", "val", PICTURES).read_text(encoding="utf-8"))["images"]

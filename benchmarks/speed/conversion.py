@@ -1,6 +1,6 @@
 """What conversion costs: forward+backward of the converted graph beside the torch module it came from; time and memory.
 
-    python benchmarks/bench_convert.py [--pairs 12] [--threads 2]
+    python -m benchmarks.speed.conversion [--pairs 12] [--threads 2]
 
 ResNet-50 and EfficientNet-Lite0: both get the same batch of 8 and the gradient of the image, in turns, both in
 channels_last; their outputs are compared before anything is timed. ResNet-152: seconds and peak memory of loading and
@@ -22,24 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import torchvision_network
 from fsagn_onnx.conversion import convert
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import build_lite0, load_torch_lite0
 
 BUILD = Path("build/bench_convert")
 WARM = 3
-
-
-def torchvision_file(name: str) -> tuple[nn.Module, Path]:
-    """A network of torchvision, untrained, and its export by the classic exporter."""
-    import torchvision
-
-    module = getattr(torchvision.models, name)(weights=None).eval()
-    path = BUILD / f"{name}.onnx"
-    axes = {"x": {0: "N"}}
-    example = torch.zeros(2, 3, 224, 224)
-    torch.onnx.export(module, (example,), path, dynamo=False, opset_version=17, input_names=["x"], dynamic_axes=axes)
-    return module, path
 
 
 def seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:
@@ -99,12 +88,12 @@ def main(pairs: int, threads: int, single: Path | None, check: bool) -> None:
         return
     BUILD.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
-    results["resnet50"] = compare("ResNet-50", *torchvision_file("resnet50"), pairs)
+    results["resnet50"] = compare("ResNet-50", *torchvision_network("resnet50", BUILD, batch="N"), pairs)
     results["lite0"] = compare("EfficientNet-Lite0", load_torch_lite0(), build_lite0(BUILD / "lite0.onnx"), pairs)
-    _, path = torchvision_file("resnet152")
+    _, path = torchvision_network("resnet152", BUILD, batch="N")
     size = path.stat().st_size
     for words in ([], ["--check"]):
-        command = [sys.executable, __file__, "--once", str(path), *words]
+        command = [sys.executable, "-m", "benchmarks.speed.conversion", "--once", str(path), *words]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         kind = "with the parity check" if words else "alone"
         print(f"ResNet-152, loading and converting {kind}: {found['seconds']:.2f} s, ", end="")

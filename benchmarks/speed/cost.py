@@ -1,6 +1,6 @@
 """What an explanation costs: explainer beside plain model, batch 1, in pairs in one run.
 
-    python benchmarks/bench_cost.py [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 8] [--threads N]
+    python -m benchmarks.speed.cost [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 8] [--threads N]
 
 EfficientNet-Lite0 is the trained one with its trained generator; the others are torchvision's, untrained (cost does not
 depend on weights), each with the default generator of its default layer. The model's outputs of both files are compared
@@ -27,12 +27,11 @@ from typing import Any
 import click
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 
+from benchmarks.networks import lite0, torchvision_network
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config
 from fsagn_onnx.model import load_model
-from fsagn_onnx.models.lite0 import build_lite0, build_lite0_explainer
 
 Array = NDArray[np.float64]
 BUILD = Path("build/bench_cost")
@@ -44,13 +43,10 @@ BARS = {"lite0": {5: 1.15, 32: 1.5}, "resnet50": {5: 1.1}, "vgg16": {5: 1.05}}
 
 def files(network: str) -> tuple[Path, Path]:
     """The model and its explainer, built where they are missing."""
-    model, explainer = BUILD / f"{network}.onnx", BUILD / f"{network}-explainer.onnx"
     if network == "lite0":
-        return build_lite0(model), build_lite0_explainer(explainer)
-    import torchvision
-
-    module = getattr(torchvision.models, network)(weights=None).eval()
-    torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), model, dynamo=False, opset_version=17)
+        return lite0(BUILD)
+    _, model = torchvision_network(network, BUILD)
+    explainer = BUILD / f"{network}-explainer.onnx"
     loaded = load_model(model)
     generator = Generator(make_config(loaded, loaded.default_layer))
     description: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """What `dissect` costs beside just running the explainer over the same pictures, and whether its memory stays flat.
 
-    python benchmarks/bench_dissect.py [--pictures 5000] [--model FILE --explainer FILE] [--out build/bench_dissect]
+    python -m benchmarks.speed.dissection [--pictures 5000] [--model FILE --explainer FILE] [--out build/bench_dissect]
 
 An explainer (the demo CNN's unless told), all of its filters, on rendered pictures with parts. Both sides decode,
 preprocess and run the explainer in batches of 8 on one thread, in turns, so that other load disturbs both alike; times
@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from benchmarks.networks import DEMO_EXPLAINER, DEMO_MODEL
 from fsagn_onnx.data.annotations import open_annotations
 from fsagn_onnx.dissection import DissectRequest, DissectRun
 from fsagn_onnx.dissection.observations import mask_bits
@@ -27,7 +28,6 @@ from fsagn_onnx.runtime import FileEngine
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
 from fsagn_onnx.testing.synthetic import write_folder
 
-MODEL, EXPLAINER = Path("models/demo_cnn.onnx"), Path("models/demo_explainer.onnx")
 BATCH, TURNS = 8, 20
 SESSION = {"providers": "cpu", "threads": 1}
 
@@ -95,8 +95,8 @@ def run_both(model: Path, explainer: Path, folder: Path, out: Path) -> tuple[Alo
 @click.command()
 @click.option("--pictures", default=500, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench_dissect"), show_default=True)
-@click.option("--model", type=click.Path(path_type=Path), default=MODEL, show_default=True)
-@click.option("--explainer", type=click.Path(path_type=Path), default=EXPLAINER, show_default=True)
+@click.option("--model", type=click.Path(path_type=Path), default=DEMO_MODEL, show_default=True)
+@click.option("--explainer", type=click.Path(path_type=Path), default=DEMO_EXPLAINER, show_default=True)
 def main(pictures: int, out: Path, model: Path, explainer: Path) -> None:
     folder = out / f"val-{pictures}"
     if not (folder / "names.json").is_file():

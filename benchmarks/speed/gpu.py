@@ -1,13 +1,13 @@
 """EfficientNet-Lite0 and its explainer on a CUDA machine: fp32, tf32 and fp16, batch 1 to 128, CUDA graphs.
 
-    python3 benchmarks/gpu.py [--wheels DIR] [--out FILE]
+    python3 benchmarks/speed/gpu.py [--wheels DIR] [--out FILE]
 
 Runs unattended from a bare Python 3.11 or newer: it makes build/gpu-venv, installs this package with its extras
 (`train`, `demo`) and onnxruntime's CUDA libraries into it (from DIR alone, without an index, where given), and goes on
 inside. Model and explainer are both held on the device (IO binding); every answer is compared with the CPU's before it
 is timed; model and explainer take turns. Writes one JSON file with the card's name.
 
-    python3 benchmarks/gpu.py --here --provider cpu --batches 1,2 --rounds 3     # the same in this environment, no card
+    python3 benchmarks/speed/gpu.py --here --provider cpu --batches 1,2 --rounds 3     # the same here, without a card
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BATCHES = "1,2,4,8,16,32,64,128"
 PRECISIONS = ("fp32", "tf32", "fp16")
 FILTERS = 5

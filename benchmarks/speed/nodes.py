@@ -1,10 +1,10 @@
 """Where an explainer's time goes, node by node: onnxruntime's own profile.
 
-    python benchmarks/profile_explainer.py [EXPLAINER] [--filters 5] [--passes 60]
+    python -m benchmarks.speed.nodes [EXPLAINER] [--filters 5] [--passes 60]
 
 Without an explainer it builds EfficientNet-Lite0's into build/. Prints the medians over the passes, in microseconds,
 of the generator's nodes by operator and of its slowest nodes, and of the model's nodes in all. Profiling itself costs
-a few microseconds per node; ratios are measured by bench_cost.py.
+a few microseconds per node; ratios are measured by cost.py.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import click
 import numpy as np
 import onnxruntime
 
+from benchmarks.networks import lite0
 from fsagn_onnx.generator.graph import PREFIX
 
 
@@ -50,9 +51,7 @@ def profile(path: Path, filters: int, passes: int) -> dict[tuple[str, str], floa
 def main(explainer: Path | None, filters: int, passes: int, slowest: int) -> None:
     Path("build").mkdir(exist_ok=True)
     if explainer is None:
-        from fsagn_onnx.models.lite0 import build_lite0_explainer
-
-        explainer = build_lite0_explainer(Path("build/lite0-explainer.onnx"))
+        _, explainer = lite0()
     nodes = profile(explainer, filters, passes)
     ours = {node: time for node, time in nodes.items() if PREFIX in f"{node[0]}/"}
     print(f"{explainer}, K = {filters}: model {sum(nodes.values()) - sum(ours.values()):.0f} us, ", end="")

@@ -1,6 +1,6 @@
 """How long the report of 10,000 images takes to open, in a headless Chromium.
 
-    python benchmarks/bench_report.py [--images 10000] [--times 5]
+    python -m benchmarks.speed.report [--images 10000] [--times 5]
 
 The page that `explain` writes: 100 rendered pictures, explained by the demo explainer, 5 filters each, repeated under
 other names. Open is: from the navigation till the area of the first image is painted; then a search for one image till

@@ -1,6 +1,6 @@
 """What the same masks cost otherwise: RISE, per-image optimisation, and the explainer in torch eager.
 
-    python benchmarks/bench_rivals.py [PHOTO] [--masks 1000] [--steps 80] [--rounds 5] [--threads 2]
+    python -m benchmarks.speed.rivals [PHOTO] [--masks 1000] [--steps 80] [--rounds 5] [--threads 2]
 
 EfficientNet-Lite0's last conv layer, one filter, one picture. RISE runs the model in onnxruntime in batches of 32,
 optimisation in torch. Passes take turns ten by ten: after each, torch's threads spin for a while on the cores that
@@ -19,6 +19,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.networks import lite0
 from fsagn_onnx.benchmark import Spread, machine
 from fsagn_onnx.benchmark.paired import timed
 from fsagn_onnx.conversion import convert
@@ -27,7 +28,7 @@ from fsagn_onnx.generator import load_checkpoint, load_generator
 from fsagn_onnx.methods.optimise import Optimise
 from fsagn_onnx.methods.rise import Rise
 from fsagn_onnx.model import load_model
-from fsagn_onnx.models.lite0 import GENERATOR, LAYER, build_lite0, build_lite0_explainer
+from fsagn_onnx.models.lite0 import GENERATOR, LAYER
 from fsagn_onnx.runtime import FileEngine
 
 TURN = 10
@@ -50,9 +51,7 @@ def picture(photo: Path | None) -> np.ndarray:
 @click.option("--threads", default=2, show_default=True)
 def main(photo: Path | None, masks: int, steps: int, rounds: int, threads: int) -> None:
     torch.set_num_threads(threads)
-    plain, explainer = Path("build/lite0.onnx"), Path("build/lite0-explainer.onnx")
-    build_lite0(plain)
-    build_lite0_explainer(explainer, model=plain)
+    plain, explainer = lite0()
     model = load_model(plain)
     batch = model.input_spec.preprocess(picture(photo))[0][None]
     engine = FileEngine(explainer, "cpu", threads)

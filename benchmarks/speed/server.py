@@ -1,6 +1,6 @@
 """The server under twice the load that it can take: statuses, latency, memory. Loopback only; it stops by itself.
 
-    python benchmarks/bench_serve.py [--clients 64] [--seconds 60] [--queue 32] [--explainer FILE]
+    python -m benchmarks.speed.server [--clients 64] [--seconds 60] [--queue 32] [--explainer FILE]
 
 First a few clients without pause measure what the server can take; then all clients together ask for twice that (and
 for more, where it turns out to take more), each on a connection of its own. Counts answers by status (with and without
@@ -31,11 +31,11 @@ import click
 import cv2
 import numpy as np
 
+from benchmarks.networks import DEMO_EXPLAINER
 from fsagn_onnx.benchmark import machine
 from fsagn_onnx.server.settings import Settings
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
-DEMO = Path(__file__).resolve().parent.parent / "models" / "demo_explainer.onnx"
 CODE = "from fsagn_onnx.cli.main import main; main()"
 MEASURE = 10.0
 PARTS = 6
@@ -181,7 +181,7 @@ async def load(address: str, process: int, clients: int, seconds: float, queue: 
 @click.option("--clients", default=64, show_default=True)
 @click.option("--seconds", default=60.0, show_default=True)
 @click.option("--queue", default=32, show_default=True)
-@click.option("--explainer", type=click.Path(path_type=Path), default=DEMO)
+@click.option("--explainer", type=click.Path(path_type=Path), default=DEMO_EXPLAINER)
 def main(clients: int, seconds: float, queue: int, explainer: Path) -> None:
     words = [sys.executable, "-c", CODE, "serve", explainer, "--port", "0", "--json", "--queue", str(queue)]
     with subprocess.Popen(

@@ -1,6 +1,6 @@
 """From `import` to the first explanation, and what the runtime install weighs.
 
-    python benchmarks/bench_start.py [EXPLAINER PHOTO] [--rounds 7] [--cache]
+    python -m benchmarks.speed.start [EXPLAINER PHOTO] [--rounds 7] [--cache]
 
 EfficientNet-Lite0's explainer, built into build/, unless told. A fresh interpreter each time, warm disk; wall and CPU
 time. Then the bytes of every package that `pip install fsagn-onnx` brings, by the installed files.
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from packaging.requirements import Requirement
 
+from benchmarks.networks import ROOT, lite0
 from fsagn_onnx.benchmark import machine
 
 FIRST = """
@@ -67,10 +68,7 @@ def main(explainer: Path | None, photo: Path | None, rounds: int, cache: bool) -
     if explainer is None or photo is None:
         from skimage import data
 
-        from fsagn_onnx.models.lite0 import build_lite0_explainer
-
-        explainer, photo = folder / "lite0-explainer.onnx", folder / "chelsea.png"
-        build_lite0_explainer(explainer)
+        (_, explainer), photo = lite0(folder), folder / "chelsea.png"
         cv2.imwrite(str(photo), data.chelsea()[..., ::-1])
     words = [sys.executable, "-c", FIRST, explainer, photo, *([folder / "cache"] if cache else [])]
     rows = [
@@ -78,7 +76,7 @@ def main(explainer: Path | None, photo: Path | None, rounds: int, cache: bool) -
         for _ in range(rounds + 1)
     ][1:]
     wall, cpu, imported, opened = np.median(rows, axis=0).tolist()
-    package = Path(__file__).resolve().parent.parent / "fsagn_onnx"
+    package = ROOT / "fsagn_onnx"
     own = sum(path.stat().st_size for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc")
     sizes = {name: weight(name) for name in sorted(brought("fsagn-onnx", set())) if name != "fsagn-onnx"}
     sizes["fsagn-onnx"] = own

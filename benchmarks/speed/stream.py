@@ -1,6 +1,6 @@
 """A folder run against decoding and inference alone, and whether memory stays flat.
 
-    python benchmarks/bench_stream.py [PHOTOS...] [--images 1000] [--few 100 --many 10000] [--explainer FILE]
+    python -m benchmarks.speed.stream [PHOTOS...] [--images 1000] [--few 100 --many 10000] [--explainer FILE]
 
 PHOTOS: files or folders, scikit-image's photographs unless told; crops of them make the set. Both sides decode in
 two threads and run the same batches; wall and CPU time (which other programs on the machine disturb less) are taken
@@ -23,8 +23,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from photo_crops import photo_crops
 
+from benchmarks.networks import DEMO_EXPLAINER, lite0
+from benchmarks.photographs import photo_crops
 from fsagn_onnx.benchmark import machine
 from fsagn_onnx.runtime import Explainer, Failure
 from fsagn_onnx.runtime.stream import DECODERS, Prepared, named_images, ordered_map, prepare
@@ -149,10 +150,7 @@ def main(
     photos: tuple[str, ...], images: int, few: int, many: int, many_explained: int, explainer: Path | None
 ) -> None:
     if explainer is None:
-        from fsagn_onnx.models.lite0 import build_lite0_explainer
-
-        explainer = build_lite0_explainer(Path("build/lite0-explainer.onnx"))
-    demo = Path(__file__).resolve().parent.parent / "models" / "demo_explainer.onnx"
+        _, explainer = lite0()
     Path("build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir="build") as temporary:
         folder = Path(temporary)
@@ -161,8 +159,8 @@ def main(
         result = {
             "machine": machine(),
             "speed": speed(explainer, paths[:images]),
-            "stream_memory": memory(demo, paths[:few], many, folder, whole=False),
-            "explain_memory": memory(demo, paths[:few], many_explained, folder, whole=True),
+            "stream_memory": memory(DEMO_EXPLAINER, paths[:few], many, folder, whole=False),
+            "explain_memory": memory(DEMO_EXPLAINER, paths[:few], many_explained, folder, whole=True),
         }
     Path("build/bench_stream.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

@@ -1,6 +1,6 @@
 """Training's pairs per second over a bare forward+backward loop of the frozen CNN at the same batch, in turns.
 
-    python benchmarks/bench_train.py [PHOTOS...] [--networks lite0,resnet50] [--steps 12] [--threads 2] [--edge 1.0]
+    python -m benchmarks.speed.training [PHOTOS...] [--networks lite0,resnet50] [--steps 12] [--threads 2] [--edge 1.0]
 
 The bare loop runs as many images as a step has (image, filter) pairs through the converted CNN up to the explained
 layer, and back to the image. A step of training also looks at the unmasked images once, without a gradient, draws and
@@ -21,8 +21,9 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from photo_crops import given_photographs
 
+from benchmarks.networks import torchvision_network
+from benchmarks.photographs import given_photographs
 from fsagn_onnx.benchmark import machine
 from fsagn_onnx.generator import TrainingOptions
 from fsagn_onnx.generator import step as step_module
@@ -36,14 +37,9 @@ Clock = Callable[[], float]
 
 
 def opened(network: str) -> Model:
-    path = BUILD / f"{network}.onnx"
     if network == "lite0":
-        return load_model(build_lite0(path))
-    import torchvision
-
-    module = getattr(torchvision.models, network)(weights=None).eval()
-    torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), path, dynamo=False, opset_version=17)
-    return load_model(path)
+        return load_model(build_lite0(BUILD / "lite0.onnx"))
+    return load_model(torchvision_network(network, BUILD)[1])
 
 
 def bare_loop(trainer: Trainer, pairs: int) -> Callable[[], None]:

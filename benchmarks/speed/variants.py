@@ -1,6 +1,6 @@
 """fp16 and int8 beside float32: latency in pairs, measured retention, file sizes (EfficientNet-Lite0).
 
-    python benchmarks/bench_variants.py [PHOTOS...] [--pairs 60] [--images 60] [--threads 2] [--calibrate IMAGES]
+    python -m benchmarks.speed.variants [PHOTOS...] [--pairs 60] [--images 60] [--threads 2] [--calibrate IMAGES]
 
 Retention is measured by the float32 model on crops of photographs (scikit-image's unless told) masked at five areas,
 blur and inpaint as infills, the same five filters of each crop for all files. int8 is calibrated on crops of every
@@ -18,8 +18,8 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
-from photo_crops import given_photographs, photo_crops
 
+from benchmarks.photographs import given_photographs, photo_crops
 from fsagn_onnx.benchmark import Benchmark, machine, paired, run_benchmark
 from fsagn_onnx.data.images import read_image
 from fsagn_onnx.generator.export import export_explainer

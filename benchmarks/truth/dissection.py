@@ -1,6 +1,6 @@
 """Does `dissect` name the right parts, and none where there is nothing to name?
 
-    python benchmarks/dissect_truth.py [--networks demo,resnet,vgg] [--pictures 400] [--first 10000]
+    python -m benchmarks.truth.dissection [--networks demo,resnet,vgg] [--pictures 400] [--first 10000]
 
 On held-out rendered pictures (`val` from number `--first` on: the first hundreds were looked at while it was made): the
 demo CNN with its explainer; a ResNet-like and a VGG-like network, each with an explainer trained by the defaults of
@@ -16,7 +16,6 @@ missed.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 import onnx
 
+from benchmarks.networks import DEMO_MODEL
 from fsagn_onnx.dissection import Dissection, dissect
 from fsagn_onnx.dissection.scores import ACTIVE_SHARE
 from fsagn_onnx.dissection.untrained import reinitialised
@@ -36,12 +36,10 @@ from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 from fsagn_onnx.testing.synthetic import write_folder
 from fsagn_onnx.testing.truth import CLEAR, intervention_truth
 
-MODEL = Path("models/demo_cnn.onnx")
 FIRST_UNTRAINED = 1_000
 """Seed of the first network with weights drawn anew."""
-sys.path.insert(0, str(Path(__file__).resolve().parent / "datasets"))
 
-COMMAND = "python benchmarks/dissect_truth.py"
+COMMAND = "python -m benchmarks.truth.dissection"
 SESSION = {"providers": "cpu", "threads": 1}
 
 
@@ -78,8 +76,8 @@ def against_truth(dissection: Dissection, folder: Path, model_path: Path, count:
 
 def untrained_explained(folder: Path, out: Path, pairs: int) -> float:
     """The same share for the first of these networks, with an explainer trained for it."""
-    from common import Plan, trained
-    from subjects import TRAINING_PICTURES
+    from benchmarks.plan import Plan, trained
+    from benchmarks.trained_networks import TRAINING_PICTURES
 
     pictures = Path("build/datasets/synthetic/train")
     if not (pictures / "names.json").exists():
@@ -95,7 +93,7 @@ def untrained(folder: Path, out: Path, seeds: int) -> list[float]:
     """Share of filters that are given a part, for demo CNNs with new weights, as torch draws them and as He's rule."""
     shares = []
     for seed in range(seeds):
-        proto = reinitialised(onnx.load(MODEL), FIRST_UNTRAINED + seed)
+        proto = reinitialised(onnx.load(DEMO_MODEL), FIRST_UNTRAINED + seed)
         assert proto is not None
         path = out / f"untrained-{FIRST_UNTRAINED + seed}.onnx"
         onnx.save(proto, path)
@@ -135,7 +133,7 @@ def planted(out: Path, count: int, *, shuffled: bool) -> tuple[float, float]:
 
 def measured(network: str, folder: Path, out: Path, count: int) -> dict[str, Any]:
     """A network with its trained explainer against intervention truth."""
-    from subjects import default_subject
+    from benchmarks.trained_networks import default_subject
 
     model, explainer = default_subject(network)
     found = dissect(model, explainer, folder / "images", out / network, parts=folder, overwrite=True, session=SESSION)
@@ -154,7 +152,7 @@ def main(networks: str, count: int, first: int, drawn: int, pairs: int, out: Pat
     out.mkdir(parents=True, exist_ok=True)
     folder = pictures(out, count, first)
     trained = {network: measured(network, folder, out, count) for network in networks.split(",")}
-    model = load_model(MODEL)
+    model = load_model(DEMO_MODEL)
     engine = engine_for(model, "block4", "activation", **SESSION)
     block4 = dissect(model, engine, folder / "images", out / "block4", parts=folder, overwrite=True, session=SESSION)
     own, other = planted(out, 200, shuffled=False)
@@ -163,7 +161,7 @@ def main(networks: str, count: int, first: int, drawn: int, pairs: int, out: Pat
         "command": f"{COMMAND} --networks {networks} --pictures {count} --first {first} --untrained {drawn}"
         f" --untrained-pairs {pairs}",
         **{f"{network}, trained explainer": figures for network, figures in trained.items()},
-        "demo, block4, feature maps": against_truth(block4, folder, MODEL, count),
+        "demo, block4, feature maps": against_truth(block4, folder, DEMO_MODEL, count),
         "untrained: share given a part": untrained(folder, out, drawn),
         "untrained, with a trained explainer: share given a part": untrained_explained(folder, out, pairs),
         "planted: own pattern, another": [own, other],

@@ -1,6 +1,6 @@
 """Why masks and dominant parts disagree: pairs whose filter falls without the part against pairs whose filter rises.
 
-    python benchmarks/dominant_parts.py [--explainer FILE] [--images 200] [--methods generator,gradient,activation]
+    python -m benchmarks.truth.dominant_parts [--explainer FILE] [--images 200] [--methods generator,gradient]
 
 The part metrics of `evaluate` ask for the part whose removal changes F_k most. This splits their pairs by what removal
 does to ||F_k||, and adds the retention (inpaint) of each mask cut at the part's own area, beside that of the part
@@ -18,6 +18,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.networks import DEMO_EXPLAINER, DEMO_MODEL
 from fsagn_onnx.data.images import list_images, read_image
 from fsagn_onnx.evaluation import Options
 from fsagn_onnx.evaluation.image_masks import ImageMasks
@@ -31,7 +32,6 @@ from fsagn_onnx.runtime.masks import area_rank, pixel_mask, to_common_granularit
 from fsagn_onnx.statistics.bootstrap import bootstrap_ratio
 from fsagn_onnx.testing.synthetic import write_folder
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
 FIGURES = ("agreement", "pointing game", "part IoU", "retention")
 PART = "the part itself"
 INFILL = "inpaint"
@@ -77,8 +77,8 @@ def pairs(view: ImageMasks) -> Iterator[tuple[str, dict[str, dict[str, float]]]]
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), default=MODELS / "demo_cnn.onnx")
-@click.option("--explainer", type=click.Path(path_type=Path), default=MODELS / "demo_explainer.onnx")
+@click.option("--model", type=click.Path(path_type=Path), default=DEMO_MODEL)
+@click.option("--explainer", type=click.Path(path_type=Path), default=DEMO_EXPLAINER)
 @click.option("--images", default=200, show_default=True, help="Held-out pictures.")
 @click.option("--methods", default="generator,gradient,activation", show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("build/dominant_parts"), show_default=True)

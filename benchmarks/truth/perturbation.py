@@ -1,6 +1,6 @@
 """Does `perturb` find the parts that decide a class?
 
-    python benchmarks/perturb_truth.py [--networks demo,resnet,vgg] [--pictures 300] [--first 5000]
+    python -m benchmarks.truth.perturbation [--networks demo,resnet,vgg] [--pictures 300] [--first 5000]
 
 On rendered pictures of `val` with their parts, from number `--first` on: the first hundreds had been looked at while
 `perturb` was made, and 20,000 to 20,200 served to choose how parts are ranked. A part decides a class where exchanging
@@ -24,7 +24,6 @@ killed goes on.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ import click
 import numpy as np
 from scipy.stats import spearmanr
 
+from benchmarks.networks import DEMO_MODEL
 from fsagn_onnx.data.annotations import open_annotations
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import Model, load_model
@@ -42,9 +42,6 @@ from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.testing.synthetic import CLASSES, PARTS, render, variants_of, write_folder
 from fsagn_onnx.testing.synthetic.objects import TWINS
 from fsagn_onnx.testing.synthetic.shapes import VARIANTS
-
-sys.path.insert(0, str(Path(__file__).resolve().parent / "datasets"))
-
 
 MOST, NEARLY_ALL = 0.5, 0.9
 """Share of a class's pictures from which an exchange counts as changing the class; the first is the bound's."""
@@ -89,14 +86,13 @@ def judged(first: dict[str, str], deciding: dict[str, set[str]]) -> dict[str, An
 
 
 def subject(network: str, *, trained: bool) -> tuple[Model, Path | Engine]:
-    from networks import trained_network
-    from subjects import MODELS, default_subject
+    from benchmarks.trained_networks import default_subject, trained_network
 
     if trained:
         path, explainer = default_subject(network)
         return load_model(path), explainer
     kept = Path("build/datasets/synthetic") / f"{network}.onnx"
-    model = load_model(MODELS / "demo_cnn.onnx" if network == "demo" else trained_network(network, kept, 1))
+    model = load_model(DEMO_MODEL if network == "demo" else trained_network(network, kept, 1))
     return model, engine_for(model, None, "activation", providers="cpu", threads=1)
 
 
@@ -173,7 +169,7 @@ def main(
     for network in networks.split(","):
         run = out / f"{network}-{first}-{count}-{seed}"
         trained = network not in activation.split(",")
-        command = f"python benchmarks/perturb_truth.py --networks {network} --pictures {count} --first {first}"
+        command = f"python -m benchmarks.truth.perturbation --networks {network} --pictures {count} --first {first}"
         command += f" --seed {seed} --exchanges {exchanges}" + ("" if trained else f" --activation {network}")
         found[network] = {"command": command, **disturbed(network, folder, run, seed, exchanges, trained=trained)}
     write.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Sanity of the masks: the demo CNN is re-initialised from the top, the generator retrained, the masks compared.
 
-    python benchmarks/sanity.py [--pairs 8000] [--images 100]
+    python -m benchmarks.truth.sanity [--pairs 8000] [--images 100]
 
 For each number of re-initialised conv layers: the rank correlation between the masks of the two explainers for the
 same pictures and filters; beside it that of the two networks' feature maps and gradients, how alike the masks of two
@@ -19,6 +19,7 @@ import click
 import onnx
 import torch
 
+from benchmarks.networks import DEMO_MODEL
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.evaluation import Options, evaluate
 from fsagn_onnx.evaluation.sanity import compare_masks, reinitialise
@@ -28,7 +29,6 @@ from fsagn_onnx.runtime.engine import FileEngine
 from fsagn_onnx.terminal.training import TrainingBar
 from fsagn_onnx.testing.synthetic import write_folder
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
 TRAINING_PICTURES = 1_000
 CONTROL = {"at home": "retention AUC", "on another image": "mask on another image"}
 
@@ -69,7 +69,7 @@ def main(pairs: int, images: int, layers: str, folder: Path, threads: int) -> No
     for part, split, count in ((pictures, "train", TRAINING_PICTURES), (test, "test", images)):
         if not (part / "names.json").exists():
             write_folder(part, split, count)
-    original = MODELS / "demo_cnn.onnx"
+    original = DEMO_MODEL
     layer = load_model(original).default_layer.value
     held_out = list(list_images([test / "images"]))
 

@@ -1,7 +1,7 @@
 """Sanity: masks must change when the CNN forgets what it learned, with the generator retrained.
 
 Adebayo et al. 2018, cascading randomisation.
-`benchmarks/sanity.py` runs the whole experiment: re-initialise, retrain the generator, compare the masks.
+`benchmarks/truth/sanity.py` runs the whole experiment: re-initialise, retrain the generator, compare the masks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A seeded sample of the damaged files of `benchmarks/fuzz.py`, which says what may not happen."""
+"""A seeded sample of the damaged files of `benchmarks/robustness/fuzz.py`, which says what may not happen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "benchmarks.robustness.fuzz"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +21,7 @@ pytestmark = [
 def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     results = tmp_path / "fuzz.json"
     options = ["--mutants", "25", "--seed", "4", "--workers", "2", "--seconds", "120", "--out", str(results)]
-    done = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*COMMAND, *options], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     mutants = json.loads(results.read_text())["mutants"]
     assert len(mutants) == 25

@@ -1,4 +1,4 @@
-"""The logic of benchmarks/gpu.py that needs no card: installing, verdict, and one round on the CPU."""
+"""The logic of benchmarks/speed/gpu.py that needs no card: installing, verdict, and one round on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def gpu() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_benchmark", ROOT / "benchmarks" / "gpu.py")
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", ROOT / "benchmarks" / "speed" / "gpu.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
