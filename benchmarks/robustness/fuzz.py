@@ -1,6 +1,6 @@
 """Damaged ONNX files through `fsagn-onnx inspect`: load, list the layers, convert, compare (and open an explainer).
 
-    python -m benchmarks.robustness.fuzz        500 mutants of 10 models; writes build/fuzz.json, with --docs docs/fuzz.md
+    python -m benchmarks.robustness.fuzz     500 mutants of 10 models; writes build/fuzz.json, with --docs docs/fuzz.md
     python -m benchmarks.robustness.fuzz --mutants 25
 
 Each mutant runs in a process of its own, forked from one that has imported everything, under limits of time and
