@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .options import PATH, running_options
+from .options import PATH, read_model, reading_options, running_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -16,9 +17,10 @@ from .options import PATH, running_options
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
 @click.option("--dissection", type=PATH, help="Folder of a dissect run: filters get the names found there.")
-@click.option("--filters", default="top:5", show_default=True, help="top:K of each image, all, or ids like 3,17.")
+@click.option("--filters", default="top:3", show_default=True, help="top:K of each image, all, or ids like 3,17.")
 @click.option("--disturbances", default="all", show_default=True, help="blur,noise,brightness,hue,occlusion,shift.")
 @click.option("--ablate/--no-ablate", default=True, show_default=True, help="Switch every filter off too.")
+@reading_options
 @running_options
 @click.pass_context
 def command(
@@ -30,6 +32,7 @@ def command(
     out: Path,
     dissection: Path | None,
     formats: tuple[str, ...],
+    reading: dict[str, Any],
     kept: dict[str, Any],
     as_json: bool,
     **options: Any,
@@ -37,18 +40,23 @@ def command(
     """Disturb what each filter looks at, and see whether score, decision and accuracy change.
 
     The same disturbance in area-matched random regions of each image is the control: what is left is the effect of
-    the part. With --parts, annotated parts are disturbed too; --labels says the true classes.
+    the part. With --parts, annotated parts are disturbed too; --labels says the true classes. Before it starts, it
+    says how many passes that takes, and after the first image how long.
     """
-    from fsagn_onnx.model import load_model
     from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
     from fsagn_onnx.perturbation.table import perturbation_table
     from fsagn_onnx.report.table import write_formats
-    from fsagn_onnx.terminal.perturbation import perturbation_json, perturbation_lines
+    from fsagn_onnx.terminal.perturbation import perturbation_json, perturbation_lines, timed, workload_line
     from fsagn_onnx.terminal.progress import show_progress
 
     request = PerturbRequest(images, **options)
-    with PerturbRun(load_model(model), explainer, out, request, dissection=dissection, **kept) as run:
-        show_progress(run.images(), "disturbing")
+    loaded = read_model(model, reading)
+    with PerturbRun(loaded, explainer, out, request, dissection=dissection, **kept) as run:
+        work = run.workload()
+        if not as_json:
+            click.echo(workload_line(work), err=True)
+        disturbed = run.images() if as_json else timed(run.images(), work.images, partial(click.echo, err=True))
+        show_progress(disturbed, "disturbing")
         result = run.finish()
         failed = run.folder.failures()
     document = perturbation_json(result)

@@ -58,11 +58,13 @@ def command(
     options = TrainingOptions(
         pairs=pairs, crop=crop, flip=not no_flip, seed=seed, checkpoint_every=checkpoint_every, objective=minimised
     )
-    loaded = read_model(model, reading)
     with TrainingBar() as bar:
+        bar.phase("reading the model")
+        loaded = read_model(model, reading)
         report = train(
             loaded, images, out, layer=layer, encoder="own" if own else "shared", options=options,
             resume=resume, overwrite=overwrite, device=device, on_step=bar.step, on_failure=bar.failure,
+            on_phase=bar.phase,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"explainer": str(out), "parity": vars(report), "failures": bar.failures}))

@@ -93,6 +93,7 @@ class Trainer:
         options: training options.
         report: is told each picture that cannot be read and why.
         device: torch device that trains.
+        on_phase: is told what is done before the first step, as it begins.
     """
 
     def __init__(
@@ -106,7 +107,9 @@ class Trainer:
         options: TrainingOptions | None = None,
         report: Callable[[Path, str], None] = lambda path, message: None,
         device: str = "cpu",
+        on_phase: Callable[[str], None] = lambda phase: None,
     ) -> None:
+        self._on_phase = on_phase
         self.model, self.layer, self.checkpoint = model, layer, checkpoint
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
@@ -114,11 +117,13 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
+        on_phase("embedding the filters")
         start = filter_embedding(model, layer, self.config.hidden)
         if start is not None:
             self.generator.embedding.weight.data.copy_(start)
         self.device = torch.device(device)
         self.generator.to(self.device)
+        on_phase("converting the model")
         module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options)
         self.optimiser = self._adam(self.generator.parameters())
@@ -188,9 +193,11 @@ class Trainer:
         if resume and self.checkpoint.exists():
             self.restore(load_checkpoint(self.checkpoint))
         else:
+            self._on_phase("first look at the pictures")
             self.calibrate()
             self.save()
         self._trim_log()
+        self._on_phase("first step")
         started, first, before = time.monotonic(), self.step, self.seconds
         steps = self.options.steps + self.options.judging
         while self.step < steps:

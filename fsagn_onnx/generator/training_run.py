@@ -32,6 +32,7 @@ def train(
     device: str = "cpu",
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_failure: Callable[[Path, str], None] = lambda path, message: None,
+    on_phase: Callable[[str], None] = lambda phase: None,
 ) -> ExportReport:
     """Train a mask generator for one conv layer of a model and write it as an explainer file.
 
@@ -50,6 +51,7 @@ def train(
         device: torch device that trains.
         on_step: is told the progress after each step.
         on_failure: is told each picture that cannot be read and why; training goes on without it.
+        on_phase: is told what is done before the first step and after the last one, in a few words, as it begins.
 
     Returns:
         How far the file in onnxruntime is from the torch generator.
@@ -60,6 +62,7 @@ def train(
     model = model if isinstance(model, Model) else load_model(model)
     model.require_one_input()
     out = Path(out)
+    on_phase("listing the pictures")
     paths = list(list_images(images))
     if not paths:
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
@@ -75,5 +78,8 @@ def train(
         options=options,
         report=on_failure,
         device=device,
+        on_phase=on_phase,
     )
-    return export_explainer(model, trainer.run(on_step, resume=resume), out)
+    trained = trainer.run(on_step, resume=resume)
+    on_phase("writing the explainer and comparing it with torch")
+    return export_explainer(model, trained, out)

@@ -28,6 +28,7 @@ from .effects import ALL, Effect, agreement, collect_groups, control_check, effe
 from .observations import PerturbationPass, disturb_images, mean_channels, open_perturbation_columns
 from .page import write_perturbation_page
 from .perturbation import Perturbation
+from .workload import Workload
 
 MEANS_FROM: Final = 64
 """Images that the mean of every channel is taken over."""
@@ -43,7 +44,7 @@ class PerturbRequest(RunRequest):
         ablate: switch filters off too.
     """
 
-    filters: str = "top:5"
+    filters: str = "top:3"
     disturbances: str = ALL
     ablate: bool = True
 
@@ -83,12 +84,13 @@ class PerturbRun(FolderRun):
         names = _names_of(dissection)
         super().__init__(model, explainer, annotations, request.session)
         self.request, self._names = request, names
+        self._paths = list(list_images(request.images))  # once: standard input can be read only once
         top, filters = _asked(request.filters, self.tapped.filters)
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
         self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
         if request.ablate:
-            means = mean_channels(self.tapped, list_images(request.images), MEANS_FROM)
+            means = mean_channels(self.tapped, self._paths, MEANS_FROM)
             ablation = Ablation(model, self.tapped.layer, means, **request.session)
         self.plan = PerturbationPass(
             model,
@@ -108,9 +110,14 @@ class PerturbRun(FolderRun):
         )
         open_perturbation_columns(self.folder, self.plan)
 
+    def workload(self) -> Workload:
+        """How much is left to do."""
+        plan, left = self.plan, max(0, len(self._paths) - self.folder.lines)
+        return Workload(left, plan.slots, plan.annotations is not None, len(plan.kinds), len(plan.ablated))
+
     def images(self) -> Iterator[str | Failure]:
         """Disturb every image; yields its path or its failure."""
-        yield from disturb_images(self.folder, self.plan, list_images(self.request.images))
+        yield from disturb_images(self.folder, self.plan, self._paths)
 
     def finish(self) -> Perturbation:
         """Compute the effects and write them.

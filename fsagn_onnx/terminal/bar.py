@@ -26,6 +26,10 @@ class Bar:
         """Show how far the job is."""
         self._progress.update(self._task, completed=done, total=total, description=described)
 
+    def describe(self, text: str) -> None:
+        """Say what the job does now, however far it is."""
+        self._progress.update(self._task, description=text)
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from typing import Any
 
+from ..perturbation.disturbances import LEVELS, REGIONS
 from ..perturbation.perturbation import Perturbation
+from ..perturbation.workload import Workload
 from ..runtime.drawing.typeface import printable
+from ..runtime.stream import Failure
 
 
 def perturbation_json(result: Perturbation) -> str:
@@ -47,6 +51,46 @@ def perturbation_lines(result: Perturbation) -> Iterator[str]:
             )
     yield f"table     {result.folder / 'effects.csv'}"
     yield f"report    {result.folder / 'report.html'}"
+
+
+def workload_line(work: Workload) -> str:
+    """What a run is going to do, before it starts."""
+    parts = " and every annotated part" if work.parts else ""
+    factors = f"{_some(work.images, 'image')} x {_some(work.filters, 'filter')}{parts}"
+    strengths = f"{_some(work.disturbances, 'disturbance')} x {LEVELS} strengths x {len(REGIONS)} places"
+    up_to = "at least" if work.parts else "up to"
+    switched = f"; and {work.ablated:,} filters switched off in each image" if work.ablated else ""
+    return f"{factors} x {strengths}: {up_to} {work.passes:,} passes through the model{switched}"
+
+
+def timed(
+    results: Iterable[object], images: int, say: Callable[[str], object], clock: Callable[[], float] = monotonic
+) -> Iterator[object]:
+    """Pass results on; after the first one, say how long the others take.
+
+    Args:
+        results: one per image.
+        images: how many will come.
+        say: is told the line.
+        clock: seconds.
+    """
+    started, told = clock(), images < 2
+    for result in results:
+        if not told and not isinstance(result, Failure):
+            taken, told = clock() - started, True
+            say(f"the first image took {_duration(taken)}: about {_duration(taken * (images - 1))} for the others")
+        yield result
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _region(result: Perturbation, row: dict[str, Any]) -> str:

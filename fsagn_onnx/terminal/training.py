@@ -58,6 +58,10 @@ class TrainingBar(Bar):
         self.failures: dict[str, str] = {}
         self.retention = float("nan")
 
+    def phase(self, doing: str) -> None:
+        """Say what is done while no steps are: before the first one and after the last one."""
+        self.describe(doing)
+
     def step(self, figures: TrainingFigures) -> None:
         """Show a step."""
         self.retention = figures.retention
