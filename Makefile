@@ -3,12 +3,13 @@
 # make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
 # make bench   what everything costs, in turns with what it is compared with (build/bench_*.json)
 # make coverage  what of the networks that people export converts (docs/coverage.md)
+# make docs    the documentation site, in build/site
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-deploy lint format bench coverage clean help
+.PHONY: demo docs test test-deploy lint format bench coverage clean help
 
 PYTHON ?= python3
 VENV := .venv
@@ -73,6 +74,11 @@ test-deploy: $(VENV)/.dev
 	[ $${#missing[@]} -eq 0 ] || { apt-get update -qq && apt-get install -y --no-install-recommends "$${missing[@]}"; }
 	$(MAKE) examples/node/node_modules examples/web/node_modules build/onnxruntime/include
 	CI=1 $(BIN)/python -m pytest tests/examples
+
+## Fails at any warning: a link or anchor that leads nowhere, a page that nothing leads to.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean --quiet
+	@echo "build/site/index.html; with its search: $(BIN)/python -m http.server --directory build/site"
 
 ## Each benchmark may take BENCH_LIMIT; one that fails or takes longer is named at the end, and the others still run.
 BENCH_LIMIT ?= 20m

@@ -16,7 +16,7 @@ from .options import PATH, json_option, keep_options, read_model, reading_option
 @click.argument("explainers_and_images", nargs=-1, required=True, metavar="[EXPLAINER]... IMAGES...")
 @click.option("--methods", default="generator,activation,random", show_default=True, help="Names, in this order.")
 @click.option("--infills", default="inpaint,blur,mean", show_default=True, help="inpaint is never trained on.")
-@click.option("--metrics", help="Names of families; default: all. See the table in README.md.")
+@click.option("--metrics", help="Names of families; default: all. See docs/reference/metrics.md.")
 @click.option("--filters", type=click.IntRange(1), default=5, show_default=True, help="Filters drawn per image.")
 @click.option("--layer", help="Value to explain, where no explainer says it.")
 @click.option("--parts", type=PATH, help="Part annotations, as in dissect, for the part metrics.")
