@@ -38,7 +38,7 @@ OUTSIDE = {
     "LICENSE": "project/license.md",
     "NOTICE": "project/notice.md",
 }
-"""File of the repository -> its page; any other that is linked becomes source/PATH. The home page is README's, longer."""
+"""File of the repository -> its page; others that are linked become source/PATH. The home page is README, longer."""
 TITLES = {"changelog": "News", "contributing": "Contributing", "benchmarks": "Benchmarks"}
 LINK = re.compile(r"(?<=\]\()(?!https?://|#|mailto:)([^)\s#]*)(#[^)\s]*)?(?=\))")
 MARKER = re.compile(r"^<!-- (options|python|errors|commands|decisions)(?: (\S+))? -->$", re.MULTILINE)

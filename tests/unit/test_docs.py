@@ -2,7 +2,7 @@
 
 A block under `<!-- not run: reason -->` is not run. One under `<!-- parsed: reason -->` holds command lines of which
 only the words are checked: command, options, choices, numbers. All others run, page by page, in a folder of their own
-with a tiny world: the demo CNN as model.onnx, its explainer, and four rendered pictures. `train` gets `--pairs 16` there.
+with a tiny world: the demo CNN as model.onnx, its explainer, and four pictures. `train` gets `--pairs 16` there.
 """
 
 from __future__ import annotations
