@@ -224,12 +224,12 @@ class FileEngine:
             retention=retention.astype(np.float32, copy=False) if self.metadata.areas else None,
         )
 
-    def warm_up(self, images: int = 1, slots: int = 5) -> None:
-        """Compute once on zeros, so that the first request finds memory and kernels ready."""
+    def warm_up(self, images: int = 1, slots: int = 5) -> Pass:
+        """Compute once on zeros, so that the first request finds memory and kernels ready; what came out."""
         kind = np.uint8 if self.metadata.variant.preprocessing else np.float32
         shape = (*self.metadata.input.size, 3) if kind is np.uint8 else self._sample_shape
         asked = self.metadata.variant.slots or (FILL,) * min(slots, self.metadata.filters)
-        self.run(np.zeros((images, *shape), dtype=kind), np.tile(np.array(asked, dtype=np.int64), (images, 1)))
+        return self.run(np.zeros((images, *shape), dtype=kind), np.tile(np.array(asked, dtype=np.int64), (images, 1)))
 
     def load_proto(self) -> onnx.ModelProto:
         """The file's graph with its weights, read anew at every call."""

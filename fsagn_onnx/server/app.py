@@ -15,6 +15,7 @@ from urllib.parse import quote
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -23,15 +24,19 @@ from starlette.routing import Route
 from .. import __version__
 from ..errors import FsagnError
 from ..runtime.engine import FILTERS, FileEngine
-from .batching import Batcher
+from .batching import Batcher, rows_are_images
 from .jobs import AREAS, MASKS, Job, make_job, outputs_of
 from .metrics import Metrics
 from .settings import Settings
-from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request
+from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request, shown, unpacked
 
 LONGEST_WAIT: Final = 60
 WORKERS: Final = 4
 """Threads that decode requests and encode answers."""
+PROBED: Final = 3
+"""Images of the first pass, which shows whether every output has a row per image."""
+MAX_ID: Final = 256
+LONGEST_ERROR: Final = 1000
 KSERVE: Final = {
     "tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(double)": "FP64", "tensor(int64)": "INT64",
     "tensor(int32)": "INT32", "tensor(uint8)": "UINT8", "tensor(int8)": "INT8", "tensor(bool)": "BOOL",
@@ -50,8 +55,9 @@ class _Server:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = WORKERS
-        await run_in_threadpool(self.engine.warm_up)
-        self.batcher = Batcher(self.engine, self.settings, self.metrics)
+        warm = await run_in_threadpool(self.engine.warm_up, PROBED)
+        shares = rows_are_images(warm, PROBED)
+        self.batcher = Batcher(self.engine, self.settings, self.metrics, shares=shares)
         self.batcher.start()
         yield
         batcher, self.batcher = self.batcher, None
@@ -63,7 +69,7 @@ class _Server:
     async def ready(self, request: Request) -> Response:
         if "name" in request.path_params:
             self._check_name(request)
-        ready = self.batcher is not None
+        ready = self.batcher is not None and self.batcher.works
         return JSONResponse({"name": self.name, "ready": ready}, 200 if ready else 503)
 
     async def about_server(self, request: Request) -> Response:
@@ -123,9 +129,11 @@ class _Server:
             self._check_name(request)
             response = await self._admitted(request)
         except RequestError as error:
-            response = JSONResponse({"error": str(error)}, error.status)
+            response = _refusal(str(error), error.status)
         except FsagnError as error:
-            response = JSONResponse({"error": str(error)}, 500)
+            response = _refusal(str(error), 500)
+        except MemoryError:
+            response = _refusal("not enough memory for this request: send fewer or smaller pictures", 413)
         if response.status_code in (429, 503):
             ahead = self.batcher.seconds_ahead if self.batcher else 1.0
             response.headers["retry-after"] = str(min(LONGEST_WAIT, max(1, math.ceil(ahead))))
@@ -135,7 +143,7 @@ class _Server:
         return response
 
     async def _admitted(self, request: Request) -> Response:
-        if self.batcher is None:
+        if self.batcher is None or not self.batcher.works:
             raise RequestError("the server is stopping", 503)
         if self.in_hand >= self.settings.queue:
             raise RequestError(f"{self.in_hand} requests are in hand already, come again later", 429)
@@ -149,20 +157,22 @@ class _Server:
 
     async def _answered(self, request: Request, batcher: Batcher) -> Response:
         body = await self._body(request)
-        asked, job = await run_in_threadpool(self._parse, body, request.headers.get(HEADER_LENGTH))
+        asked, job = await run_in_threadpool(self._parse, body, request.headers)
         del body
         computed = await batcher.run(job)
         outputs = await run_in_threadpool(outputs_of, job, computed, self.engine)
         names, binary = _wanted_outputs(asked, list(outputs))
-        head = {"model_name": self.name, "model_version": "1", "id": str(asked.get("id", ""))}
+        head = {"model_name": self.name, "model_version": "1", "id": _id_of(asked)}
         chosen = {name: outputs[name] for name in names}
         content, length = await run_in_threadpool(format_answer, head, chosen, binary)
         if length is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
 
-    def _parse(self, body: bytes, header_length: str | None) -> tuple[dict[str, Any], Job]:
-        asked, tensors = parse_request(body, header_length)
+    def _parse(self, body: bytes, headers: Headers) -> tuple[dict[str, Any], Job]:
+        plain = unpacked(body, headers.get("content-encoding"), self.settings.max_body)
+        asked, tensors = parse_request(plain, headers.get(HEADER_LENGTH))
+        _id_of(asked)
         return asked, make_job(asked, tensors, self.engine, self.settings)
 
     async def _body(self, request: Request) -> bytes:
@@ -188,6 +198,20 @@ class _Server:
             raise HTTPException(404, f"no such model or version; there is '{self.name}', version 1")
 
 
+def _id_of(asked: dict[str, Any]) -> str:
+    """The name that a client gives its request, which the answer repeats."""
+    name = asked.get("id", "")
+    if not isinstance(name, str | int) or len(str(name)) > MAX_ID:
+        raise RequestError(f"id must be a text of at most {MAX_ID} characters, but is {shown(name)}")
+    return str(name)
+
+
+def _refusal(message: str, status: int) -> Response:
+    """An answer that says what is wrong, in few words and in letters that any answer can hold."""
+    text = message if len(message) <= LONGEST_ERROR else f"{message[:LONGEST_ERROR]}..."
+    return JSONResponse({"error": text.encode("utf-8", "backslashreplace").decode("utf-8")}, status)
+
+
 def _wanted_outputs(asked: dict[str, Any], known: list[str]) -> tuple[list[str], set[str]]:
     """Names of the outputs that a request wants, and which of them as raw bytes."""
     parameters = asked.get("parameters") or {}
@@ -203,7 +227,7 @@ def _wanted_outputs(asked: dict[str, Any], known: list[str]) -> tuple[list[str],
     for entry in entries:
         name, given = entry["name"], entry.get("parameters") or {}
         if name not in known:
-            raise RequestError(f"unknown output '{name[:80]}'; there are {', '.join(known)}")
+            raise RequestError(f"unknown output {shown(name)}; there are {', '.join(known)}")
         names.append(name)
         if isinstance(given, dict) and given.get("binary_data", all_binary) is True:
             binary.add(name)
@@ -213,7 +237,7 @@ def _wanted_outputs(asked: dict[str, Any], known: list[str]) -> tuple[list[str],
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
-    return JSONResponse({"error": detail}, status)
+    return _refusal(detail, status)
 
 
 def make_app(engine: FileEngine, name: str, settings: Settings | None = None) -> Starlette:

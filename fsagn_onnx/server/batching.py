@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -14,6 +18,46 @@ from ..runtime.engine import FileEngine, Pass
 from .jobs import Job
 from .metrics import Metrics
 from .settings import Settings
+from .tensors import RequestError
+
+_log = logging.getLogger(__name__)
+
+
+class _Thread:
+    """One thread that computes, in the order asked; the interpreter does not wait for it at its end."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="fsagn-infer", daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    async def run(self, function: Callable[[], Pass]) -> Pass | BaseException:
+        """What a function returns or raises."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Pass | BaseException] = loop.create_future()
+
+        def tell(answer: Pass | BaseException) -> None:
+            if not done.done():
+                done.set_result(answer)
+
+        def call() -> None:
+            answer: Pass | BaseException
+            try:
+                answer = function()
+            except BaseException as error:  # noqa: BLE001 - the request's own, told there
+                answer = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(tell, answer)
+
+        self._calls.put(call)
+        return await done
+
+    def end(self) -> None:
+        """Let the thread end after what it is at."""
+        self._calls.put(None)
 
 
 @dataclass(eq=False)
@@ -30,13 +74,14 @@ class Batcher:
         engine: the explainer.
         settings: largest batch, longest wait.
         metrics: is told batches.
+        shares: whether requests may share a batch, see `rows_are_images`.
     """
 
-    def __init__(self, engine: FileEngine, settings: Settings, metrics: Metrics) -> None:
-        self._engine, self._settings, self._metrics = engine, settings, metrics
+    def __init__(self, engine: FileEngine, settings: Settings, metrics: Metrics, *, shares: bool = True) -> None:
+        self._engine, self._settings, self._metrics, self._shares = engine, settings, metrics, shares
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fsagn-infer")
+        self._thread = _Thread()
         self._worker: asyncio.Task[None] | None = None
         self._seconds_per_image = 0.05
 
@@ -45,18 +90,26 @@ class Batcher:
         """About how long what waits now will take."""
         return self._seconds_per_image * (1 + sum(len(item.job.values) for item in self._waiting))
 
+    @property
+    def works(self) -> bool:
+        """Whether jobs are computed: the worker was started and has not ended."""
+        return self._worker is not None and not self._worker.done()
+
     def start(self) -> None:
         """Start the worker."""
         self._worker = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """Finish what waits, then stop."""
-        while self._waiting:
+        """Finish what waits, then stop; what comes or stays after `Settings.drain` seconds is told so."""
+        until = time.monotonic() + self._settings.drain
+        while any(not item.answer.done() for item in self._waiting) and self.works and time.monotonic() < until:
             await asyncio.sleep(0.01)
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-        self._thread.shutdown()
+        self._fail(self._waiting, RequestError("the server is stopping", 503))
+        self._waiting.clear()
+        self._thread.end()
 
     async def run(self, job: Job) -> Pass:
         """The results of one job; several are computed together where they fit.
@@ -72,9 +125,25 @@ class Batcher:
     async def _work(self) -> None:
         while True:
             await self._arrived.wait()
-            batch = await self._collect()
-            if batch:
-                await self._compute(batch)
+            batch: list[_Waiting] = []
+            try:
+                batch = await self._collect()
+                if batch:
+                    await self._compute(batch)
+            except asyncio.CancelledError:
+                self._fail(batch, RequestError("the server is stopping", 503))
+                raise
+            except Exception as error:  # noqa: BLE001 - belongs to requests; others are to be answered
+                _log.exception("a batch failed")
+                self._fail(batch or self._waiting, error)
+                if not batch:
+                    self._waiting.clear()
+
+    @staticmethod
+    def _fail(items: Iterable[_Waiting], error: BaseException) -> None:
+        for item in items:
+            if not item.answer.done():
+                item.answer.set_exception(error)
 
     async def _collect(self) -> list[_Waiting]:
         """The first job and those of its kind that fit beside it; waits for more, but not for long."""
@@ -92,7 +161,8 @@ class Batcher:
         batch, images, rest = [first], len(first.job.values), deque[_Waiting]()
         while self._waiting:
             item = self._waiting.popleft()
-            fits = item.job.kind == first.job.kind and images + len(item.job.values) <= self._settings.max_batch
+            alike = self._shares and item.job.kind == first.job.kind
+            fits = alike and images + len(item.job.values) <= self._settings.max_batch
             if fits:
                 batch.append(item)
                 images += len(item.job.values)
@@ -113,14 +183,10 @@ class Batcher:
         values = np.concatenate([item.job.values for item in batch])
         filters = np.concatenate([item.job.filters for item in batch])
         started = time.monotonic()
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._engine.run, values, filters)
-        await asyncio.wait([running])
-        if error := running.exception():  # whatever it is, it belongs to the requests of this batch
-            for item in batch:
-                if not item.answer.done():
-                    item.answer.set_exception(error)
+        computed = await self._thread.run(lambda: self._engine.run(values, filters))
+        if isinstance(computed, BaseException) or (len(batch) > 1 and not rows_are_images(computed, len(values))):
+            await self._each_alone(batch, computed)
             return
-        computed = running.result()
         seconds = time.monotonic() - started
         self._seconds_per_image += 0.1 * (seconds / len(values) - self._seconds_per_image)
         self._metrics.batch(len(values), seconds)
@@ -128,8 +194,27 @@ class Batcher:
         for item in batch:
             end = start + len(item.job.values)
             if not item.answer.done():
-                item.answer.set_result(_part(computed, slice(start, end)))
+                item.answer.set_result(computed if len(batch) == 1 else _part(computed, slice(start, end)))
             start = end
+
+    async def _each_alone(self, batch: list[_Waiting], failure: Pass | BaseException) -> None:
+        """Answer the requests of a batch that cannot be answered together: only those that fail alone fail."""
+        if len(batch) > 1:
+            self._shares = self._shares and isinstance(failure, BaseException)
+            for item in batch:
+                await self._compute([item])
+        elif isinstance(failure, BaseException):
+            known = isinstance(failure, Exception) and not isinstance(failure, StopIteration)  # no future takes that
+            self._fail(batch, failure if known else RuntimeError(f"the computation ended with {failure!r:.200}"))
+
+
+def rows_are_images(computed: Pass, images: int) -> bool:
+    """Whether every output has a row per image, so that requests can share a pass and each take its own rows.
+
+    A model may give a number for all images together, a list of detections or a constant: such a file answers
+    request by request.
+    """
+    return all(isinstance(array, np.ndarray) and array.shape[:1] == (images,) for array in computed.outputs.values())
 
 
 def _part(computed: Pass, rows: slice) -> Pass:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,18 +13,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.headers import BrokenHeaderError, read_header
 from ..data.images import decode_image
 from ..errors import FsagnError
-from ..model.input_spec import Geometry
+from ..model.input_spec import Geometry, InputSpec
 from ..runtime.engine import FILTERS, RESULTS, FileEngine, Pass
 from ..runtime.filter_request import sufficient_area
 from ..runtime.masks import pixel_mask
 from ..runtime.variant import FILL
 from .settings import Settings
-from .tensors import RequestError, Tensor
+from .tensors import NAMES, RequestError, Tensor, shown
 
 MAX_PIXELS: Final = 64 * 2**20
-"""Pixels of the largest picture that is decoded."""
+"""Pixels of the largest picture that is decoded, and of all pictures that a file takes as they are."""
 
 DEFAULT_SLOTS: Final = 5
 MASKS: Final = "masks"
@@ -63,7 +65,7 @@ def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: 
     """
     spec = engine.metadata.input
     if extra := sorted(set(tensors) - {spec.name, FILTERS}):
-        raise RequestError(f"unknown input '{extra[0][:80]}'; there are '{spec.name}' and '{FILTERS}'")
+        raise RequestError(f"unknown input {shown(extra[0])}; there are '{spec.name}' and '{FILTERS}'")
     if spec.name not in tensors:
         raise RequestError(f"input '{spec.name}' is missing")
     image = tensors[spec.name]
@@ -71,54 +73,99 @@ def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: 
         raise RequestError(
             f"input '{spec.name}' must hold 1 to {settings.max_images} images, but holds {image.shape[0]}"
         )
-    values, geometries = _images(image, engine)
-    filters = _filters(tensors.get(FILTERS), len(values), engine, settings)
     parameters = request.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise RequestError("parameters must be an object")
     masks, area = parameters.get(MASKS), parameters.get("area")
     if masks is not None and masks not in FORMATS:
-        raise RequestError(f"parameter 'masks' must be one of {', '.join(FORMATS)}, but is {masks!r:.40}")
+        raise RequestError(f"parameter 'masks' must be one of {', '.join(FORMATS)}, but is {shown(masks)}")
     if area is not None and (isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area <= 1):
-        raise RequestError(f"parameter 'area' must be a number in (0, 1], but is {area!r:.40}")
+        raise RequestError(f"parameter 'area' must be a number in (0, 1], but is {shown(area)}")
+    filters = _filters(tensors.get(FILTERS), image.shape[0], engine, settings)
+    values, geometries = _images(image, engine, settings)
+    if masks is not None:
+        _check_masks(geometries, filters.shape[1], spec.size, settings)
     return Job(values, filters, masks, area, geometries)
 
 
-def _images(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tuple[Geometry | None, ...]]:
+def _check_masks(
+    geometries: tuple[Geometry | None, ...], count: int, size: tuple[int, int], settings: Settings
+) -> None:
+    """Refuse masks that would keep a thread busy for long."""
+    sides = [size if geometry is None else geometry.original for geometry in geometries]
+    pixels = count * sum(height * width for height, width in sides)
+    if pixels > settings.max_mask_pixels:
+        raise RequestError(
+            f"{count} masks for each picture have {pixels} pixels, more than the limit of {settings.max_mask_pixels}; "
+            "ask for fewer filters, for smaller pictures, or for 'area_rank' alone"
+        )
+
+
+def _images(image: Tensor, engine: FileEngine, settings: Settings) -> tuple[NDArray[Any], tuple[Geometry | None, ...]]:
     spec, inside = engine.metadata.input, engine.metadata.variant.preprocessing
+    pictures: Iterable[NDArray[np.uint8]]
     if isinstance(image.values, list):
         if len(image.shape) != 1:
             raise RequestError(f"input '{image.name}': BYTES must have shape [N], one encoded picture each")
-        try:
-            pictures = [decode_image(piece, f"picture {place}", MAX_PIXELS) for place, piece in enumerate(image.values)]
-        except FsagnError as error:
-            raise RequestError(str(error)) from error
+        _check_pixels(image.name, image.values, MAX_PIXELS if inside else settings.max_pixels)
+        pictures = (decode_image(piece, f"picture {place}", MAX_PIXELS) for place, piece in enumerate(image.values))
     elif image.datatype == "UINT8":
         if len(image.shape) != 4 or image.shape[3] != 3 or 0 in image.shape:
-            raise RequestError(f"input '{image.name}': UINT8 must be RGB pictures (N, H, W, 3), but is {image.shape}")
-        pictures = list(image.values.reshape(image.shape))
-    else:
-        height, width = spec.size
-        one = (spec.channels, height, width) if spec.layout == "NCHW" else (height, width, spec.channels)
-        if inside or image.datatype not in ("FP16", "FP32", "FP64") or image.shape[1:] != one:
-            wanted = "" if inside else f"FP32 {['N', *one]}, "
             raise RequestError(
-                f"input '{image.name}' must be {wanted}UINT8 [N, H, W, 3] or BYTES [N] (encoded pictures), "
-                f"but is {image.datatype} {list(image.shape)}"
+                f"input '{image.name}': UINT8 must be RGB pictures (N, H, W, 3), but is {list(image.shape)}"
             )
-        values = image.values.reshape(image.shape).astype(np.float32, copy=False)
-        if not np.isfinite(values).all():
-            raise RequestError(f"input '{image.name}' is not finite (NaN or infinite)")
-        return values, (None,) * len(values)
-    fitted = [spec.fit(picture) for picture in pictures]
+        pictures = image.values.reshape(image.shape)
+    else:
+        return _preprocessed(image, engine)
+    try:
+        fitted = [_fitted(picture, spec, inside) for picture in pictures]
+    except FsagnError as error:
+        raise RequestError(str(error)) from error
     geometries = tuple(geometry for _, geometry in fitted)
-    if not inside:
-        return np.stack([spec.normalise(pixels) for pixels, _ in fitted]), geometries
-    if len({picture.shape for picture in pictures}) > 1:
+    if len({values.shape for values, _ in fitted}) > 1:
         raise RequestError(
             f"input '{image.name}': the file resizes by itself, so pictures of a request must be of one size"
         )
-    return np.stack(pictures), geometries
+    return np.stack([values for values, _ in fitted]), geometries
+
+
+def _fitted(picture: NDArray[np.uint8], spec: InputSpec, inside: bool) -> tuple[NDArray[Any], Geometry]:
+    """What the engine takes of one picture, which can be forgotten then."""
+    pixels, geometry = spec.fit(picture)
+    return (picture if inside else spec.normalise(pixels)), geometry
+
+
+def _check_pixels(name: str, pieces: list[bytes], limit: int) -> None:
+    """Refuse pictures that are too large together, before one is decoded; broken ones are told by `decode_image`."""
+    pixels = 0
+    for piece in pieces:
+        with contextlib.suppress(BrokenHeaderError):
+            header = read_header(piece)
+            pixels += 0 if header is None else header.height * header.width
+    if len(pieces) > 1 and pixels > limit:
+        raise RequestError(
+            f"input '{name}': {len(pieces)} pictures of {pixels} pixels together, more than the limit of {limit}; "
+            "send fewer in a request, or smaller ones"
+        )
+
+
+def _preprocessed(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tuple[None, ...]]:
+    """Tensors that a client preprocessed itself."""
+    spec, inside = engine.metadata.input, engine.metadata.variant.preprocessing
+    height, width = spec.size
+    one = (spec.channels, height, width) if spec.layout == "NCHW" else (height, width, spec.channels)
+    if isinstance(image.values, list) or (
+        inside or image.datatype not in ("FP16", "FP32", "FP64") or image.shape[1:] != one
+    ):
+        wanted = "" if inside else f"FP32 {['N', *one]}, "
+        raise RequestError(
+            f"input '{image.name}' must be {wanted}UINT8 [N, H, W, 3] or BYTES [N] (encoded pictures), "
+            f"but is {image.datatype} {list(image.shape)}"
+        )
+    values = image.values.reshape(image.shape).astype(np.float32, copy=False)
+    if not np.isfinite(values).all():
+        raise RequestError(f"input '{image.name}' is not finite (NaN or infinite)")
+    return values, (None,) * len(values)
 
 
 def _filters(tensor: Tensor | None, count: int, engine: FileEngine, settings: Settings) -> NDArray[np.int64]:
@@ -152,7 +199,9 @@ def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArra
     size, or of the model's input where the request held preprocessed tensors; empty for an empty slot.
     ``mask_areas`` FP32 (N, K).
     """
-    outputs: dict[str, NDArray[Any] | list[list[str]]] = dict(computed.outputs)
+    outputs: dict[str, NDArray[Any] | list[list[str]]] = {
+        name: values for name, values in computed.outputs.items() if _sayable(values)
+    }
     own = (computed.filter_ids, computed.filter_peaks, computed.area_rank, computed.retention)
     outputs |= {name: values for name, values in zip(RESULTS, own, strict=True) if values is not None}
     if job.masks is None:
@@ -171,6 +220,11 @@ def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArra
             row.append(encode_mask(mask if geometry is None else geometry.mask_to_original(mask), job.masks))
         texts.append(row)
     return {**outputs, MASKS: texts, AREAS: areas}
+
+
+def _sayable(values: object) -> bool:
+    """Whether the protocol has a type for an output: not for sequences and maps, and not for bfloat16."""
+    return isinstance(values, np.ndarray) and (values.dtype in NAMES or values.dtype.kind in "OSU")
 
 
 def encode_mask(mask: NDArray[np.bool_], form: str) -> str:

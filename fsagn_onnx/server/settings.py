@@ -19,6 +19,8 @@ class Settings:
         max_body: bytes of a request's body.
         max_images: images of one request.
         max_filters: filters per image.
+        max_pixels: pixels of all encoded pictures of one request.
+        max_mask_pixels: pixels of all masks of one request.
         body_timeout: seconds in which a request's body must arrive.
         header_timeout: seconds in which a request's headers must arrive.
         drain: seconds that a stopping server gives to requests in hand.
@@ -30,6 +32,8 @@ class Settings:
     max_body: int = 32 * 2**20
     max_images: int = 64
     max_filters: int = 256
+    max_pixels: int = 256 * 2**20
+    max_mask_pixels: int = 256 * 2**20
     body_timeout: float = 10.0
     header_timeout: float = 10.0
     drain: float = 30.0

@@ -9,7 +9,9 @@ import base64
 import binascii
 import json
 import math
+import reprlib
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +21,9 @@ from numpy.typing import NDArray
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 MAX_RANK: Final = 8
+MAX_SIDE: Final = 2**63 - 1
+SHOWN: Final = 80
+"""Characters of a client's own words in an error."""
 
 DTYPES: Final = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -40,6 +45,12 @@ class RequestError(Exception):
         self.status = status
 
 
+def shown(value: object) -> str:
+    """Something out of a request as an error quotes it: short, on one line, without what no answer can hold."""
+    text = repr(value[: SHOWN + 1]) if isinstance(value, str) else reprlib.repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 @dataclass(frozen=True)
 class Tensor:
     """An input: numbers, or (datatype BYTES) pieces of bytes in a flat list."""
@@ -48,6 +59,33 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     values: NDArray[Any] | list[bytes]
+
+
+def unpacked(body: bytes, encoding: str | None, limit: int) -> bytes:
+    """A body without its compression.
+
+    Args:
+        body: as it came.
+        encoding: value of the header ``Content-Encoding``, where there is one.
+        limit: bytes that the plain body may have.
+
+    Raises:
+        RequestError: an encoding other than gzip, no whole gzip stream, or too many bytes.
+    """
+    if encoding is None or encoding.strip().lower() in ("", "identity"):
+        return body
+    if encoding.strip().lower() not in ("gzip", "x-gzip"):
+        raise RequestError(f"Content-Encoding must be gzip or identity, but is {shown(encoding)}", 415)
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        plain = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(f"the body is no gzip: {error}") from error
+    if len(plain) > limit:
+        raise RequestError(f"the body has more than {limit} bytes once it is unpacked", 413)
+    if not stream.eof:
+        raise RequestError("the body is no gzip: it stops before its end")
+    return plain
 
 
 def parse_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -62,22 +100,23 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any
     """
     text, binary = body, memoryview(b"")
     if header_length is not None:
-        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+        digits = header_length.isascii() and header_length.isdigit() and len(header_length) <= len(str(MAX_SIDE))
+        if not digits or int(header_length) > len(body):
             raise RequestError(
-                f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, but is {header_length!r:.40}"
+                f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, but is {shown(header_length)}"
             )
         text, binary = body[: int(header_length)], memoryview(body)[int(header_length) :]
     try:
         request = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is no JSON: {error}") from error
+        raise RequestError(f"the body is no JSON: {str(error)[:200]}") from error
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
         raise RequestError("the body must be an object with a list 'inputs'")
     tensors: dict[str, Tensor] = {}
     for entry in request["inputs"]:
         tensor, binary = _tensor(entry, binary)
         if tensor.name in tensors:
-            raise RequestError(f"input '{tensor.name}' is given twice")
+            raise RequestError(f"input {shown(tensor.name)} is given twice")
         tensors[tensor.name] = tensor
     if len(binary):
         raise RequestError(f"{len(binary)} bytes are left over behind the last input")
@@ -88,37 +127,39 @@ def _tensor(entry: Any, binary: memoryview) -> tuple[Tensor, memoryview]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise RequestError("an input must be an object with a text 'name'")
     name, datatype, shape = entry["name"], entry.get("datatype"), entry.get("shape")
-    if datatype != "BYTES" and datatype not in DTYPES:
+    if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in DTYPES):
         known = ", ".join([*DTYPES, "BYTES"])
-        raise RequestError(f"input '{name[:80]}': datatype must be one of {known}, but is {datatype!r:.40}")
+        raise RequestError(f"input {shown(name)}: datatype must be one of {known}, but is {shown(datatype)}")
     if (
         not isinstance(shape, list)
         or not 1 <= len(shape) <= MAX_RANK
-        or not all(type(side) is int and side >= 0 for side in shape)
+        or not all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape)
     ):
-        raise RequestError(f"input '{name[:80]}': shape must be a list of 1 to {MAX_RANK} whole numbers")
+        raise RequestError(f"input {shown(name)}: shape must be a list of 1 to {MAX_RANK} whole numbers")
     count = math.prod(shape)
     parameters = entry.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is None:
         return Tensor(name, datatype, tuple(shape), _from_json(name, datatype, count, entry.get("data"))), binary
     if type(size) is not int or not 0 <= size <= len(binary):
-        raise RequestError(f"input '{name[:80]}': binary_data_size must be 0..{len(binary)}, but is {size!r:.40}")
+        raise RequestError(f"input {shown(name)}: binary_data_size must be 0..{len(binary)}, but is {shown(size)}")
     values = _from_bytes(name, datatype, count, binary[:size])
     return Tensor(name, datatype, tuple(shape), values), binary[size:]
 
 
 def _from_json(name: str, datatype: str, count: int, listed: Any) -> NDArray[Any] | list[bytes]:
     if not isinstance(listed, list):
-        raise RequestError(f"input '{name[:80]}': data must be a list")
+        raise RequestError(f"input {shown(name)}: data must be a list")
     if datatype == "BYTES":
         try:
             pieces = [base64.b64decode(piece, validate=True) for piece in listed]
         except (TypeError, ValueError, binascii.Error):
-            raise RequestError(f"input '{name[:80]}': BYTES in JSON must be base64 texts") from None
+            raise RequestError(f"input {shown(name)}: BYTES in JSON must be base64 texts") from None
         if len(pieces) != count:
-            raise RequestError(f"input '{name[:80]}': shape asks for {count} elements, data has {len(pieces)}")
+            raise RequestError(f"input {shown(name)}: shape asks for {count} elements, data has {len(pieces)}")
         return pieces
+    if not _are_numbers(listed, MAX_RANK):
+        raise RequestError(f"input {shown(name)}: data must be numbers that fit {datatype}, nested or flat")
     try:
         values = np.asarray(listed)
         fits = values.dtype.kind in ("bf" if datatype.startswith("FP") else "b") + "iu"
@@ -127,12 +168,20 @@ def _from_json(name: str, datatype: str, count: int, listed: Any) -> NDArray[Any
     except (ValueError, OverflowError, TypeError):
         fits = False
     if not fits:
-        raise RequestError(f"input '{name[:80]}': data must be numbers that fit {datatype}, nested or flat")
+        raise RequestError(f"input {shown(name)}: data must be numbers that fit {datatype}, nested or flat")
     if array.size != count:
-        raise RequestError(f"input '{name[:80]}': shape asks for {count} elements, data has {array.size}")
+        raise RequestError(f"input {shown(name)}: shape asks for {count} elements, data has {array.size}")
     if array.dtype.kind in "iu" and not np.array_equal(array, values):
-        raise RequestError(f"input '{name[:80]}': data does not fit {datatype}")
+        raise RequestError(f"input {shown(name)}: data does not fit {datatype}")
     return array.ravel()
+
+
+def _are_numbers(listed: list[Any], rank: int) -> bool:
+    """Whether a list holds numbers only, nested or not: numpy would pad texts, all to the length of the longest."""
+    kinds = set(map(type, listed))
+    if kinds == {list} and rank > 1:
+        return all(_are_numbers(inner, rank - 1) for inner in listed)
+    return kinds <= {int, float, bool}
 
 
 def _from_bytes(name: str, datatype: str, count: int, binary: memoryview) -> NDArray[Any] | list[bytes]:
@@ -140,7 +189,7 @@ def _from_bytes(name: str, datatype: str, count: int, binary: memoryview) -> NDA
         dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
         if len(binary) != count * dtype.itemsize:
             raise RequestError(
-                f"input '{name[:80]}': shape asks for {count * dtype.itemsize} bytes, {len(binary)} came"
+                f"input {shown(name)}: shape asks for {count * dtype.itemsize} bytes, {len(binary)} came"
             )
         return np.frombuffer(binary, dtype=dtype).astype(DTYPES[datatype], copy=False)
     pieces: list[bytes] = []
@@ -152,7 +201,7 @@ def _from_bytes(name: str, datatype: str, count: int, binary: memoryview) -> NDA
         binary = binary[4 + length :]
     if len(pieces) != count or len(binary):
         raise RequestError(
-            f"input '{name[:80]}': BYTES must be {count} pieces, each behind its length (4 bytes, little endian)"
+            f"input {shown(name)}: BYTES must be {count} pieces, each behind its length (4 bytes, little endian)"
         )
     return pieces
 
@@ -164,7 +213,7 @@ def format_answer(
 
     Args:
         head: members of the JSON object besides ``outputs``.
-        outputs: arrays, or texts (N, K) which become BYTES.
+        outputs: arrays of numbers or texts, or lists of texts (N, K); texts become BYTES.
         binary: names of outputs that go as raw bytes.
 
     Returns:
@@ -175,6 +224,10 @@ def format_answer(
     """
     described, raw = [], []
     for name, values in outputs.items():
+        if isinstance(values, np.ndarray) and values.dtype not in NAMES:
+            texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in values.flat]
+            described.append({"name": name, "datatype": "BYTES", "shape": list(values.shape), "data": texts})
+            continue
         if isinstance(values, list):
             shape = [len(values), len(values[0]) if values else 0]
             texts = [text for row in values for text in row]

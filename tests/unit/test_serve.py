@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import http.client
 import json
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,21 @@ def tensor(**changes: Any) -> dict[str, Any]:
         (tensor(data=[]), "1 elements, data has 0"),
         (tensor(name="x"), "unknown input 'x'"),
         (tensor(datatype="FP31"), "datatype must be"),
+        (tensor(datatype=[0]), "datatype must be"),
+        (tensor(datatype={}), "datatype must be"),
+        (tensor(datatype=None), "datatype must be"),
+        (tensor(name="\ud800"), "unknown input"),
+        (tensor(shape=[int("9" * 4000)] * 2), "whole numbers"),
+        (tensor(datatype="FP32", data=["a" * 1000, "b"]), "numbers that fit"),
+        (tensor(datatype="FP32", data=[10**400]), "numbers that fit"),
+        (tensor(datatype="FP32", data=[{}]), "numbers that fit"),
+        ({"inputs": [{"name": "N" * 300_000, "shape": [1], "datatype": "INT64", "data": [1]}] * 2}, "given twice"),
+        ({"inputs": [png()], "id": ["x"] * 1000}, "id must be"),
+        ({"inputs": [png()], "id": "x" * 1000}, "id must be"),
+        ({"inputs": [png()], "parameters": [1]}, "parameters must be"),
+        ({"inputs": [png()], "parameters": {"masks": {"a": 1}}}, "'masks' must be"),
+        ({"inputs": [png()], "outputs": [{"name": "\udfff" * 5000}]}, "unknown output"),
+        ({"inputs": [png()], "outputs": [{"name": []}]}, "text 'name'"),
         (tensor(shape=[-1]), "whole numbers"),
         (tensor(shape=[2**62]), "elements"),
         (tensor(shape=[2**31] * 8, datatype="FP32", data=[]), "elements"),
@@ -194,14 +211,55 @@ def test_malformed_requests_are_told_what_is_wrong(server: Server, body: Any, me
     status, answer = server.infer(body)
     assert status == 400
     assert message in answer["error"]
+    assert len(answer["error"]) < 400
     assert server.infer({"inputs": [png()]})[0] == 200
 
 
 def test_header_length_beyond_the_body_and_bytes_left_over(server: Server) -> None:
-    for length in ("99999", "-1", "x"):
+    for length in ("99999", "-1", "x", "9" * 4400):
         assert server.infer({"inputs": []}, {"Inference-Header-Content-Length": length})[0] == 400
     head = json.dumps({"inputs": [png()]}).encode()
     assert server.infer(head + b"12", {"Inference-Header-Content-Length": str(len(head))})[0] == 400
+
+
+def test_bodies_may_be_gzip(server: Server) -> None:
+    body = json.dumps({"inputs": [png()]}).encode()
+    assert server.infer(gzip.compress(body), {"Content-Encoding": "gzip"})[0] == 200
+    for packed, encoding, expected, message in (
+        (body, "gzip", 400, "is no gzip"),
+        (gzip.compress(body)[:-20], "gzip", 400, "stops before its end"),
+        (gzip.compress(b" " * 2**24), "gzip", 413, "once it is unpacked"),
+        (body, "br", 415, "must be gzip"),
+    ):
+        status, answer = server.infer(packed, {"Content-Encoding": encoding})
+        assert (status, message in answer["error"]) == (expected, True)
+
+
+def black(side: int) -> str:
+    """A square of one bit per pixel, a thousand times smaller as a file than as pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head, rows = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), bytes((1 + side // 8) * side)
+    pieces = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + pieces).decode()
+
+
+def test_pictures_that_are_too_large_together_are_refused_before_one_is_decoded(server: Server) -> None:
+    many = {"name": "image", "shape": [5], "datatype": "BYTES", "data": [black(8192)] * 5}
+    status, answer = server.infer({"inputs": [many]})
+    assert status == 400
+    assert "5 pictures of 335544320 pixels together" in answer["error"]
+
+
+def test_masks_of_many_filters_over_large_pictures_are_refused(server: Server) -> None:
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [black(3000)]}
+    ids = {"name": "filters", "shape": [1, 40], "datatype": "INT64", "data": [-1] * 40}
+    status, answer = server.infer({"inputs": [image, ids], "parameters": {"masks": "png"}})
+    assert status == 400
+    assert "40 masks for each picture have 360000000 pixels" in answer["error"]
+    assert server.infer({"inputs": [image, ids]})[0] == 200
 
 
 def test_huge_bodies_are_refused(server: Server) -> None:
