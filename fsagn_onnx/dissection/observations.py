@@ -20,7 +20,7 @@ from ..errors import AnnotationError, OutputError
 from ..model.geometry import Geometry
 from ..runs.folder import INDEX, RunFolder
 from ..runs.tapped_explainer import TappedExplainer
-from ..runtime.explanation_builder import winners
+from ..runtime.classes import Classes
 from ..runtime.stream import DECODERS, Failure, Prepared, ordered_map, prepare
 
 MAX_PARTS: Final = 24
@@ -35,6 +35,7 @@ class DissectionPass:
 
     Attributes:
         tapped: gives masks and feature maps.
+        classes: how the model's outputs are read.
         filters: ids of the filters.
         area: share of the grid's cells in every mask.
         annotations: of parts, or None.
@@ -44,6 +45,7 @@ class DissectionPass:
     """
 
     tapped: TappedExplainer
+    classes: Classes
     filters: tuple[int, ...]
     area: float
     annotations: Annotations | None = None
@@ -177,7 +179,7 @@ def _answers(plan: DissectionPass, batch: Sequence[Prepared]) -> _Answers:
     peaks = np.take_along_axis(flat, places[..., None], axis=2)[..., 0]
     finite = np.asarray(np.isfinite(flat).all(axis=(1, 2)))
     bits = mask_bits(seen.area_rank, plan.area)
-    return _Answers(seen.area_rank, bits, peaks, places, finite, (rows, columns), winners(seen.outputs))
+    return _Answers(seen.area_rank, bits, peaks, places, finite, (rows, columns), plan.classes.winners(seen.outputs))
 
 
 def _rows(plan: DissectionPass, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:

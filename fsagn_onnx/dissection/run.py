@@ -91,7 +91,7 @@ class DissectRun(FolderRun):
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        super().__init__(model, explainer, annotations, request.session)
+        super().__init__(model, explainer, annotations, request)
         self.request = request
         self.filters = chosen_filters(request.filters, self.tapped.filters)
         self._names = read_filter_names(names, out)
@@ -101,6 +101,7 @@ class DissectRun(FolderRun):
         open_dissection_columns(self.folder, len(self.filters), self.grid, parts=annotations is not None)
         self._plan = DissectionPass(
             self.tapped,
+            self.classes,
             self.filters,
             request.area,
             annotations,
@@ -180,12 +181,9 @@ class DissectRun(FolderRun):
 
     def _class_of(self, line: dict[str, Any]) -> str | None:
         if line["label"] is not None:
-            return str(line["label"])
-        if line["predicted"] is None:
-            return None
-        labels = self.model.labels
-        number = line["predicted"]
-        return labels[number] if labels and number < len(labels) else f"class {number}"
+            number = self.classes.number(str(line["label"])) if self.classes else None
+            return str(line["label"]) if number is None else self.classes.name(number)
+        return None if line["predicted"] is None else self.classes.name(line["predicted"])
 
     def _sample(self, index: Sequence[dict[str, Any]]) -> ImageSample:
         annotated = np.array([line["annotated"] for line in index], dtype=np.bool_)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model import InputSpec, Model, cut
+from ..runtime.classes import Classes, classes_of
 from ..runtime.engine import Pass
 from ..runtime.masks import area_rank, grid_of, grid_stride, to_grid
 from ..runtime.session import Session
@@ -78,10 +80,16 @@ class MethodEngine:
         model.require_size([found.value])
         self.method = method
         self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)
-        self._outputs = [value.name for value in model.outputs]
+        self._model = model
+        self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
         self._session = Session(cut(model.proto, [found.value], keep_outputs=True), providers, threads)
         self.provider = self._session.provider
         self._grid = grid_of(model.input_spec.size, grid_stride(model.input_spec.size))
+
+    @cached_property
+    def classes(self) -> Classes:
+        """How the model's outputs are read."""
+        return classes_of(self._model)
 
     def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
         """Explain filters ``(N, K)`` of a preprocessed batch; retention is not predicted."""

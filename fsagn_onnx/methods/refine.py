@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import ExplainerError, UsageError
 from ..model import Model, cut
+from ..runtime.classes import Classes
 from ..runtime.engine import Engine, EngineMetadata, Pass
 from ..runtime.masks import area_rank, from_rank
 from ..runtime.session import Session
@@ -58,6 +59,11 @@ class RefinedEngine:
     def metadata(self) -> EngineMetadata:
         """The explainer's."""
         return self._engine.metadata
+
+    @property
+    def classes(self) -> Classes:
+        """The explainer's."""
+        return self._engine.classes
 
     @property
     def provider(self) -> str:

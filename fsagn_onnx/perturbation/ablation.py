@@ -58,12 +58,13 @@ class Ablation:
         model: the model.
         layer: the layer.
         means: (C,), the value that a switched-off channel has everywhere: its mean over the data.
+        outputs: names of the outputs that are wanted; None: all, which must all belong to single images.
         **session: ``providers`` and ``threads``.
     """
 
-    def __init__(self, model: Model, layer: str, means: NDArray[np.floating], **session: Any) -> None:
+    def __init__(self, model: Model, layer: str, means: NDArray[np.floating], outputs: Sequence[str] | None = None, **session: Any) -> None:
         self._session = Session(tail(model.proto, layer), **session)
-        self._layer, self._means = layer, means
+        self._layer, self._means, self._outputs = layer, means, outputs
         self._image = next((port.name for port in self._session.inputs if port.name != layer), None)
 
     def run(
@@ -85,7 +86,7 @@ class Ablation:
             feeds: dict[str, NDArray[Any]] = {self._layer: maps}
             if self._image is not None:
                 feeds[self._image] = np.repeat(values, len(chosen), axis=0)
-            parts.append(self._session.run(None, feeds))
+            parts.append(self._session.run(self._outputs, feeds))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:

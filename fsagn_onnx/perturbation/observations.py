@@ -19,7 +19,7 @@ from ..errors import AnnotationError, FsagnError, ModelError
 from ..model import Model
 from ..runs.folder import RunFolder
 from ..runs.tapped_explainer import TappedExplainer
-from ..runtime.explanation_builder import predictions
+from ..runtime.classes import Classes
 from ..runtime.masks import pixel_mask
 from ..runtime.session import Session
 from ..runtime.stream import DECODERS, Failure, Prepared, named_images, ordered_map, prepare
@@ -36,7 +36,7 @@ class PerturbationPass:
     """What is disturbed.
 
     Attributes:
-        model: the model.
+        classes: how the model's outputs are read.
         tapped: gives masks and feature maps.
         answers: session of the whole model.
         ablation: switches filters off; None leaves it out.
@@ -52,7 +52,7 @@ class PerturbationPass:
         workers: images at the same time.
     """
 
-    model: Model
+    classes: Classes
     tapped: TappedExplainer
     answers: Session
     ablation: Ablation | None
@@ -103,7 +103,7 @@ def disturb_images(folder: RunFolder, plan: PerturbationPass, images: Iterable[s
         prepared.close()
 
 
-def class_number(model: Model, label: str | None) -> int | None:
+def class_number(classes: Classes, label: str | None) -> int | None:
     """Number of a class, from its name or number.
 
     Raises:
@@ -111,32 +111,21 @@ def class_number(model: Model, label: str | None) -> int | None:
     """
     if label is None:
         return None
-    folded = [name.casefold() for name in model.labels or ()]
-    if label.casefold() in folded:
-        return folded.index(label.casefold())
-    if label.isdigit() and (not folded or int(label) < len(folded)):
-        return int(label)
-    known = ", ".join((model.labels or ())[:12]) or "none"
-    raise AnnotationError(f"the model has no class '{label}'; its labels: {known}")
+    number = classes.number(label)
+    if number is None:
+        known = ", ".join(classes.names()[:12]) or f"none, {classes.count or 'some'} classes"
+        raise AnnotationError(f"the model has no class '{label}'; its labels: {known}")
+    return number
 
 
-def probabilities(outputs: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """Class probabilities (N, classes) of the model's first classifier output, as `predictions` reads it.
+def require_classes(model: Model, classes: Classes) -> None:
+    """Refuse a model that does not classify.
 
     Raises:
-        ModelError: no output has that form.
+        ModelError: saying why it does not.
     """
-    for name, values in outputs.items():
-        count = len(values)
-        if np.issubdtype(values.dtype, np.floating) and predictions({name: values}, 0, None):
-            flat = values.reshape(count, -1).astype(np.float64)
-            if flat.shape[1] == 1:
-                flat = np.concatenate([np.zeros_like(flat), flat], axis=1)
-            if flat.min() >= 0 and flat.max() <= 1 + 1e-6:
-                return flat
-            powers = np.exp(flat - flat.max(axis=1, keepdims=True))
-            return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-    raise ModelError("perturb needs a classifier: no output of the model has the form (N, classes)")
+    if not classes:
+        raise ModelError(f"{model.path}: perturb needs a classifier: {classes.classifier.reason}")
 
 
 def _row(plan: PerturbationPass, item: Prepared | Failure) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -152,8 +141,8 @@ def _measured(plan: PerturbationPass, item: Prepared) -> tuple[dict[str, Any], d
     batch = item.values[None]
     found = None if plan.annotations is None else plan.annotations.find(item.name)
     label = None if plan.labels is None else plan.labels.find(item.name)
-    true = class_number(plan.model, label if label is not None else found.label if found else None)
-    base = probabilities(plan.answers.run(None, {plan.tapped.spec.name: batch}))[0]
+    true = class_number(plan.classes, label if label is not None else found.label if found else None)
+    base = _probabilities(plan, batch)[0]
     predicted = int(base.argmax())
     judged = predicted if true is None else true
     if judged >= len(base):
@@ -173,7 +162,7 @@ def _measured(plan: PerturbationPass, item: Prepared) -> tuple[dict[str, Any], d
         "ids": ids, "drops": drops, "winners": winners, "base": base[judged], "classes": [judged, predicted],
     }  # fmt: skip
     if plan.ablation is not None:
-        switched = probabilities(plan.ablation.run(batch, feature_map, plan.ablated))
+        switched = _known(plan.classes.probabilities(plan.ablation.run(batch, feature_map, plan.ablated)))
         row |= {"ablation": base[judged] - switched[:, judged], "ablation_winners": switched.argmax(axis=1)}
     return {"path": item.name, "label": label, "predicted": predicted, "true": true}, row
 
@@ -198,6 +187,17 @@ def _regions(
     return regions, feature_map
 
 
+def _probabilities(plan: PerturbationPass, batch: NDArray[np.float32]) -> NDArray[np.float64]:
+    wanted = [plan.classes.classifier.output or ""]
+    return _known(plan.classes.probabilities(plan.answers.run(wanted, {plan.tapped.spec.name: batch})))
+
+
+def _known(found: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    if found is None:
+        raise ModelError("the output that classifies came without a single number")
+    return found
+
+
 def _answers(plan: PerturbationPass, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     spec = plan.tapped.spec
     fixed = plan.answers.inputs[0].shape[0]
@@ -208,7 +208,7 @@ def _answers(plan: PerturbationPass, pictures: NDArray[np.uint8]) -> NDArray[np.
         short = step - len(part) if fixed else 0
         if short:
             part = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
-        found = probabilities(plan.answers.run(None, {spec.name: spec.normalise(part)}))
+        found = _probabilities(plan, spec.normalise(part))
         scores.append(found[: len(found) - short])
     return np.concatenate(scores)
 

@@ -25,7 +25,13 @@ from ..runtime.stream import Failure
 from .ablation import Ablation
 from .disturbances import chosen_kinds
 from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
-from .observations import PerturbationPass, disturb_images, mean_channels, open_perturbation_columns
+from .observations import (
+    PerturbationPass,
+    disturb_images,
+    mean_channels,
+    open_perturbation_columns,
+    require_classes,
+)
 from .page import write_perturbation_page
 from .perturbation import Perturbation
 from .workload import Workload
@@ -82,18 +88,20 @@ class PerturbRun(FolderRun):
     ) -> None:
         kinds = chosen_kinds(request.disturbances)
         names = _names_of(dissection)
-        super().__init__(model, explainer, annotations, request.session)
+        super().__init__(model, explainer, annotations, request)
+        require_classes(model, self.classes)
         self.request, self._names = request, names
         self._paths = list(list_images(request.images))  # once: standard input can be read only once
         top, filters = _asked(request.filters, self.tapped.filters)
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
         self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
+        outputs = [self.classes.classifier.output or ""]
         if request.ablate:
             means = mean_channels(self.tapped, self._paths, MEANS_FROM)
-            ablation = Ablation(model, self.tapped.layer, means, **request.session)
+            ablation = Ablation(model, self.tapped.layer, means, outputs, **request.session)
         self.plan = PerturbationPass(
-            model,
+            self.classes,
             self.tapped,
             Session(model.proto, **request.session),
             ablation,
@@ -128,7 +136,7 @@ class PerturbRun(FolderRun):
         folder = self.folder
         self.require_rows(self.request.images, "disturbed")
         judged = np.concatenate([rows for _, rows in folder.columns["classes"].slices(folder.rows)])
-        classes = [self._class_name(int(number)) for number in judged[:, 0]]
+        classes = [self.classes.name(int(number)) for number in judged[:, 0]]
         groups = collect_groups(folder, self.plan.slots, classes)
         cells = effects(groups, self.plan.kinds, self.parts, self.request.seed)
         ablation = self._ablation(classes)
@@ -153,10 +161,6 @@ class PerturbRun(FolderRun):
         )
         self._write(result)
         return result
-
-    def _class_name(self, number: int) -> str:
-        labels = self.model.labels
-        return labels[number] if labels and number < len(labels) else f"class {number}"
 
     def _ablation(self, classes: Sequence[str]) -> dict[str, dict[int, float]]:
         if not self.plan.ablated:

@@ -192,6 +192,8 @@ class RunRequest:
         seed: of everything that is drawn.
         workers: passes at the same time.
         session: ``providers`` and ``threads`` of onnxruntime.
+        output: the model's output that classifies; None: found in its graph.
+        scores: what its numbers are; None: found.
     """
 
     images: tuple[str, ...]
@@ -200,6 +202,8 @@ class RunRequest:
     seed: int = 0
     workers: int = 1
     session: dict[str, Any] = field(default_factory=dict)
+    output: str | None = None
+    scores: str | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -223,18 +227,22 @@ class FolderRun:
         model: the model.
         explainer: its explainer file, or an engine of a training-free method.
         annotations: of parts, or None.
-        session: ``providers`` and ``threads`` of onnxruntime.
+        request: what is asked.
+
+    Raises:
+        UsageError: no such output, or one that cannot be what it is said to be.
     """
 
     folder: RunFolder
 
     def __init__(
-        self, model: Model, explainer: str | Path | Engine, annotations: Annotations | None, session: dict[str, Any]
+        self, model: Model, explainer: str | Path | Engine, annotations: Annotations | None, request: RunRequest
     ) -> None:
         self.model, self.annotations = model, annotations
         self.parts: tuple[str, ...] = () if annotations is None else annotations.names
         self.part_numbers = {name: number for number, name in enumerate(self.parts)}
-        self.tapped = TappedExplainer(model, explainer, **session)
+        self.tapped = TappedExplainer(model, explainer, **request.session)
+        self.classes = self.tapped.classes.chosen(request.output, request.scores)
 
     def open_folder(
         self, out: Path, kind: str, asked: RunRequest, *, resume: bool, overwrite: bool, **more: Any
@@ -249,6 +257,8 @@ class FolderRun:
             "area": asked.area,
             "annotations": None if self.annotations is None else str(self.annotations.source),
             "parts": list(self.parts),
+            "output_asked": asked.output,
+            "scores_asked": asked.scores,
             **more,
         }
         self.folder = RunFolder(out, kind, subject, resume=resume, overwrite=overwrite)

@@ -14,6 +14,7 @@ from ..errors import ExplainerError, UsageError
 from ..model import Model, cut
 from ..model.input_spec import InputSpec
 from ..model.shapes import value_types
+from ..runtime.classes import Classes, classes_of
 from ..runtime.engine import FILTERS, Engine, FileEngine
 from ..runtime.session import Session
 
@@ -48,6 +49,7 @@ class TappedExplainer:
         layer: the tapped value.
         filters: how many channels the layer has.
         spec: the model's input.
+        classes: how the model's outputs are read.
         provider: the onnxruntime provider that computes.
 
     Args:
@@ -77,7 +79,8 @@ class TappedExplainer:
             )
         self.model, self.layer, self.filters = model, metadata.layer, metadata.filters
         self.spec: InputSpec = metadata.input
-        self._outputs = [value.name for value in model.outputs]
+        self.classes: Classes = engine.classes if engine.classes.classifier.outputs else classes_of(model)
+        self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
         self._engine: Engine | None = None
         if self._owned is not None and self._owned.metadata.encoder == "shared":
             proto = self._owned.load_proto()

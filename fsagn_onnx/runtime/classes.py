@@ -54,6 +54,13 @@ class Classes:
         found = find_classifier(self.classifier.outputs, self.labels, output=output, scores=scores)
         return Classes(found, self.labels)
 
+    def part(self, name: str, values: NDArray[Any], images: slice) -> NDArray[Any]:
+        """What of an output belongs to some images of a batch: nothing where it does not belong to single images."""
+        axis = self.classifier.axis(name)
+        if axis is None or axis >= values.ndim:
+            return values.ravel()[:0]
+        return values[(slice(None),) * axis + (images,)]
+
     def probabilities(self, outputs: Outputs) -> NDArray[np.float64] | None:
         """Probabilities (N, classes) of N images; None where the model does not classify."""
         name, scores = self.classifier.output, self.classifier.scores

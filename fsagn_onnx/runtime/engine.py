@@ -16,9 +16,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError, ModelError
+from ..errors import ExplainerError, ModelError, UsageError
 from ..model.input_spec import InputSpec
 from ..model.onnx_file import check_external_data, read_proto
+from .classes import Classes, classes_in
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
 from .tuning import Tuning
@@ -89,6 +90,10 @@ class Engine(Protocol):
     def provider(self) -> str:
         """The onnxruntime provider that computes."""
 
+    @property
+    def classes(self) -> Classes:
+        """How the model's outputs are read."""
+
     def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
         """Explain filters (N, K) of a preprocessed batch (N, ...)."""
 
@@ -138,7 +143,9 @@ class FileEngine:
         self.provider = self.session.provider
         self.inputs, self.outputs = self.session.inputs, self.session.outputs
         self._check_ports()
-        self._model_outputs = tuple(port.name for port in self.session.outputs if port.name not in RESULTS)
+        self._model_outputs = tuple(
+            port.name for port in self.session.outputs if port.name not in RESULTS and port.dtype.startswith("tensor(")
+        )
 
     def _check_ports(self) -> None:
         inputs = {port.name: port for port in self.session.inputs}
@@ -176,6 +183,24 @@ class FileEngine:
 
     def _broken(self, what: str) -> ExplainerError:
         return ExplainerError(f"{self.path}: {what}; export the explainer again")
+
+    @cached_property
+    def classes(self) -> Classes:
+        """How the outputs of the model inside are read: as its graph says, or the user who trained the explainer."""
+        found = classes_in(
+            read_proto(self.path, external_data=False),
+            self.metadata.input,
+            self.metadata.labels,
+            outputs=[port.name for port in self.session.outputs if port.name not in RESULTS],
+            pixels=self.metadata.variant.preprocessing,
+        )
+        said = self.metadata.training.get("classes")
+        if not isinstance(said, Mapping):
+            return found
+        try:
+            return found.chosen(said.get("output"), said.get("scores"))
+        except UsageError as error:
+            raise self._broken(f"metadata '{KEY}': training: classes: {error}") from error
 
     @cached_property
     def sha256(self) -> str:

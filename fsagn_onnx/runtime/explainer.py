@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError, ImageError, UsageError
+from ..errors import ExplainerError, FsagnError, ImageError, UsageError
 from ..model.model import Model
+from .classes import Classes
 from .engine import Engine, EngineMetadata, FileEngine, Pass
 from .explanation import Explanation
 from .explanation_builder import Answering, merge, not_finite
@@ -33,16 +34,19 @@ class Explainer:
 
     Attributes:
         engine: what computes.
+        classes: how the model's outputs are read.
 
     Args:
         path_or_engine: an explainer file, or an engine of a training-free method.
         providers: onnxruntime providers: ``auto`` (CUDA where it works, else the CPU), ``cpu``, ``cuda``, ...
         threads: threads of onnxruntime; None leaves it to onnxruntime.
         tuning: a cache of optimised graphs, and what concerns CUDA.
+        output: name of the model's output that classifies; None: found in its graph.
+        scores: what its numbers are, one of `SCORES`; None: found.
 
     Raises:
         ExplainerError: the file is no explainer, too new or broken.
-        UsageError: no such provider.
+        UsageError: no such provider or output, or an output that cannot be what it is said to be.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Explainer:
         providers: str | Sequence[str] = "auto",
         threads: int | None = None,
         tuning: Tuning | None = None,
+        output: str | None = None,
+        scores: str | None = None,
     ) -> None:
         self._owns = isinstance(path_or_engine, str | Path)
         self.engine: Engine = (
@@ -61,6 +67,11 @@ class Explainer:
         )
         self._providers = providers
         self._threads = threads
+        try:
+            self.classes: Classes = self.engine.classes.chosen(output, scores)
+        except FsagnError:
+            self.close()
+            raise
 
     @property
     def metadata(self) -> EngineMetadata:
@@ -136,7 +147,7 @@ class Explainer:
         if model is not None:
             self._check_model(model)
         verifier = self._verifier(model, batch_size) if verify else None
-        answering = Answering(self.metadata, slots, asked_area, verifier)
+        answering = Answering(self.metadata, self.classes, slots, asked_area, verifier)
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(slots)))
         return self._results(images, answering, images_per_pass, previews)
 
@@ -169,7 +180,7 @@ class Explainer:
             ready = [item for place in places if isinstance(item := results[place], Prepared)]
             computed = self._compute(np.stack([item.values for item in ready]), answering)
             for n, (place, item) in enumerate(zip(places, ready, strict=True)):
-                if broken := not_finite(computed, n):
+                if broken := not_finite(computed, n, self.classes):
                     answers[place] = Failure(item.name, _not_finite_message(item.name, broken))
                 else:
                     answers[place] = answering.explanation(item, computed, n)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .classes import Classes
 from .engine import EngineMetadata, Pass
-from .explanation import Explanation, FilterExplanation, Prediction, locate
+from .explanation import Explanation, FilterExplanation, locate
 from .filter_request import DEFAULT_AREA, retention_at, sufficient_area
 from .masks import pixel_mask
 from .stream import Prepared
 from .variant import FILL
 from .verifier import Verifier
-
-ANSWERS: Final = 5
-"""Predictions kept per image."""
 
 VERIFY_AREAS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Areas at which retention is measured to find the sufficient area, where an engine predicts none."""
@@ -44,12 +42,14 @@ class Answering:
 
     Attributes:
         metadata: of the engine.
+        classes: how the model's outputs are read.
         slots: the slots asked for; -1 asks for the strongest.
         area: the area asked for, or None for the sufficient area.
         verifier: measures retention, or None.
     """
 
     metadata: EngineMetadata
+    classes: Classes
     slots: tuple[int, ...]
     area: float | None
     verifier: Verifier | None
@@ -83,7 +83,7 @@ class Answering:
             path=image.path,
             size=image.geometry.original,
             geometry=image.geometry,
-            predictions=predictions(computed.outputs, n, self.metadata.labels),
+            predictions=self.classes.predictions(computed.outputs, n),
             filters=tuple(filters),
             preview=image.preview,
         )
@@ -118,8 +118,11 @@ class Answering:
         return sufficient_area(VERIFY_AREAS, verifier.measure(image.pixels, masks, [k] * len(masks)).tolist())
 
 
-def not_finite(computed: Pass, n: int) -> list[str]:
-    """Names of the outputs of image ``n`` that hold a NaN (the explainer's own: an infinity either)."""
+def not_finite(computed: Pass, n: int, classes: Classes) -> list[str]:
+    """Names of the outputs of image ``n`` that hold a NaN (the explainer's own: an infinity either).
+
+    An output that does not belong to single images says nothing about this one.
+    """
     slots = np.flatnonzero(computed.filter_ids[n] != FILL)
     own = {"filter_peaks": computed.filter_peaks, "area_rank": computed.area_rank}
     if computed.retention is not None:
@@ -127,49 +130,6 @@ def not_finite(computed: Pass, n: int) -> list[str]:
     found = [
         name
         for name, values in computed.outputs.items()
-        if np.issubdtype(values.dtype, np.floating) and np.isnan(values[n]).any()
+        if np.issubdtype(values.dtype, np.floating) and np.isnan(classes.part(name, values, slice(n, n + 1))).any()
     ]
     return found + [name for name, values in own.items() if not np.isfinite(values[n, slots]).all()]
-
-
-def predictions(outputs: Mapping[str, NDArray[Any]], n: int, labels: tuple[str, ...] | None) -> tuple[Prediction, ...]:
-    """The strongest answers of a classifier, best first.
-
-    The first floating output of the form (N, classes), ones at the end left out, is taken. Scores within [0,
-    1] are taken
-    as probabilities already; others go through a softmax, a single one through a sigmoid.
-
-    Returns:
-        At most `ANSWERS` predictions; none where no output has that form.
-    """
-    answers = _classifier(outputs)
-    if answers is None:
-        return ()
-    scores = _probabilities(answers[n].astype(np.float64).ravel())
-    least = np.partition(scores, -ANSWERS)[-ANSWERS] if scores.size > ANSWERS else -np.inf
-    best = np.flatnonzero(scores >= least)
-    order = best[np.argsort(-scores[best], kind="stable")[:ANSWERS]]
-    return tuple(Prediction(int(i), labels[i] if labels and i < len(labels) else None, float(scores[i])) for i in order)
-
-
-def winners(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.intp] | None:
-    """The strongest class of every image, (N,), of the output that `predictions` takes; None where there is none."""
-    answers = _classifier(outputs)
-    return None if answers is None else answers.reshape(len(answers), -1).argmax(axis=1)
-
-
-def _classifier(outputs: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
-    for values in outputs.values():
-        shape = values.shape[1:]
-        if np.issubdtype(values.dtype, np.floating) and shape and shape[0] == np.prod(shape, dtype=int):
-            return values
-    return None
-
-
-def _probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    if scores.size == 0 or (scores.min() >= 0 and scores.max() <= 1 + 1e-6):
-        return np.minimum(scores, 1.0)
-    if scores.size == 1:
-        return 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
-    shifted = np.exp(scores - scores.max())
-    return np.asarray(shifted / shifted.sum())
