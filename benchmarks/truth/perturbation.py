@@ -35,8 +35,8 @@ from benchmarks.networks import DEMO_MODEL
 from fsagn_onnx.data.annotations import open_annotations
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import Model, load_model
-from fsagn_onnx.perturbation.observations import probabilities
 from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
+from fsagn_onnx.runtime.classes import classes_of
 from fsagn_onnx.runtime.engine import Engine
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.testing.synthetic import CLASSES, PARTS, render, variants_of, write_folder
@@ -58,6 +58,7 @@ def deciding_parts() -> dict[str, set[str]]:
 def exchanged(model: Model, seeds: list[int]) -> dict[str, dict[str, float]]:
     """Class -> part -> share of its pictures whose decision leaves it, for the variant that does so most often."""
     left: dict[tuple[int, str, str], list[bool]] = {}
+    classes = classes_of(model)
     with Session(model.proto, providers="cpu", threads=1) as network:
         for seed in seeds:
             label = seed % len(CLASSES)
@@ -65,7 +66,8 @@ def exchanged(model: Model, seeds: list[int]) -> dict[str, dict[str, float]]:
             swaps = [(part, other) for part in PARTS for other in VARIANTS[part] if other != own[part]]
             pictures = [render(seed, exchange={part: other}).image for part, other in swaps]
             batch = model.input_spec.normalise(np.stack(pictures))
-            decided = probabilities(network.run(None, {model.input_spec.name: batch})).argmax(axis=1)
+            decided = classes.winners(network.run(None, {model.input_spec.name: batch}))
+            assert decided is not None
             for (part, other), decision in zip(swaps, decided.tolist(), strict=True):
                 left.setdefault((label, part, other), []).append(decision != label)
     shares: dict[str, dict[str, float]] = {name: dict.fromkeys(PARTS, 0.0) for name in CLASSES}

@@ -15,15 +15,16 @@ from ..model.shapes import value_types
 from ..runtime.session import Session
 
 
-def tail(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
+def tail(proto: onnx.ModelProto, layer: str, outputs: Sequence[str] | None = None) -> onnx.ModelProto:
     """The part of a graph from a value on: the value becomes an input in place of what made it.
 
     Args:
         proto: a model; it is not changed.
         layer: a value that a node of the graph makes.
+        outputs: names of the outputs to keep; None: all.
 
     Returns:
-        A model with the original outputs. Values that do not pass through the layer still need the image.
+        A model with these outputs. Values that do not pass through the layer still need the image.
 
     Raises:
         LayerError: no node makes the value, or the outputs do not depend on it.
@@ -44,8 +45,8 @@ def tail(proto: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     kept = [item for item in piece.graph.value_info if item.name != layer]
     del piece.graph.value_info[:]
     piece.graph.value_info.extend(kept)
-    outputs = [item.name for item in proto.graph.output if item.name != layer]
-    piece = cut(piece, outputs)
+    kept_outputs = [item.name for item in proto.graph.output if outputs is None or item.name in outputs]
+    piece = cut(piece, [name for name in kept_outputs if name != layer])
     if layer not in {item.name for item in piece.graph.input}:
         raise LayerError(f"the outputs of '{proto.graph.name}' do not depend on '{layer}'")
     return piece
@@ -62,8 +63,15 @@ class Ablation:
         **session: ``providers`` and ``threads``.
     """
 
-    def __init__(self, model: Model, layer: str, means: NDArray[np.floating], outputs: Sequence[str] | None = None, **session: Any) -> None:
-        self._session = Session(tail(model.proto, layer), **session)
+    def __init__(
+        self,
+        model: Model,
+        layer: str,
+        means: NDArray[np.floating],
+        outputs: Sequence[str] | None = None,
+        **session: Any,
+    ) -> None:
+        self._session = Session(tail(model.proto, layer, outputs), **session)
         self._layer, self._means, self._outputs = layer, means, outputs
         self._image = next((port.name for port in self._session.inputs if port.name != layer), None)
 

@@ -188,8 +188,7 @@ def _regions(
 
 
 def _probabilities(plan: PerturbationPass, batch: NDArray[np.float32]) -> NDArray[np.float64]:
-    wanted = [plan.classes.classifier.output or ""]
-    return _known(plan.classes.probabilities(plan.answers.run(wanted, {plan.tapped.spec.name: batch})))
+    return _known(plan.classes.probabilities(plan.answers.run(plan.classes.wanted, {plan.tapped.spec.name: batch})))
 
 
 def _known(found: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -96,10 +96,9 @@ class PerturbRun(FolderRun):
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
         self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
-        outputs = [self.classes.classifier.output or ""]
         if request.ablate:
             means = mean_channels(self.tapped, self._paths, MEANS_FROM)
-            ablation = Ablation(model, self.tapped.layer, means, outputs, **request.session)
+            ablation = Ablation(model, self.tapped.layer, means, self.classes.wanted, **request.session)
         self.plan = PerturbationPass(
             self.classes,
             self.tapped,

@@ -43,6 +43,11 @@ class Classes:
         """Whether the model classifies."""
         return self.classifier.output is not None
 
+    @property
+    def wanted(self) -> list[str]:
+        """The outputs that are read: one, or none."""
+        return [] if self.classifier.output is None else [self.classifier.output]
+
     def chosen(self, output: str | None = None, scores: str | None = None) -> Classes:
         """The same model read as the user says; as it is where both are None.
 

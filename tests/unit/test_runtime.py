@@ -17,11 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fsagn_onnx.errors import ExplainerError, FsagnError, ModelError, UsageError
 from fsagn_onnx.model import InputSpec
+from fsagn_onnx.model.classifier import find_classifier
 from fsagn_onnx.model.geometry import Geometry, Window
+from fsagn_onnx.model.outputs import Output
 from fsagn_onnx.runtime import Failure, Session, Verifier
+from fsagn_onnx.runtime.classes import Classes
 from fsagn_onnx.runtime.engine import Pass, read_metadata
 from fsagn_onnx.runtime.explanation import locate
-from fsagn_onnx.runtime.explanation_builder import not_finite, predictions
+from fsagn_onnx.runtime.explanation_builder import not_finite
 from fsagn_onnx.runtime.filter_request import filter_slots, fixed_area, passes, retention_at, sufficient_area
 from fsagn_onnx.runtime.infill import MASK_FREE, infill
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
@@ -242,23 +245,16 @@ def test_infills_keep_form_and_seed(kind: str, shape: tuple[int, int, int]) -> N
 # Answers
 
 
-def test_predictions_by_form_and_range() -> None:
-    logits = np.array([[1.0, 3.0, 2.0]], np.float32)
-    best, second, _ = predictions({"maps": np.zeros((1, 3, 4, 4), np.float32), "y": logits}, 0, ("a", "b", "c"))
-    assert (best.index, best.label, second.title) == (1, "b", "c")
-    assert best.score == pytest.approx(np.exp(3) / np.exp([1, 2, 3]).sum())
-    (single,) = predictions({"y": np.array([[2.0]])}, 0, None)
-    assert (single.title, single.score) == ("class 0", pytest.approx(1 / (1 + np.exp(-2))))
-    assert predictions({"y": np.array([[0.2, 0.8]])}, 0, None)[0].score == pytest.approx(0.8)
-    assert predictions({"ids": np.array([[2]])}, 0, None) == ()
-
-
-def test_not_finite_names_the_outputs() -> None:
+def test_not_finite_names_the_outputs_of_the_image() -> None:
     ones = np.ones((2, 1), np.float32)
-    broken = Pass({"y": np.array([[0.0], [np.nan]])}, np.zeros((2, 1), np.int64), ones, ones[:, :, None, None], None)
-    assert not_finite(broken, 0) == []
-    assert not_finite(broken, 1) == ["y"]
-    assert not_finite(replace(broken, filter_peaks=ones * np.inf), 0) == ["filter_peaks"]
+    rows = {"y": np.array([[0.0], [np.nan]]), "scalar": np.float32(np.nan), "anchors": np.full((1, 4), np.nan)}
+    broken = Pass(rows, np.zeros((2, 1), np.int64), ones, ones[:, :, None, None], None)
+    alone = [Output(name, "float64", axis, False, False, None, "other", name) for name, axis in
+             (("y", 0), ("scalar", None), ("anchors", None))]  # fmt: skip
+    classes = Classes(find_classifier(alone, None))
+    assert not_finite(broken, 0, classes) == []
+    assert not_finite(broken, 1, classes) == ["y"]
+    assert not_finite(replace(broken, filter_peaks=ones * np.inf), 0, classes) == ["filter_peaks"]
 
 
 def test_box_and_centroid_lie_where_the_mask_does() -> None:
