@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from fsagn_onnx.data.files import write_file
+from fsagn_onnx.model.inference_session import inference_session
 from fsagn_onnx.testing.synthetic import CLASSES, SyntheticParts
 
 SIZE: Final = 128
@@ -211,9 +212,7 @@ def export(model: DemoCnn) -> bytes:
 
 def accuracy(path: Path, pixels: Pixels, labels: Labels) -> float:
     """Top-1 accuracy of an ONNX file with onnxruntime on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = inference_session(str(path), threads=1)
     right = 0
     for i in range(0, len(pixels), 100):
         images = normalise(torch.from_numpy(pixels[i : i + 100])).contiguous().numpy()

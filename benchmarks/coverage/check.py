@@ -10,9 +10,9 @@ from typing import Any
 import onnxruntime as ort
 
 from fsagn_onnx.conversion import check_parity, convert
-from fsagn_onnx.conversion.rewrites.constants import ORT_ERRORS
 from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.model import load_model
+from fsagn_onnx.model.inference_session import ORT_ERRORS
 from fsagn_onnx.model.topology import Topology
 
 from .rows import Row

@@ -18,13 +18,11 @@ from torch import nn
 from ..errors import ConversionError
 from ..model.batch import fixed_batch
 from ..model.cut import cut
-from .rewrites.constants import ORT_ERRORS
+from ..model.inference_session import ORT_ERRORS, inference_session
 
-__all__ = ["norm_error", "relative_error", "run_reference"]
+__all__ = ["norm_error", "relative_error", "run_reference", "saturation_error"]
 
 Array = npt.NDArray[Any]
-
-_CPU = ["CPUExecutionProvider"]
 
 
 def relative_error(a: Array, b: Array) -> float:
@@ -93,25 +91,38 @@ def run_reference(
     return [array[: len(images)] if np.shape(array)[:1] == (len(padded),) else array for array in joined]
 
 
+def saturation_error(proto: onnx.ModelProto, name: str, images: Array) -> float:
+    """How far the outputs of a session that anybody opens are from exact 8-bit sums: the largest `norm_error`.
+
+    0 where onnxruntime cannot run the graph.
+    """
+    part = np.resize(images, (fixed_batch(proto, name) or len(images), *images.shape[1:]))
+    try:
+        plain, exact = (
+            inference_session(proto, threads=torch.get_num_threads(), exact=exact).run(None, {name: part})
+            for exact in (False, True)
+        )
+    except ORT_ERRORS:
+        return 0.0
+    return max((norm_error(a, b) for a, b in zip(plain, exact, strict=True)), default=0.0)
+
+
 def _session(
     piece: onnx.ModelProto, proto: onnx.ModelProto, module: nn.Module | None
 ) -> tuple[ort.InferenceSession, Mapping[str, Array]]:
     """A session, and the weights that it takes as inputs: as initializers it would hold copies of them."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    threads = torch.get_num_threads()
     bare = {tensor.name for tensor in piece.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
     large = [tensor for tensor in proto.graph.initializer if tensor.name in bare]
     try:
-        session = ort.InferenceSession(_fed(piece, large).SerializeToString(), options, providers=_CPU)
+        session = inference_session(_fed(piece, large), threads=threads, optimised=False)
     except ORT_ERRORS:  # an op that wants its weights constant
         if not large:
             raise
         kept = [tensor for tensor in piece.graph.initializer if tensor.name not in bare]
         del piece.graph.initializer[:]
         piece.graph.initializer.extend([*kept, *large])
-        return ort.InferenceSession(piece.SerializeToString(), options, providers=_CPU), {}
+        return inference_session(piece, threads=threads, optimised=False), {}
     return session, dict(_arrays(large, module))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -15,10 +15,11 @@ from ..conversion import convert
 from ..errors import ExplainerError
 from ..model import InputSpec, Model
 from ..model.cut import cut
+from ..model.inference_session import ORT_ERRORS, inference_session
 from ..model.quantised import is_quantised
 from ..runtime.fixed_batch import fixed_size, in_batches
 from ..runtime.session import DTYPES, cast
-from ..runtime.tuning import ORT_ERRORS, first_line
+from ..runtime.tuning import first_line
 from .graph import FILTERS, OUTPUTS
 from .network import Generated, Generator
 
@@ -87,13 +88,9 @@ def run_graph(content: bytes, feeds: Mapping[str, Any], *, optimised: bool = Tru
     Raises:
         ExplainerError: onnxruntime refuses the graph.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    if not optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = content if optimised else onnx.load_from_string(content)
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = inference_session(graph, threads=torch.get_num_threads(), optimised=optimised)
         ports, names = session.get_inputs(), [port.name for port in session.get_outputs()]
         wanted = {port.name: cast(feeds[port.name], DTYPES.get(port.type)) for port in ports}
         batch = fixed_size(tuple(dim if isinstance(dim, int) else None for dim in port.shape) for port in ports)

@@ -10,8 +10,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import FsagnError
+from ..model.inference_session import ORT_ERRORS
 from .session import DTYPES, Session
-from .tuning import ORT_ERRORS, first_line
+from .tuning import first_line
 
 DEVICES: Final = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 """Provider -> where its tensors live; others compute on the host's memory."""

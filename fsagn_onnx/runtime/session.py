@@ -19,9 +19,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import FsagnError, UsageError
+from ..model.inference_session import ORT_ERRORS
 from .fixed_batch import fixed_size, in_batches
 from .providers import wanted_providers
-from .tuning import ORT_ERRORS, Tuning, first_line, open_session
+from .tuning import Tuning, first_line, open_session
 
 Array = NDArray[Any]
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import onnx
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ..errors import ModelError
+from ..model.inference_session import EXACT_SUMS, ORT_ERRORS, inference_session
 from .providers import CPU, CUDA, load_cuda_libraries
 
 INLINE_LIMIT: Final = 2**31 - 2**20
@@ -24,13 +24,6 @@ INLINE_LIMIT: Final = 2**31 - 2**20
 
 _WARNING, _FATAL = 2, 4  # onnxruntime's log severities; warning is its default
 _log = logging.getLogger(__name__)
-
-# onnxruntime's exceptions have no common base of their own.
-ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
-    *{kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)},
-    RuntimeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -77,23 +70,22 @@ def open_session(
 
 
 def _create(graph: str | bytes, providers: tuple[str, ...], tuning: Tuning) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    # Threads that wait for the next pass would take the processors from decoding and drawing.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if tuning.threads is not None:
-        options.intra_op_num_threads = tuning.threads
-        options.inter_op_num_threads = 1
     if tuning.cache is not None and isinstance(graph, str) and providers == (CPU,):
-        return _cached(Path(graph), options, tuning.cache)
+        return _cached(Path(graph), tuning, tuning.cache)
     # A provider library that does not load is reported by the process-wide logger, several lines in colour.
     onnxruntime.set_default_logger_severity(_FATAL)
     try:
-        return onnxruntime.InferenceSession(
-            graph, options, providers=_with_options(providers, tuning), enable_fallback=0
-        )
+        return _session(graph, tuning, providers=_with_options(providers, tuning))
     finally:
         onnxruntime.set_default_logger_severity(_WARNING)
+
+
+def _session(graph: str | bytes, tuning: Tuning, **options: Any) -> onnxruntime.InferenceSession:
+    # Threads that wait for the next pass would take the processors from decoding and drawing.
+    config = {"session.force_spinning_stop": "1"}
+    if tuning.threads is not None:
+        options["inter_op_num_threads"] = 1
+    return inference_session(graph, threads=tuning.threads, config=config, **options)
 
 
 def _loadable(model: str | Path | onnx.ModelProto, folder: Path) -> str | bytes:
@@ -146,33 +138,29 @@ def _with_options(providers: tuple[str, ...], tuning: Tuning) -> list[str | tupl
     return [(name, cuda) if name == CUDA else name for name in providers]
 
 
-def _cached(path: Path, options: onnxruntime.SessionOptions, folder: Path) -> onnxruntime.InferenceSession:
+def _cached(path: Path, tuning: Tuning, folder: Path) -> onnxruntime.InferenceSession:
     """A session from the optimised graph in the cache; made there where it is missing.
 
-    Optimised graphs fit one onnxruntime and one kind of processor: both are part of the name.
+    Optimised graphs fit one onnxruntime, one kind of processor and one set of options: all are part of the name.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    digest.update(f"{onnxruntime.__version__} {platform.machine()} {_processor()}".encode())
+    digest.update(f"{onnxruntime.__version__} {platform.machine()} {EXACT_SUMS} {_processor()}".encode())
     optimised = folder / f"{digest.hexdigest()[:32]}.onnx"
     if optimised.is_file():
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            return onnxruntime.InferenceSession(str(optimised), options, providers=[CPU])
+            return _session(str(optimised), tuning, optimised=False)
         except ORT_ERRORS as error:
             _log.warning("%s in the cache cannot be used, making it anew: %s", optimised, first_line(error))
             optimised.unlink(missing_ok=True)
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = folder / f".{optimised.name}.{os.getpid()}.part"
-        options.optimized_model_filepath = str(part)
-        session = onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+        session = _session(str(path), tuning, optimized_model_filepath=str(part))
         part.replace(optimised)
     except OSError as error:
         _log.warning("no cache in %s: %s", folder, error.strerror or error)
-        options.optimized_model_filepath = ""
-        session = onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+        session = _session(str(path), tuning)
     return session
 
 

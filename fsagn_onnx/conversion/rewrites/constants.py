@@ -7,31 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import helper, numpy_helper
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ...errors import ConversionError
+from ...model.inference_session import ORT_ERRORS, inference_session
 from .graph import Array, Graph, Rewrite, attribute, is_op
 from .shapes import infer_types
 
-__all__ = ["CONSTANT_NODES", "FOLD_CONSTANTS", "MAX_FOLDED_ELEMENTS", "ORT_ERRORS"]
+__all__ = ["CONSTANT_NODES", "FOLD_CONSTANTS", "MAX_FOLDED_ELEMENTS"]
 
 MAX_FOLDED_ELEMENTS = 16 * 2**20
 """No single folded value may have more elements than this: a small file must not blow up in memory."""
-
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    ort_errors.EPFail,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-    RuntimeError,
-    ValueError,
-)
-"""What onnxruntime raises when it cannot build or run a graph; its classes have no base of their own."""
 
 _RANDOM = (
     "RandomNormal",
@@ -126,13 +112,8 @@ def _computed(graph: Graph, part: Sequence[onnx.NodeProto]) -> dict[str, Array]:
     wanted = [value for node in part for value in node.output if value in read]
     if not wanted:
         return {}
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    model = _model(graph, part, wanted).SerializeToString()
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = inference_session(_model(graph, part, wanted), threads=1, optimised=False)
         arrays: list[Any] = session.run(wanted, {})
     except ORT_ERRORS as error:
         reason = " ".join(str(error).split())
