@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -162,6 +163,8 @@ def judge(outcome: Outcome, allowed: int) -> None:
 
 def preload() -> None:
     """Import what the command imports, so that each process starts at once."""
+    for package in ("conversion", "explanations.subject", "inspection", "methods", "terminal.inspection"):
+        import_module(f"fsagn_onnx.{package}")
 
 
 def alone(path: Path | None, idle: int) -> Outcome:
