@@ -43,6 +43,7 @@ class ImagePool:
         self.limit = 4 * max(spec.size)
         self.report = report
         self.failures: dict[Path, str] = {}
+        self.noted: dict[Path, str] = {}
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
         self._bytes = 0
 
@@ -65,6 +66,24 @@ class ImagePool:
                 self.failures[self.paths[place]] = str(error)
                 self.report(self.paths[place], str(error))
         raise ImageError(f"none of the {len(self.paths)} training images can be read; the first: {self.paths[0]}")
+
+    def place(self, index: int) -> int:
+        """Where `pool[index]` stands in the list: its own place, or that of the next readable picture."""
+        return next(
+            (
+                place
+                for place in ((index + offset) % len(self.paths) for offset in range(len(self.paths)))
+                if self.paths[place] not in self.failures
+            ),
+            index,
+        )
+
+    def note(self, place: int, message: str) -> None:
+        """Report a picture once, without leaving it out of what is drawn."""
+        path = self.paths[place]
+        if path not in self.noted and path not in self.failures:
+            self.noted[path] = f"{path}: {message}"
+            self.report(path, self.noted[path])
 
     def _read(self, place: int) -> Pixels:
         if place in self._kept:
@@ -110,17 +129,19 @@ def draw_batch(
     count: int,
     options: TrainingOptions,
     rng: np.random.Generator,
-) -> Pixels:
+) -> tuple[Pixels, list[int]]:
     """Random crops of random pictures at one input size, mirrored and in other colours as the options say.
 
     Returns:
-        ``(B, H, W, c)`` uint8 in the model's colour order.
+        ``(B, H, W, c)`` uint8 in the model's colour order, and the B places of the pictures in the pool.
     """
     target = replace(spec, size=size, resize="stretch")
     smallest = default_crop(len(pool)) if options.crop is None else options.crop
-    batch = []
+    batch, places = [], []
     for index in rng.integers(len(pool), size=count):
-        cut = random_crop(pool[int(index)], smallest, options.flip, rng)
+        picture = pool[int(index)]
+        places.append(pool.place(int(index)))
+        cut = random_crop(picture, smallest, options.flip, rng)
         pixels = target.fit(np.ascontiguousarray(cut))[0]
         batch.append(jittered(pixels, options.jitter, rng) if rng.random() < JITTERED else pixels)
-    return np.stack(batch)
+    return np.stack(batch), places

@@ -13,6 +13,9 @@ from ..runtime.masks import grid_of, grid_stride
 AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 """The grid of areas at which retention is predicted: as far as training draws them, no further."""
 
+SMALLEST_INPUT = 8
+"""Pixels each way that an input must have: two cells of the finest grid."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -99,6 +102,13 @@ def _narrowest(model: Model, layer: Layer) -> Tap:
         return own
     reads = {output: node.input[0] for node in model.proto.graph.node for output in node.output if node.input}
     before = reads.get(layer.conv, "")
+    quantisers = {
+        output: node.input[0]
+        for node in model.proto.graph.node
+        if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear")
+        for output in node.output
+    }
+    before = quantisers.get(before, before)  # whole numbers are no feature map; what they were rounded from is
     shape = model.shapes.get(before, ())
     narrower = len(shape) == 4 and shape[2:] == layer.shape[1:] and shape[1] < layer.channels
     return Tap(before, shape[1], layer.stride) if narrower and before in reads else own
@@ -146,6 +156,11 @@ def make_config(
         )
     spec = model.input_spec
     stride = grid_stride(spec.size)
+    if min(grid_of(spec.size, stride)) < 2 or min(spec.size) < SMALLEST_INPUT:
+        raise UsageError(
+            f"the input of {spec.size[0]}x{spec.size[1]} px is too small to find areas in: expected at least "
+            f"{SMALLEST_INPUT} px each way"
+        )
     return GeneratorConfig(
         layer=layer.value,
         filters=layer.channels,

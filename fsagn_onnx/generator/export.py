@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from ..data.files import make_folder, write_file
 from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
-from ..model.batch import fixed_batch, free_batch
+from ..model.batch import fixed_batch, free_batch, pin_batch
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
 from ..runtime.variant import Variant
@@ -27,6 +27,7 @@ from .config import GeneratorConfig
 from .graph import FILTERS, OUTPUTS, PREFIX
 from .network import Generator
 from .proof import ExportReport, picture_like, prove_export, prove_same, run_graph
+from .taken_names import free_names
 from .variants import (
     MIN_OPSET,
     SubsetGraph,
@@ -39,6 +40,9 @@ from .variants import (
     quantised,
     subset,
 )
+
+Batching: TypeAlias = Literal["free", "declared", "pinned"]
+"""What becomes of the batch of the model's graph."""
 
 MOST_CALIBRATION: Final = 100
 """Images that calibrate a variant, at most; more are thinned out evenly."""
@@ -83,12 +87,14 @@ def _free_batch(value: onnx.ValueInfoProto) -> None:
         dims[0].dim_param = "N"
 
 
-def _base(model: Model, shared: bool, free: bool) -> tuple[onnx.ModelProto, str]:
+def _base(model: Model, shared: bool, batching: Batching) -> tuple[onnx.ModelProto, str]:
     """What the generator's nodes are added to, and its float32 image: the model, or just its image input."""
     spec = model.input_spec
     proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path)) if shared else _own_base(model)
     batch = fixed_batch(proto, spec.name)
-    if free and batch:
+    if batching == "pinned" and not batch:
+        proto = pin_batch(proto, spec.name, 1)
+    if batching == "free" and batch:
         image = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
         proto = free_batch(proto, spec.name, (batch, *image))
     value = next(item for item in proto.graph.input if item.name == spec.name)
@@ -99,7 +105,7 @@ def _base(model: Model, shared: bool, free: bool) -> tuple[onnx.ModelProto, str]
 
 
 def build_graph(
-    model: Model, generator: Generator, filters: tuple[int, ...] = (), *, free: bool = True
+    model: Model, generator: Generator, filters: tuple[int, ...] = (), *, batching: Batching = "free"
 ) -> tuple[onnx.ModelProto, str]:
     """The explainer's graph, float32, with the input ``filters``; without metadata.
 
@@ -107,7 +113,8 @@ def build_graph(
         model: the CNN.
         generator: the trained network, in eval mode.
         filters: ids of the filters that ``generator`` knows (see `subset`); empty: all. The graph counts them from 0.
-        free: free the batch of a model that was exported for a fixed one; whether that works has to be tried.
+        batching: ``free`` frees the batch of a model that was exported for a fixed one (whether that works has to be
+            tried), ``declared`` leaves it, ``pinned`` makes one that is free in the file one image at a time.
 
     Returns:
         The graph, and the value name of the explained layer's feature map in it.
@@ -116,11 +123,10 @@ def build_graph(
         ExplainerError: if the model's opset cannot be raised, or a name is taken.
     """
     shared = generator.config.encoder == "shared"
-    proto, image = _base(model, shared, free)
+    proto, image = _base(model, shared, batching)
+    free_names(proto.graph, {tap.value for tap in generator.config.taps}, str(model.path))
     batch = fixed_batch(proto, model.input_spec.name) or "N"
     graph = proto.graph
-    if any(value.name == FILTERS for value in graph.input):
-        raise ExplainerError(f"{model.path} has an input named {FILTERS!r} of its own; rename it")
     sizes = {tap.value: model.shapes[tap.value][-2:] for tap in generator.config.taps}
     taps = {name: (rows, columns) for name, (rows, columns) in sizes.items()}
     nodes = SubsetGraph(generator, taps, image, filters, batch)
@@ -152,23 +158,50 @@ def build_graph(
 def _proven(
     model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
-    """The graph, its feature map, and how it compares. Its batch is free, or the model's where it holds on to that."""
-    if fixed_batch(model.proto, model.input_spec.name) is not None:
+    """The graph, its feature map, and how it compares.
+
+    Its batch is free; where the model holds on to a batch of its own, the file has that, and images go through it in
+    groups of that size.
+    """
+    fixed = fixed_batch(model.proto, model.input_spec.name) is not None
+    try:
+        return _tried(model, generator, filters, opset, "free")
+    except ExplainerError as error:
         try:
-            return _tried(model, generator, filters, opset, free=True)
-        except (ExplainerError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
-            pass  # it holds on to its batch: explained in groups of that size
-    return _tried(model, generator, filters, opset, free=False)
+            return _tried(model, generator, filters, opset, "declared" if fixed else "pinned")
+        except ExplainerError as second:
+            raise (second if fixed else error) from second
 
 
 def _tried(
-    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, *, free: bool
+    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, batching: Batching
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
-    proto, feature_map = build_graph(model, generator, filters, free=free)
+    proto, feature_map = build_graph(model, generator, filters, batching=batching)
     if opset is not None:
         proto = at_opset(proto, opset, str(model.path))
-    onnx.checker.check_model(proto, full_check=True)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExplainerError(f"export: the explainer's graph would not be valid: {reason}; no file written") from error
     return proto, feature_map, prove_export(proto.SerializeToString(), model, generator)
+
+
+def rehearse(model: Model, generator: Generator) -> None:
+    """Build, check and run the explainer file that a training would end with, without writing it.
+
+    Args:
+        model: the CNN.
+        generator: a generator of it, trained or not.
+
+    Raises:
+        ExplainerError: no explainer of this model and layer can be exported; the message says why.
+    """
+    training = generator.training
+    try:
+        _proven(model, generator.eval(), (), None)
+    finally:
+        generator.train(training)
 
 
 def make_metadata(
@@ -304,4 +337,4 @@ def _calibration(
     return np.stack([model.input_spec.preprocess(read_image(found[place]))[0] for place in places])
 
 
-__all__ = ["ExportReport", "build_graph", "export_explainer", "load_generator", "make_metadata"]
+__all__ = ["ExportReport", "build_graph", "export_explainer", "load_generator", "make_metadata", "rehearse"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..conversion import convert
 from ..errors import ExplainerError
 from ..model import InputSpec, Model
+from ..model.batch import fixed_batch
 from ..model.cut import cut
 from ..model.inference_session import ORT_ERRORS, inference_session
 from ..model.quantised import is_quantised
@@ -77,12 +78,15 @@ def _feature_maps(model: Model, values: Sequence[str], batch: Any) -> dict[str, 
     return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
-def run_graph(content: bytes, feeds: Mapping[str, Any], *, optimised: bool = True) -> dict[str, Any]:
+def run_graph(
+    content: bytes, feeds: Mapping[str, Any], *, optimised: bool = True, group: int | None = None
+) -> dict[str, Any]:
     """All outputs of a graph on the CPU, on as many threads as torch has; feeds that it has no input for are left out.
 
     Args:
         content: The model.
         feeds: {input: array}.
+        group: Images at a time; None: the batch that the graph declares, all at once where it declares none.
         optimised: Let onnxruntime change the graph. That moves numbers at a rounding threshold of a quantised model.
 
     Raises:
@@ -93,7 +97,9 @@ def run_graph(content: bytes, feeds: Mapping[str, Any], *, optimised: bool = Tru
         session = inference_session(graph, threads=torch.get_num_threads(), optimised=optimised)
         ports, names = session.get_inputs(), [port.name for port in session.get_outputs()]
         wanted = {port.name: cast(feeds[port.name], DTYPES.get(port.type)) for port in ports}
-        batch = fixed_size(tuple(dim if isinstance(dim, int) else None for dim in port.shape) for port in ports)
+        batch = group or fixed_size(
+            tuple(dim if isinstance(dim, int) else None for dim in port.shape) for port in ports
+        )
         run: Callable[[dict[str, Any]], dict[str, Any]] = lambda part: dict(  # noqa: E731
             zip(names, session.run(None, part), strict=True)
         )
@@ -123,10 +129,15 @@ def prove_export(content: bytes, model: Model, generator: Generator) -> ExportRe
         if near_tie > 1e-3 * max(1.0, float(expected.filter_peaks.abs().max())):
             raise ExplainerError(f"export: {OUTPUTS[0]} of the file differs from the torch generator's; report this")
         expected = _torch_outputs(model, generator, images, results[OUTPUTS[0]])
+    _require_shapes(results, expected)
+    group = fixed_batch(onnx.load_model_from_string(content), spec.name)
+    for count in (1, 2):
+        fewer = run_graph(content, {spec.name: images[:count], FILTERS: filters[:count]}, optimised=optimised)
+        _require_same(fewer, results, count)
     report = ExportReport(
         retention=float(np.abs(results[OUTPUTS[3]] - expected.retention.numpy()).max()),
         saliency=order_gap(results[OUTPUTS[2]], expected.saliency),
-        outputs=_model_difference(model, images, results) if config.encoder == "shared" else 0.0,
+        outputs=_model_difference(model, images, results, group) if config.encoder == "shared" else 0.0,
     )
     for name, figure, limit in (
         (OUTPUTS[3], report.retention, 1e-4),
@@ -140,6 +151,31 @@ def prove_export(content: bytes, model: Model, generator: Generator) -> ExportRe
     return report
 
 
+def _require_shapes(results: Mapping[str, Any], expected: Generated) -> None:
+    """The explainer's own outputs must have the torch generator's shapes."""
+    shapes = zip(
+        OUTPUTS,
+        (expected.filter_ids, expected.filter_peaks, expected.saliency, expected.retention),
+        strict=True,
+    )
+    for name, tensor in shapes:
+        if results[name].shape != tuple(tensor.shape):
+            raise ExplainerError(
+                f"export: {name} in onnxruntime has the shape {results[name].shape}, "
+                f"expected {tuple(tensor.shape)}; no file written"
+            )
+
+
+def _require_same(fewer: Mapping[str, Any], results: Mapping[str, Any], count: int) -> None:
+    """One and two images must give what they give among three."""
+    for name in OUTPUTS:
+        if fewer[name].shape != (count, *results[name].shape[1:]):
+            raise ExplainerError(
+                f"export: {name} of {count} images has the shape {fewer[name].shape}, "
+                f"expected {(count, *results[name].shape[1:])}; no file written"
+            )
+
+
 def order_gap(rank: Any, saliency: torch.Tensor) -> float:
     """Largest rise of the torch saliency along onnxruntime's order, in standard deviations; 0 = same but for ties."""
     flat = saliency.flatten(-2)
@@ -149,11 +185,16 @@ def order_gap(rank: Any, saliency: torch.Tensor) -> float:
     return float(((along[..., 1:] - along[..., :-1]).clamp_min(0) / spread).max())
 
 
-def _model_difference(model: Model, images: Any, results: dict[str, Any]) -> float:
+def _model_difference(model: Model, images: Any, results: dict[str, Any], group: int | None) -> float:
     worst = 0.0
     feeds, optimised = {model.input_spec.name: images}, not is_quantised(model.proto)
-    for name, value in run_graph(model.proto.SerializeToString(), feeds, optimised=optimised).items():
-        if value.dtype.kind == "f":
+    for name, value in run_graph(model.proto.SerializeToString(), feeds, optimised=optimised, group=group).items():
+        if value.shape != results[name].shape:
+            raise ExplainerError(
+                f"export: the model's output '{name}' has the shape {results[name].shape} in the explainer, "
+                f"{value.shape} in the model; no file written"
+            )
+        if value.dtype.kind == "f" and value.size:
             last_digit = HALF_DIGIT if value.dtype == np.float16 else 0.0
             scale = max(float(np.abs(value).max()), 1e-12)
             gap = float(np.abs(value.astype(np.float64) - results[name]).max()) / scale

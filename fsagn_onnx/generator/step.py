@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..conversion import TappedModule
+from ..errors import ImageError
 from ..model import InputSpec
 from ..runtime.infill import VERIFY
 from ..runtime.masks import pixel_mask
@@ -55,14 +56,23 @@ class StepResult:
     calibration: float | None
 
 
+def input_sizes(spec: InputSpec, options: TrainingOptions) -> tuple[tuple[int, int], ...]:
+    """All input sizes of a run, the model's own first, each once."""
+    return tuple(dict.fromkeys([spec.size, *(_scaled(spec, scale) for share, scale in options.ramp if share > 0)]))
+
+
+def _scaled(spec: InputSpec, scale: float) -> tuple[int, int]:
+    height, width = (max(SMALLEST, round(edge * scale / 32) * 32) for edge in spec.size)
+    return min(height, spec.size[0]), min(width, spec.size[1])
+
+
 def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[int, int]:
     """Fewer pixels first: this step's input, a multiple of 32 and at least 128 each way, or the model's own size."""
     end = 0.0
     for share, scale in options.ramp:
         end += share * options.steps
         if step < end:
-            height, width = (max(SMALLEST, round(edge * scale / 32) * 32) for edge in spec.size)
-            return min(height, spec.size[0]), min(width, spec.size[1])
+            return _scaled(spec, scale)
     return spec.size
 
 
@@ -93,11 +103,13 @@ class Seen(NamedTuple):
         key: the first of these steps, the input size, the options.
         pixels: ``(B, H, W, c)`` uint8.
         taps: by value name, float32; the images themselves as ``image``.
+        places: of the pictures in the pool.
     """
 
     key: tuple[int, tuple[int, int], TrainingOptions]
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     taps: dict[str, Tensor]
+    places: tuple[int, ...]
 
 
 class Stepper:
@@ -140,15 +152,45 @@ class Stepper:
         kept = self._seen
         if kept is None or kept.key != key:
             rng = np.random.default_rng([options.seed, key[0], PICTURES])
-            pixels = draw_batch(self.pool, self.spec, size, options.images_per_step, options, rng)
+            pixels, places = draw_batch(self.pool, self.spec, size, options.images_per_step, options, rng)
             taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
-            kept = self._seen = Seen(key, pixels, taps)
+            kept = self._seen = self._answered(Seen(key, pixels, taps, tuple(places)))
         return kept
+
+    def pictures(self) -> list[str]:
+        """The files of the pictures seen last."""
+        return [] if self._seen is None else sorted({str(self.pool.paths[place]) for place in self._seen.places})
+
+    def _answered(self, seen: Seen) -> Seen:
+        """The pictures with those that the CNN answers with NaN or infinity replaced by others of the same step.
+
+        They are reported once; since the exchange depends on the step alone, a resumed run makes the same.
+
+        Raises:
+            ImageError: the CNN answers none of them with numbers.
+        """
+        finite = torch.stack([torch.isfinite(value).flatten(1).all(dim=1) for value in seen.taps.values()]).all(dim=0)
+        if bool(finite.all()):
+            return seen
+        good = torch.nonzero(finite).flatten().tolist()
+        for row in torch.nonzero(~finite).flatten().tolist():
+            self.pool.note(seen.places[row], "the model answers it, or a part of it, with NaN or infinity; left out")
+        if not good:
+            files = ", ".join(sorted({str(self.pool.paths[place]) for place in seen.places})[:5])
+            raise ImageError(f"the model answers none of these pictures with numbers: {files}; check --preprocess")
+        rows = [row if ok else good[row % len(good)] for row, ok in enumerate(finite.tolist())]
+        order = torch.tensor(rows, device=self.device)
+        return Seen(
+            seen.key,
+            seen.pixels[rows],
+            {name: value[order] for name, value in seen.taps.items()},
+            tuple(seen.places[row] for row in rows),
+        )
 
     def __call__(self, step: int) -> StepResult:
         """Everything of one step but the optimiser's update."""
         rng = np.random.default_rng([self.options.seed, step])
-        _, pixels, taps = self.see(step, self.options, input_size(self.spec, self.options, step))
+        _, pixels, taps, _ = self.see(step, self.options, input_size(self.spec, self.options, step))
         true_map = taps[self.config.layer]
         filters = draw_training_filters(true_map, self.options.filters_per_image, self.options.active, rng)
         generated = self.generator(taps, filters.to(self.device))
@@ -176,7 +218,7 @@ class Stepper:
         """
         rng = np.random.default_rng([self.options.seed, step])
         whole = replace(self.options, crop=WHOLE, jitter=0.0)
-        _, pixels, taps = self.see(step, whole, self.spec.size)
+        _, pixels, taps, _ = self.see(step, whole, self.spec.size)
         true_map = taps[self.config.layer]
         filters = draw_training_filters(true_map, self.options.filters_per_image, self.options.active, rng)
         generated = self.generator(taps, filters.to(self.device))

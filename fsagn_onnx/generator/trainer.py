@@ -17,7 +17,7 @@ from torch import nn
 from .. import __version__
 from ..conversion import convert
 from ..data.files import make_folder, write_file
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ImageError
 from ..model import Layer, Model
 from .batches import ImagePool
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -26,6 +26,7 @@ from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
 from .step import Stepper
+from .trial import fitting_options
 
 LOG_EVERY = 10
 WARM_UP = 0.05
@@ -125,6 +126,7 @@ class Trainer:
         self.generator.to(self.device)
         on_phase("converting the model")
         module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)
+        self.options = fitting_options(module, model.input_spec, self.options, self.device)
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
@@ -149,6 +151,11 @@ class Trainer:
             group["lr"] = rate
         self.generator.train(not self.judging)
         result = self.stepper.judge(self.step) if self.judging else self.stepper(self.step)
+        if not bool(torch.isfinite(result.loss.detach())):
+            raise ImageError(
+                f"step {self.step + 1}: the loss is not a number, so training stops here and its weights are as "
+                f"before; look at the pictures of this step: {', '.join(self.stepper.pictures())}"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)

@@ -9,7 +9,7 @@ from typing import Literal
 from ..data.images import list_images
 from ..errors import CheckpointError, ImageError
 from ..model import Model, load_model
-from .export import ExportReport, export_explainer
+from .export import ExportReport, export_explainer, rehearse
 from .options import TrainingOptions
 from .trainer import Progress, Trainer
 
@@ -37,7 +37,8 @@ def train(
     """Train a mask generator for one conv layer of a model and write it as an explainer file.
 
     Beside ``out`` it keeps ``*.checkpoint.safetensors`` (from which ``resume=True`` goes on, bit for bit) and
-    ``*.checkpoint.log.jsonl``.
+    ``*.checkpoint.log.jsonl``. Before the first step the export is rehearsed with the untrained generator, so that
+    what cannot be exported is not trained.
 
     Args:
         model: an ONNX file, or what `load_model` gave.
@@ -80,6 +81,8 @@ def train(
         device=device,
         on_phase=on_phase,
     )
+    on_phase("building and running the explainer untrained, before the first step")
+    rehearse(model, trainer.generator)
     trained = trainer.run(on_step, resume=resume)
     on_phase("writing the explainer and comparing it with torch")
     return export_explainer(model, trained, out)

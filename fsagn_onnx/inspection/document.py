@@ -117,15 +117,20 @@ def _model(model: Model, conversion: bool, images: Sequence[str], on_image: Call
         "unsupported": [],
         "parity": None,
         "conversion": "not tried",
+        "trainable": None,
+        "trial": "not tried",
     }
     if model.shape_warning:
         warnings.append(f"onnx's strict shape inference refuses the graph: {model.shape_warning}")
     if len(model.inputs) > 1:
         others = ", ".join(f"'{item.name}'" for item in model.inputs if item.name != model.input_spec.name)
         warnings.append(f"further inputs than the image: {others}; give them constants with --feed NAME=VALUE")
+    warnings.extend(f"the output '{name}' is left out: it {why}" for name, why in model.left_out.items())
     if conversion and default:
         document |= _conversion(model, default)
-    document["next"] = _next(model, default, document["convertible"])
+        if document["convertible"]:
+            document |= _rehearsal(model, default)
+    document["next"] = _next(model, default, document["convertible"] and document["trainable"] is not False)
     return document
 
 
@@ -174,6 +179,16 @@ def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
     if parity.drift:
         words += f"; {parity.drift:.1e} when each side rounds by itself"
     return {"convertible": True, "parity": compared, "conversion": words}
+
+
+def _rehearsal(model: Model, layer: Layer) -> dict[str, Any]:
+    """What `train` does before its first step: build, check and run the explainer with an untrained generator."""
+    from ..generator.rehearsal import rehearsed
+
+    reason = rehearsed(model, layer)
+    if reason is None:
+        return {"trainable": True, "trial": "yes: an explainer with an untrained generator was built and run"}
+    return {"trainable": False, "trial": f"no: {reason}"}
 
 
 def _next(model: Model, default: Layer | None, convertible: bool | None) -> str | None:

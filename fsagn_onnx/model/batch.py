@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from .shapes import static_shapes
 from .topology import Topology
 
-__all__ = ["fixed_batch", "free_batch"]
+__all__ = ["fixed_batch", "free_batch", "pin_batch"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -54,6 +54,24 @@ def free_batch(proto: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> on
         elif node.op_type == "Resize":
             _free_resize(graph, node, index, constants, shapes)
     return freed
+
+
+def pin_batch(proto: onnx.ModelProto, image: str, batch: int) -> onnx.ModelProto:
+    """A copy of a graph that declares a fixed batch for its image input, and for the outputs that follow it."""
+    pinned = onnx.ModelProto()
+    pinned.CopyFrom(proto)
+    graph = pinned.graph
+    del graph.value_info[:]
+    names = {
+        item.type.tensor_type.shape.dim[0].dim_param
+        for item in graph.input
+        if item.name == image and item.type.tensor_type.shape.dim
+    }
+    for item in (*graph.input, *graph.output):
+        dims = item.type.tensor_type.shape.dim
+        if dims and (item.name == image or (dims[0].dim_param and dims[0].dim_param in names)):
+            dims[0].dim_value = batch
+    return pinned
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .input_spec import InputSpec
 from .layers import Layer, find_layers
 from .onnx_file import ValueInfo, metadata_of, read_proto, value_info
 from .preparation import prepared
+from .runnable import runnable_outputs
 from .shapes import skeleton, static_shapes
 from .sizes import oversized
 from .topology import sort_nodes
@@ -46,6 +47,7 @@ class Model:
         metadata: The file's metadata entries.
         labels: Class names, or None.
         input_spec: The image input and its preprocessing.
+        left_out: Outputs of the file that nothing can compute as numbers (see `runnable_outputs`) -> why.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Model:
     metadata: dict[str, str]
     labels: tuple[str, ...] | None
     input_spec: InputSpec
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -240,7 +243,10 @@ def _described(
     original = source = bind(proto, feeds)
     if proto.functions:
         source = inliner.inline_local_functions(original)
-    proto = prepared(source)
+    _check(source)
+    runnable, left_out = runnable_outputs(source)
+    proto = prepared(runnable)
+    source = runnable
     _check(proto)
     sha256 = content_hash(original)
     initializers = {tensor.name for tensor in proto.graph.initializer}
@@ -258,6 +264,7 @@ def _described(
         metadata=metadata,
         labels=labels_of(metadata),
         input_spec=input_spec(inputs, metadata, override, graph=proto.graph, image=image),
+        left_out=left_out,
     )
 
 

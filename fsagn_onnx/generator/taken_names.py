@@ -1,0 +1,45 @@
+"""Names that an explainer's graph needs for itself, freed in the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx
+
+from ..errors import ExplainerError
+from .graph import FILTERS, OUTPUTS, PREFIX
+
+
+def free_names(graph: onnx.GraphProto, taps: Collection[str], source: str) -> None:
+    """Rename the values inside a model's graph that have a name of the explainer's own inputs, outputs or nodes.
+
+    Args:
+        graph: a graph of our own; changed.
+        taps: values whose names must stay.
+        source: the model's file, for the message.
+
+    Raises:
+        ExplainerError: an input, output or tapped value has such a name.
+    """
+    taken = {FILTERS, *OUTPUTS}
+    fixed = {item.name for item in (*graph.input, *graph.output)} | set(taps)
+    if clash := sorted(name for name in fixed if name in taken or name.startswith(PREFIX)):
+        raise ExplainerError(
+            f"{source}: the value '{clash[0]}' has a name that an explainer file needs for its own; "
+            "rename it in the model"
+        )
+    known = {name for node in graph.node for name in node.output} | {item.name for item in graph.initializer}
+    clashing = {name for name in known if name in taken or name.startswith(PREFIX)}
+    if clashing:
+        _rename(graph, {name: f"model/{name}" for name in clashing})
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename(inner, names)
+    for item in (*graph.initializer, *graph.value_info):
+        item.name = names.get(item.name, item.name)
