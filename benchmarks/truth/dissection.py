@@ -31,6 +31,7 @@ from fsagn_onnx.dissection.untrained import reinitialised
 from fsagn_onnx.evaluation.metrics.intervention import DOMINANCE
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
+from fsagn_onnx.runs.reader import FinishedRun
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 from fsagn_onnx.testing.synthetic import write_folder
@@ -53,7 +54,7 @@ def pictures(out: Path, count: int, first: int) -> Path:
 def against_truth(dissection: Dissection, folder: Path, model_path: Path, count: int) -> dict[str, Any]:
     model = load_model(model_path)
     seeds = [item["seed"] for item in json.loads((folder / "names.json").read_text())["images"]][:count]
-    peaks = np.fromfile(dissection.folder / "columns" / "peaks", np.float32).reshape(dissection.images, -1)[:count]
+    peaks = FinishedRun(dissection.folder).column("peaks", ("f4", (len(dissection.filters),)))[:count]
     limits = np.array([row.threshold or np.inf for row in dissection.filters])
     ids = [row.filter for row in dissection.filters]
     truth = intervention_truth(model, dissection.layer, ids, seeds, peaks >= limits, **SESSION)

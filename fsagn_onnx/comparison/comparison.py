@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,12 +11,13 @@ from typing import Any, Final
 import numpy as np
 
 from ..data.files import make_folder, write_file
-from ..dissection.dissection import finite, harmless
 from ..dissection.scores import Floats
 from ..dissection.significance import q_values
 from ..errors import UsageError
 from ..perturbation.effects import RESAMPLES, paired_test
 from ..report.sheet import framed, record, sheet
+from ..runs.manifest import brief
+from ..runs.tables import csv_text, finite
 from .summary import RunSummary, arrays, summarise
 
 FEWEST: Final = 8
@@ -102,7 +101,7 @@ def compare(first: str | Path, second: str | Path, *, level: float = 0.05, least
     for name, value in before.about.items():
         if after.about[name] != value:
             raise UsageError(
-                f"the runs differ in {name} ({_brief(value)} and {_brief(after.about[name])}); only runs of the "
+                f"the runs differ in {name} ({brief(value)} and {brief(after.about[name])}); only runs of the "
                 "same layer, with the same settings, say the same things"
             )
     images = [_images(run) for run in (before, after)]
@@ -229,11 +228,6 @@ def _parts(before: RunSummary, after: RunSummary) -> list[Change]:
     ]
 
 
-def _brief(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def write_comparison(comparison: Comparison, out: Path) -> None:
     """Write ``changes.jsonl``, ``changes.csv`` and ``report.html``.
 
@@ -243,12 +237,9 @@ def write_comparison(comparison: Comparison, out: Path) -> None:
     make_folder(out)
     lines = [vars(change) for change in comparison.changes]
     write_file(out / "changes.jsonl", (json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [item.name for item in fields(Change)]
-    writer.writerow(names)
-    writer.writerows([[harmless(line[name]) for name in names] for line in lines])
-    write_file(out / "changes.csv", [text.getvalue().encode("utf-8")])
+    table = csv_text(names, ([line[name] for name in names] for line in lines))
+    write_file(out / "changes.csv", [table.encode("utf-8")])
     write_file(out / "report.html", (piece.encode("utf-8") for piece in _page(comparison, lines)))
 
 

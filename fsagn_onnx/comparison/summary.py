@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
 
 import numpy as np
 
-from ..data.files import read_lines
 from ..dissection.dissection import Dissection
-from ..dissection.observations import unpack
+from ..dissection.observations import dissection_columns, unpack
 from ..dissection.scores import Floats
 from ..errors import OutputError, UsageError
-from ..runs.folder import COLUMNS, INDEX, read_manifest
+from ..runs.reader import FinishedRun
 
 MAX_IMAGES: Final = 4000
 """Images of a `dissect` run that are compared, evenly spaced: keeps memory flat."""
@@ -71,14 +69,12 @@ def summarise(folder: Path) -> RunSummary:
         OutputError: no such run, an unfinished one, or a damaged one.
         UsageError: its kind cannot be compared.
     """
-    manifest = read_manifest(folder)
-    if manifest.get("state") != "done":
-        raise OutputError(f"{folder} holds an unfinished run of '{manifest['kind']}': finish it with --resume")
+    run = FinishedRun(folder)
     readers = {"explain": _explained, "dissect": _dissected, "perturb": _perturbed}
-    if manifest["kind"] not in readers:
-        raise UsageError(f"{folder} holds a run of '{manifest['kind']}'; expected explain, dissect or perturb")
+    if run.kind not in readers:
+        raise UsageError(f"{folder} holds a run of '{run.kind}'; expected explain, dissect or perturb")
     try:
-        return readers[manifest["kind"]](folder, manifest)
+        return readers[run.kind](run)
     except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{folder} is damaged ({type(error).__name__}: {error}): run it again") from error
 
@@ -88,17 +84,18 @@ def _image(path: str) -> str:
     return "/".join(PurePath(path.replace("\\", "/")).parts[-2:])
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in read_lines(path):
-        members: dict[str, Any] = json.loads(line)
-        yield members
+def _spread(count: int) -> list[int]:
+    """Rows that are compared, of so many."""
+    places: list[int] = np.unique(np.linspace(0, count - 1, min(count, MAX_IMAGES)).astype(int)).tolist()
+    return places
 
 
-def _explained(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
+def _explained(run: FinishedRun) -> RunSummary:
+    manifest = run.manifest
     about = {"layer": manifest["layer"], "number of filters": manifest["filters_of_layer"]}
     found = RunSummary("explain", {**about, "the filters asked for": manifest["arguments"]["filters"]})
     shown: dict[str, tuple[str | None, set[int]]] = {}
-    for line in _lines(folder / "explanations.jsonl"):
+    for line in run.lines("explanations.jsonl"):
         image = _image(line["path"])
         answers = line["predictions"]
         answer = None if not answers else answers[0]["label"] or f"class {answers[0]['index']}"
@@ -127,8 +124,8 @@ def _explained(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
     return found
 
 
-def _dissected(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
-    dissection = Dissection.load(folder)
+def _dissected(run: FinishedRun) -> RunSummary:
+    dissection, manifest = Dissection.load(run.path), run.manifest
     rows = dissection.filters
     about = {
         "layer": dissection.layer,
@@ -138,18 +135,17 @@ def _dissected(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
     }
     found = RunSummary("dissect", about)
     found.parts = {f"filter {row.filter}": row.part for row in rows}
-    index = [line for line in _lines(folder / INDEX) if line.get("error") is None]
-    count, (h, w) = len(index), manifest["grid"]
-    peaks = np.fromfile(folder / COLUMNS / "peaks", np.float32).reshape(count, len(rows))
-    masks = np.memmap(folder / COLUMNS / "masks", np.uint8, "r", shape=(count, len(rows), (h * w + 7) // 8))
+    count, (h, w) = len(run.index), manifest["grid"]
+    specs = dissection_columns(len(rows), (h, w), parts=run.has_column("part_cells"))
+    peaks, masks = run.column("peaks", specs["peaks"]), run.column("masks", specs["masks"])
     limits = np.array([np.inf if row.threshold is None else row.threshold for row in rows])
     cell_rows, cell_columns = np.divmod(np.arange(h * w), w)
-    for n in np.unique(np.linspace(0, count - 1, min(count, MAX_IMAGES)).astype(int)).tolist():
-        image, active = _image(index[n]["path"]), peaks[n] >= limits
+    for n in _spread(count):
+        image, active = _image(run.index[n]["path"]), peaks[n] >= limits
         kept = unpack(np.asarray(masks[n]), h * w).astype(np.float64)
         total = np.maximum(kept.sum(axis=1), 1)
         x, y = kept @ (cell_columns + 0.5) / total / w, kept @ (cell_rows + 0.5) / total / h
-        label = index[n]["label"]
+        label = run.index[n]["label"]
         for k, row in enumerate(rows):
             of = f"filter {row.filter}"
             found.add("active", of, image, float(active[k]))
@@ -158,23 +154,21 @@ def _dissected(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
                 found.add(f"answers to class {label}", of, image, float(active[k]))
             if active[k]:
                 found.places.setdefault(of, {})[image] = (float(x[k]), float(y[k]))
-    _follow_parts(found, folder, dissection, index, peaks >= limits, masks)
+    if "part_cells" in specs and count:
+        covered = run.column("part_ids", specs["part_ids"]), run.column("part_cells", specs["part_cells"])
+        _follow_parts(found, run, dissection, covered, peaks >= limits, masks)
     found.images = count
     return found
 
 
 def _follow_parts(
-    found: RunSummary, folder: Path, dissection: Dissection, index: list[dict[str, Any]], active: Any, masks: Any
+    found: RunSummary, run: FinishedRun, dissection: Dissection, parts: tuple[Any, Any], active: Any, masks: Any
 ) -> None:
     """IoU of every filter with each part that any filter stands for, per image in which it is active."""
-    path = folder / COLUMNS / "part_cells"
-    if not path.is_file() or not index:
-        return
-    ids = np.fromfile(folder / COLUMNS / "part_ids", np.int32).reshape(len(index), -1)
-    cells = path.stat().st_size // ids.size
-    covered = np.memmap(path, np.uint8, "r", shape=(*ids.shape, cells))
-    for n in np.unique(np.linspace(0, len(index) - 1, min(len(index), MAX_IMAGES)).astype(int)).tolist():
-        image = _image(index[n]["path"])
+    ids, covered = parts
+    count, cells = len(run.index), covered.shape[-1]
+    for n in _spread(count):
+        image = _image(run.index[n]["path"])
         part = np.asarray(covered[n][ids[n] >= 0], dtype=np.float64) / 255
         kept = unpack(np.asarray(masks[n]), cells).astype(np.float64)
         inter = kept @ part.T
@@ -185,10 +179,11 @@ def _follow_parts(
                 found.add(f"follows {dissection.parts[number]}", of, image, float(iou[k, place]))
 
 
-def _perturbed(folder: Path, manifest: Mapping[str, Any]) -> RunSummary:
+def _perturbed(run: FinishedRun) -> RunSummary:
+    manifest = run.manifest
     about = {"layer": manifest["layer"], "disturbances": manifest["disturbances"], "parts": manifest["parts"]}
     found = RunSummary("perturb", about, images=manifest["images"])
-    for line in _lines(folder / "effects.jsonl"):
+    for line in run.lines("effects.jsonl"):
         if line["disturbance"] == "all":
             region = line["region"] if line["kind"] == "part" else f"filter {line['region']}"
             error = (line["high"] - line["low"]) / (2 * 1.96)

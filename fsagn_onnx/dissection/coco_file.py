@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.geometry import Geometry
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder
 from .dissection import FilterRow
 from .scores import ImageRow, row_at
 
@@ -35,7 +35,7 @@ def original_mask(row: ImageRow, k: int, grid: tuple[int, int]) -> NDArray[np.bo
 
 
 def write_coco(
-    folder: RunFolder, filters: Sequence[FilterRow], strongest: Sequence[NDArray[np.int64]], grid: tuple[int, int]
+    folder: ColumnFolder, filters: Sequence[FilterRow], strongest: Sequence[NDArray[np.int64]], grid: tuple[int, int]
 ) -> None:
     """Write ``masks.json``: a category per filter, an annotation per filter and reference picture."""
     per_filter = max(1, MOST_MASKS // max(len(filters), 1))

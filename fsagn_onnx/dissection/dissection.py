@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..data.files import PART, write_file
-from ..errors import OutputError
-from ..runs.folder import RunFolder, read_manifest
+from ..runs.column_folder import ColumnFolder
+from ..runs.reader import FinishedRun
+from ..runs.tables import csv_text, save_parquet
 
 LEVEL: Final = 0.05
 """A filter is given a part at q up to this."""
@@ -116,18 +113,15 @@ class Dissection:
         Raises:
             OutputError: no finished `dissect` run.
         """
-        path = Path(folder)
-        manifest = read_manifest(path, "dissect")
-        if manifest.get("state") != "done":
-            raise OutputError(f"{path} holds an unfinished run of 'dissect': finish it with --resume")
-        lines = (path / "filters.jsonl").read_text(encoding="utf-8").splitlines()
+        run = FinishedRun(folder, "dissect")
+        manifest = run.manifest
         return cls(
-            path,
+            run.path,
             manifest["layer"],
             manifest["images"],
             manifest["annotated"],
             tuple(manifest["parts"]),
-            tuple(FilterRow.from_dict(json.loads(line)) for line in lines),
+            tuple(map(FilterRow.from_dict, run.lines("filters.jsonl"))),
             manifest["summary"],
         )
 
@@ -167,34 +161,18 @@ def _cell(value: float | None, peak: float) -> str:
     return f"<td style='background:rgba(255,170,40,{shade:.2f})'>{'' if value is None else f'{value:.2f}'}</td>"
 
 
-def finite(value: float, digits: int = 5) -> float | None:
-    """A number for JSON: None for NaN and infinities."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-
-
-def write_tables(folder: RunFolder, filters: Sequence[FilterRow], parts: Sequence[str]) -> None:
+def write_tables(folder: ColumnFolder, filters: Sequence[FilterRow], parts: Sequence[str]) -> None:
     """Write ``filters.jsonl``, ``filters.csv`` (a row each) and ``filters.parquet`` (a row per filter and part)."""
     folder.write("filters.jsonl", "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in filters))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     head = ("filter", "name", "part", "also", "q", "best", "frequency", "active", "entropy", "group")
-    writer.writerow(
-        [*head, *(f"{metric}:{part}" for part in parts for metric in ("matched_iou", "image_iou", "iou", "p"))]
-    )
+    pairs = [(part, metric) for part in parts for metric in ("matched_iou", "image_iou", "iou", "p")]
+    rows: list[list[object]] = []
     for row in filters:
         own = [row.filter, row.name, row.part, " ".join(row.also), row.q, row.best]
         own += [row.frequency, row.active, row.entropy, row.group]
-        values = [
-            row.parts.get(part, {}).get(metric) for part in parts for metric in ("matched_iou", "image_iou", "iou", "p")
-        ]
-        writer.writerow([harmless(value) for value in (*own, *values)])
-    folder.write("filters.csv", text.getvalue())
+        rows.append([*own, *(row.parts.get(part, {}).get(metric) for part, metric in pairs)])
+    folder.write("filters.csv", csv_text([*head, *(f"{metric}:{part}" for part, metric in pairs)], rows))
     _write_parquet(folder.path / "filters.parquet", filters, parts)
-
-
-def harmless(value: object) -> object:
-    """A value for CSV: texts that a spreadsheet would run as a formula get an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" else "" if value is None else value
 
 
 def _write_parquet(path: Path, filters: Sequence[FilterRow], parts: Sequence[str]) -> None:
@@ -216,24 +194,3 @@ def _write_parquet(path: Path, filters: Sequence[FilterRow], parts: Sequence[str
         values = [None if part is None else row.parts.get(part, {}).get(metric) for row, part in pairs]
         columns[metric] = arrow.array(values, arrow.float64())
     save_parquet(path, columns)
-
-
-def save_parquet(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write a Parquet file, whole or not at all.
-
-    Args:
-        path: the file.
-        columns: name -> lists or Arrow arrays, all equally long.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    import pyarrow as arrow
-    import pyarrow.parquet as parquet
-
-    temporary = path.with_name(f".{path.name}{PART}")
-    try:
-        parquet.write_table(arrow.table(dict(columns)), temporary)
-        write_file(path, [temporary.read_bytes()])
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..data.annotations.untrusted import read_json, read_rows
 from ..errors import AnnotationError
-from ..runs.folder import KEPT as NAMES_FILE
+from ..runs.column_folder import NAMES_FILE
 
 __all__ = ["NAMES_FILE", "read_filter_names"]
 

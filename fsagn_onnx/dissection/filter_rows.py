@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runs.tables import finite
 from ..statistics.bootstrap import Interval
-from .dissection import LEVEL, METRICS, FilterRow, finite
+from .dissection import LEVEL, METRICS, FilterRow
 from .groups import Groups
 from .scores import DETECTOR, Floats, Scores
 from .significance import FEWEST, PlaceTest, q_values

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder
 from ..statistics.bootstrap import Interval, bootstrap
 from ..statistics.instability import instability
 from .scores import Floats, centres, distances, row_at
@@ -19,7 +19,7 @@ MAX_IMAGES: Final = 512
 
 
 def instability_difference(
-    folder: RunFolder, limits: Floats, best: NDArray[np.int64], grid: tuple[int, int], seed: int
+    folder: ColumnFolder, limits: Floats, best: NDArray[np.int64], grid: tuple[int, int], seed: int
 ) -> Interval:
     """How much less the masks of filters move about on their best parts than the activation peaks do.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, ImageParts, Labels
 from ..data.annotations.parts import cell_coverage, largest
-from ..data.files import read_lines
-from ..errors import AnnotationError, OutputError
+from ..errors import AnnotationError
 from ..model.geometry import Geometry
-from ..runs.folder import INDEX, RunFolder
+from ..runs.column_folder import ColumnFolder, ColumnSpec
 from ..runs.tapped_explainer import TappedExplainer
 from ..runtime.classes import Classes
 from ..runtime.stream import DECODERS, Failure, Prepared, ordered_map, prepare
@@ -92,22 +90,26 @@ def matched_iou(area_rank: NDArray[np.floating], parts: NDArray[np.float32]) -> 
     return found
 
 
-def open_dissection_columns(folder: RunFolder, filters: int, grid: tuple[int, int], *, parts: bool) -> None:
-    """Open the columns of a `dissect` run for K filters and a grid of h x w cells, and cut them to whole images."""
+def dissection_columns(filters: int, grid: tuple[int, int], *, parts: bool) -> dict[str, ColumnSpec]:
+    """The columns of a `dissect` run for K filters and a grid of h x w cells: type and shape of a row by name."""
     cells = grid[0] * grid[1]
-    folder.column("masks", "u1", (filters, (cells + 7) // 8))
-    folder.column("peaks", "f4", (filters,))
-    folder.column("places", "u2", (filters,))
-    folder.column("geometry", "f8", (2, 4))
+    specs: dict[str, ColumnSpec] = {
+        "masks": ("u1", (filters, (cells + 7) // 8)),
+        "peaks": ("f4", (filters,)),
+        "places": ("u2", (filters,)),
+        "geometry": ("f8", (2, 4)),
+    }
     if parts:
-        folder.column("part_ids", "i4", (MAX_PARTS,))
-        folder.column("part_centres", "f4", (MAX_PARTS, 2))
-        folder.column("part_cells", "u1", (MAX_PARTS, cells))
-        folder.column("part_iou", "f2", (MAX_PARTS, filters))
-    folder.take_up()
+        specs |= {
+            "part_ids": ("i4", (MAX_PARTS,)),
+            "part_centres": ("f4", (MAX_PARTS, 2)),
+            "part_cells": ("u1", (MAX_PARTS, cells)),
+            "part_iou": ("f2", (MAX_PARTS, filters)),
+        }
+    return specs
 
 
-def collect(folder: RunFolder, plan: DissectionPass, images: Iterable[Path]) -> Iterator[str | Failure]:
+def collect(folder: ColumnFolder, plan: DissectionPass, images: Iterable[Path]) -> Iterator[str | Failure]:
     """TappedPass at the images that the folder does not hold yet, and write a row for each.
 
     Batches are cut by the position in the list, also when a run goes on, so that every image is computed in the same
@@ -118,8 +120,8 @@ def collect(folder: RunFolder, plan: DissectionPass, images: Iterable[Path]) -> 
     """
     spec, size = plan.tapped.spec, plan.batch_size
     named = ((str(path), path) for path in images)
-    start = folder.lines - folder.lines % size
-    check_same_images(folder, islice(named, start))
+    start = folder.count - folder.count % size
+    folder.require_same_images(islice(named, start))
     prepared = ordered_map(lambda item: prepare(item, spec, preview=False), named, DECODERS, size)
 
     def batches() -> Iterator[list[Prepared | Failure]]:
@@ -129,7 +131,7 @@ def collect(folder: RunFolder, plan: DissectionPass, images: Iterable[Path]) -> 
     def looked(batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
         return _rows(plan, batch)
 
-    skip = folder.lines - start
+    skip = folder.count - start
     try:
         for found in ordered_map(looked, batches(), plan.workers, plan.workers):
             folder.append(found[skip:])
@@ -139,21 +141,6 @@ def collect(folder: RunFolder, plan: DissectionPass, images: Iterable[Path]) -> 
                 yield line["path"] if error is None else Failure(line["path"], error)
     finally:
         prepared.close()
-
-
-def check_same_images(folder: RunFolder, named: Iterable[tuple[str, object]]) -> None:
-    """Compare the first images with the folder's index.
-
-    Raises:
-        OutputError: they are others.
-    """
-    lines = (json.loads(line)["path"] for line in read_lines(folder.path / INDEX))
-    for (name, _), written in zip(named, lines, strict=False):
-        if name != written:
-            raise OutputError(
-                f"{folder.path} was written for other images ('{written}' then, '{name}' now): give the same images in "
-                "the same order, or replace the results with --overwrite"
-            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from ..data.images import read_image
 from ..errors import FsagnError
 from ..report.picture import jpeg
 from ..report.sheet import base64, framed, record, sheet
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder
 from ..runtime.drawing.typeface import printable
 from ..runtime.stream import reduced
 from .coco_file import geometry_of
@@ -29,7 +29,7 @@ EDGE: Final = 200
 
 
 def write_dissection_page(
-    folder: RunFolder, dissection: Dissection, strongest: Sequence[NDArray[np.int64]], grid: tuple[int, int]
+    folder: ColumnFolder, dissection: Dissection, strongest: Sequence[NDArray[np.int64]], grid: tuple[int, int]
 ) -> None:
     """Write ``report.html`` of a `dissect` run.
 
@@ -74,7 +74,7 @@ def _chosen(strongest: Sequence[NDArray[np.int64]]) -> list[int]:
 
 
 def _pictures(
-    folder: RunFolder, dissection: Dissection, chosen: Sequence[int], grid: tuple[int, int]
+    folder: ColumnFolder, dissection: Dissection, chosen: Sequence[int], grid: tuple[int, int]
 ) -> tuple[list[dict[str, Any]], dict[int, int]]:
     """The pictures as the script takes them, and row -> place in the list."""
     wanted = set(chosen)
@@ -103,7 +103,7 @@ def _pictures(
 
 
 def _masks(
-    folder: RunFolder, strongest: Sequence[NDArray[np.int64]], places: Mapping[int, int], grid: tuple[int, int]
+    folder: ColumnFolder, strongest: Sequence[NDArray[np.int64]], places: Mapping[int, int], grid: tuple[int, int]
 ) -> list[list[list[Any]]]:
     """Per filter [place of the picture, packed mask] of its reference pictures."""
     found: list[dict[int, str]] = [{} for _ in strongest]

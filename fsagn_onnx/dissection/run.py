@@ -15,7 +15,8 @@ from ..data.annotations import Annotations, Labels, open_annotations, read_label
 from ..data.images import list_images
 from ..errors import UsageError
 from ..model import Model, cut, load_model
-from ..runs.folder import FolderRun, RunRequest
+from ..runs.column_folder import DissectionFolder
+from ..runs.folder_run import FolderRun, RunRequest
 from ..runs.tapped_explainer import chosen_filters
 from ..runtime.engine import Engine
 from ..runtime.session import Session
@@ -26,7 +27,7 @@ from .filter_names import NAMES_FILE, read_filter_names
 from .filter_rows import Findings, filter_rows, summary
 from .groups import Groups, Similarity, group
 from .instability import instability_difference
-from .observations import DissectionPass, collect, open_dissection_columns
+from .observations import DissectionPass, collect, dissection_columns
 from .page import write_dissection_page
 from .sample import MAX_SAMPLE, ImageSample, draw_sample
 from .scores import STRONG, row_at, score_run
@@ -96,9 +97,9 @@ class DissectRun(FolderRun):
         self.filters = chosen_filters(request.filters, self.tapped.filters)
         self._names = read_filter_names(names, out)
         self._paths = list_images(request.images)
-        self.open_folder(out, "dissect", request, resume=resume, overwrite=overwrite)
+        self.open_folder(DissectionFolder, out, request, resume=resume, overwrite=overwrite)
         self.grid = self._find_grid()
-        open_dissection_columns(self.folder, len(self.filters), self.grid, parts=annotations is not None)
+        self.folder.open_columns(dissection_columns(len(self.filters), self.grid, parts=annotations is not None))
         self._plan = DissectionPass(
             self.tapped,
             self.classes,
@@ -176,7 +177,7 @@ class DissectRun(FolderRun):
         }
         dissection = Dissection(folder.path, self.tapped.layer, folder.rows, annotated, self.parts, filters, figures)
         write_dissection_page(folder, dissection, strongest, self.grid)
-        folder.write_manifest("done", results)
+        folder.write_state("done", results)
         return dissection
 
     def _class_of(self, line: dict[str, Any]) -> str | None:

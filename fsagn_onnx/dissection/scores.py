@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runs.column_folder import ColumnFolder
 from ..runs.columns import SLICE_BYTES
-from ..runs.folder import RunFolder
 from .observations import unpack
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,7 @@ LOCATED: Final = 0.2
 """Per-image IoU that counts as located (Zhang, Wu & Zhu 2018, section 5.2.1)."""
 
 
-def thresholds(folder: RunFolder) -> Floats:
+def thresholds(folder: ColumnFolder) -> Floats:
     """Peak from which each filter counts as active, (K,): half the .99 quantile of its peaks; infinite if dead."""
     peaks = folder.columns["peaks"]
     filters = peaks.shape[0]
@@ -73,7 +73,7 @@ class ImageRow:
         return height, width
 
 
-def rows(folder: RunFolder, cells: int) -> Iterator[ImageRow]:
+def rows(folder: ColumnFolder, cells: int) -> Iterator[ImageRow]:
     """Every image of a run, in order, at flat memory."""
     columns = folder.columns
     widest = max(column.row_bytes for column in columns.values()) + 8 * columns["peaks"].shape[0]
@@ -85,7 +85,7 @@ def rows(folder: RunFolder, cells: int) -> Iterator[ImageRow]:
             yield _row({name: values[n] for name, values in read.items()}, cells)
 
 
-def row_at(folder: RunFolder, index: int, cells: int) -> ImageRow:
+def row_at(folder: ColumnFolder, index: int, cells: int) -> ImageRow:
     """One image of a run."""
     return _row({name: column.row(index) for name, column in folder.columns.items()}, cells)
 
@@ -231,7 +231,7 @@ def distances(points: Floats, others: Floats) -> Floats:
 
 
 def score_run(
-    folder: RunFolder, grid: tuple[int, int], parts: int, classes: Sequence[str | None]
+    folder: ColumnFolder, grid: tuple[int, int], parts: int, classes: Sequence[str | None]
 ) -> tuple[Floats, Scores, dict[str, Scores]]:
     """Thresholds (K,), the sums over all images, and those per class (in the order of first appearance).
 

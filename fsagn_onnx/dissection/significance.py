@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder
 from .scores import Floats
 
 MAX_IMAGES: Final = 128
@@ -37,7 +37,9 @@ class PlaceTest:
     p: Floats
 
 
-def strongest_rows(folder: RunFolder, limits: Floats, usable: NDArray[np.bool_], count: int) -> list[NDArray[np.int64]]:
+def strongest_rows(
+    folder: ColumnFolder, limits: Floats, usable: NDArray[np.bool_], count: int
+) -> list[NDArray[np.int64]]:
     """Per filter the rows with the highest peaks, strongest first, among usable images where it is active."""
     peaks = folder.columns["peaks"]
     filters = len(limits)
@@ -104,7 +106,7 @@ def drawn_orders(images: int, permutations: int, seed: int) -> NDArray[np.intp]:
 
 
 def place_test(
-    folder: RunFolder, limits: Floats, grid: tuple[int, int], parts: int, permutations: int, seed: int
+    folder: ColumnFolder, limits: Floats, grid: tuple[int, int], parts: int, permutations: int, seed: int
 ) -> PlaceTest:
     """Test every filter of a run; see `max_test`."""
     annotated = np.array([line["annotated"] for line in folder.index()], dtype=np.bool_)
@@ -150,7 +152,7 @@ def spread(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     return ids[np.linspace(0, len(ids) - 1, count).round().astype(np.int64)]
 
 
-def part_cells(folder: RunFolder, index: int, parts: int) -> NDArray[np.uint8]:
+def part_cells(folder: ColumnFolder, index: int, parts: int) -> NDArray[np.uint8]:
     """Coverage of all P parts in one image of a run, uint8 (P, cells); 0 where the image lacks the part."""
     ids, covered = folder.columns["part_ids"].row(index), folder.columns["part_cells"].row(index)
     cells = np.zeros((parts, covered.shape[1]), dtype=np.uint8)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..data.files import read_lines
-from ..errors import OutputError, UsageError
-from .folder import LINES, RUN
+from ..errors import UsageError
+from ..runs.folder import INDEX
+from ..runs.manifest import read_manifest
 
 SAME: Final = ("model", "layer", "infills", "filters", "areas", "seed", "scale")
 """What two runs must have in common, besides their images."""
@@ -41,14 +42,11 @@ class EarlierEvaluation:
 
     def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
         self._folder = folder
-        try:
-            run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{folder} holds no evaluation ({error}); name what --out named") from error
+        run = read_manifest(folder, "evaluate")
         if other := [name for name in SAME if run.get(name) != arguments.get(name)]:
             raise UsageError(f"{folder} was made with other {', '.join(other)}; only methods may differ")
         self.methods: list[str] = list(run["methods"])
-        self._lines = {line["path"]: line for line in map(json.loads, read_lines(folder / LINES))}
+        self._lines = {line["path"]: line for line in map(json.loads, read_lines(folder / INDEX))}
 
     def join(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record with the earlier methods' measurements of the same image.

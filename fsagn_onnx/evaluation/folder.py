@@ -14,76 +14,44 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..data.files import LineFile, make_folder, read_lines, write_file
-from ..errors import OutputError, UsageError
+from ..runs.folder import RunFolder, remove
+from ..runs.manifest import EVALUATION, manifest_file
 from .result import Evaluation
 
-RUN: Final = "run.json"
-LINES: Final = "images.jsonl"
 TABLE: Final = "evaluation.json"
 MARKDOWN: Final = "evaluation.md"
 
 
-class Folder:
-    """The folder of a run.
+class EvaluationFolder(RunFolder):
+    """The folder of a run; what else lies in it does not matter.
 
-    Args:
-        path: the folder; made if it is not there.
-        arguments: what was asked for.
-        resume: go on with the lines that are there.
-        overwrite: start anew.
-
-    Raises:
-        OutputError: the folder cannot be written, or holds results already, or those of another run.
-        UsageError: both ``resume`` and ``overwrite``.
+    Its subject are the arguments, all that ``run.json`` holds; see `RunFolder`.
     """
 
-    def __init__(
-        self, path: Path, arguments: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
-    ) -> None:
-        if resume and overwrite:
-            raise UsageError("--resume and --overwrite exclude each other: go on with the results, or replace them")
-        self.path = path
-        make_folder(path)
-        content = json.dumps(arguments, indent=1, sort_keys=True) + "\n"
-        there = path / RUN
-        if there.exists() and not overwrite:
-            if not resume:
-                raise OutputError(
-                    f"{path} holds an evaluation already: --resume goes on with it, --overwrite replaces it"
-                )
-            self._check(there, json.loads(content))
-        else:
-            (path / LINES).unlink(missing_ok=True)
-            write_file(there, [content.encode()])
-        self._lines = LineFile(path / LINES)
+    kind = "evaluate"
 
-    @staticmethod
-    def _check(there: Path, arguments: Mapping[str, Any]) -> None:
-        try:
-            before = json.loads(there.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{there} cannot be read ({error}); start anew with --overwrite") from error
-        other = sorted(name for name in {*before, *arguments} if before.get(name) != arguments.get(name))
-        if other:
-            raise OutputError(
-                f"{there.parent} was made with other {', '.join(other)}; give the same, or start anew with --overwrite"
-            )
+    def is_filled(self) -> bool:
+        """Whether an evaluation was begun here."""
+        return manifest_file(self.path, self.kind).exists()
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """The images measured so far."""
-        for line in read_lines(self.path / LINES):
-            yield json.loads(line)
+    def _prepare(self, resume: bool, overwrite: bool) -> None:
+        super()._prepare(resume, overwrite)
+        if not self.is_filled():
+            remove(self.index_path)  # lines without a manifest belong to nothing
+            content = json.dumps(self.subject, indent=1, sort_keys=True) + "\n"
+            self.write(EVALUATION, content)
+
+    def results(self) -> Iterator[Path]:
+        """Lines, tables and report."""
+        yield from super().results()
+        for name in (TABLE, MARKDOWN, "report.html"):
+            yield self.path / name
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add an image."""
-        self._lines.append(json.dumps(record, allow_nan=False).encode() + b"\n")
+        self.append_line(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def finish(self, evaluation: Evaluation) -> None:
         """Write the tables."""
-        write_file(self.path / TABLE, [json.dumps(evaluation.to_dict(), allow_nan=False, indent=1).encode(), b"\n"])
-        write_file(self.path / MARKDOWN, [evaluation.to_markdown().encode()])
-
-    def close(self) -> None:
-        """Close the file of lines."""
-        self._lines.close()
+        self.write(TABLE, [json.dumps(evaluation.to_dict(), allow_nan=False, indent=1), "\n"])
+        self.write(MARKDOWN, evaluation.to_markdown())

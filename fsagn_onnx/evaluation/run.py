@@ -21,7 +21,7 @@ from ..runtime.infill import HELD_OUT, MASK_FREE
 from ..runtime.stream import Failure
 from .contenders import GENERATOR, Contenders
 from .earlier import EarlierEvaluation
-from .folder import Folder
+from .folder import EvaluationFolder
 from .image_masks import AREAS, ImageMasks
 from .metrics.calibration import Calibration
 from .metrics.insertion_deletion import InsertionDeletion
@@ -297,7 +297,7 @@ def evaluate(
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
     arguments = run.arguments(paths)
     beside = None if run.options.beside is None else EarlierEvaluation(run.options.beside, arguments)
-    folder = None if out is None else Folder(Path(out), arguments, resume=resume, overwrite=overwrite)
+    folder = None if out is None else EvaluationFolder(Path(out), arguments, resume=resume, overwrite=overwrite)
     with closing(run.probe), closing(folder) if folder is not None else nullcontext():
         for done, record in enumerate(_records(run, folder, paths), start=1):
             run.add(record if beside is None else beside.join(record))
@@ -310,7 +310,7 @@ def evaluate(
     return evaluation
 
 
-def _records(run: Run, folder: Folder | None, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _records(run: Run, folder: EvaluationFolder | None, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     """The record of every image, in order: from the folder where it is there, else measured and appended."""
     done = {record["path"]: record for record in folder.lines()} if folder is not None else {}
     for index, path in enumerate(paths):

@@ -13,7 +13,8 @@ from ..errors import UsageError
 from ..runtime.drawing.overlay import check_style
 from ..runtime.explanation import Explanation
 from ..runtime.stream import Failure, ordered_map
-from .folder import About, Place, Rendered, ResultFolder, render_result
+from .folder import About, ExplanationFolder
+from .rendering import Place, Rendered, render_result
 from .subject import Opened
 
 RENDERERS: Final = 2
@@ -68,15 +69,13 @@ class Written:
 
 def open_folder(
     opened: Opened, source: Path, out: Path, request: ExplainRequest, *, resume: bool, overwrite: bool
-) -> ResultFolder:
+) -> ExplanationFolder:
     """The folder for a run, made or taken up.
 
     Raises:
         OutputError: it cannot be written, or holds something else.
         UsageError: both ``resume`` and ``overwrite``.
     """
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other: go on with the results, or replace them")
     about = About(
         source=source.name,
         layer=opened.explainer.metadata.layer,
@@ -84,7 +83,7 @@ def open_folder(
         arguments=request.arguments(),
         provider=opened.explainer.provider,
     )
-    return ResultFolder(out, about, resume=resume, overwrite=overwrite)
+    return ExplanationFolder(out, about, resume=resume, overwrite=overwrite)
 
 
 def found_images(request: ExplainRequest, out: Path) -> Iterator[Path]:
@@ -102,7 +101,7 @@ def found_images(request: ExplainRequest, out: Path) -> Iterator[Path]:
 
 
 def explain_into(
-    folder: ResultFolder, opened: Opened, images: Iterable[Path], request: ExplainRequest
+    folder: ExplanationFolder, opened: Opened, images: Iterable[Path], request: ExplainRequest
 ) -> Iterator[Written | Failure]:
     """Explain images and write each as soon as it is done; the caller finishes the folder.
 
@@ -137,5 +136,5 @@ def explain_into(
             folder.fail(item)
             yield item
         else:
-            folder.write(item[1])
+            folder.add(item[1])
             yield Written(item[0], item[1].name)

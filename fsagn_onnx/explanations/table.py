@@ -15,7 +15,7 @@ from ..data.files import read_lines
 from ..data.images import read_image
 from ..report.table import Table, write_formats
 from ..runtime.stream import Pixels
-from .folder import LINES, ResultFolder
+from .folder import LINES, ExplanationFolder
 from .json_document import json_pieces
 from .page import MAX_IMAGES
 
@@ -24,14 +24,14 @@ MOST_PANELS: Final = 12
 _WIDTH: Final = 1400
 
 
-def write_explained(folder: ResultFolder, formats: Sequence[str]) -> None:
+def write_explained(folder: ExplanationFolder, formats: Sequence[str]) -> None:
     """Write ``report.json``, ``report.md`` and ``report.png`` of a finished run that explained something, as asked for.
 
     Raises:
         OutputError: one cannot be written.
     """
     if formats and folder.explained:
-        path, layer = folder.folder, folder.about.layer
+        path, layer = folder.path, folder.about.layer
         write_formats(
             path, formats, explained_table(path, layer), lambda: json_pieces(folder), lambda: contact_sheet(path)
         )

@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dissection.dissection import finite
 from ..dissection.scores import Floats
 from ..dissection.significance import q_values
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder
+from ..runs.tables import finite
 from .disturbances import LEVELS
 
 ALL: Final = "all"
@@ -94,7 +94,7 @@ class Effect:
     accuracy_control: float
 
 
-def collect_groups(folder: RunFolder, slots: int, classes: Sequence[str]) -> list[Group]:
+def collect_groups(folder: ColumnFolder, slots: int, classes: Sequence[str]) -> list[Group]:
     """Group the rows of a run by region, once over all classes and once per class."""
     groups: dict[tuple[str, int, str], Group] = {}
     columns = folder.columns

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, Labels
 from ..data.annotations.parts import cell_coverage, largest
-from ..dissection.observations import MAX_PARTS, check_same_images
+from ..dissection.observations import MAX_PARTS
 from ..errors import AnnotationError, FsagnError, ModelError
 from ..model import Model
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder, ColumnSpec
 from ..runs.tapped_explainer import TappedExplainer
 from ..runtime.classes import Classes
 from ..runtime.masks import pixel_mask
@@ -73,25 +73,28 @@ class PerturbationPass:
         return self.top if self.filters is None else len(self.filters)
 
 
-def open_perturbation_columns(folder: RunFolder, plan: PerturbationPass) -> None:
-    """Open the columns of a `perturb` run."""
+def perturbation_columns(plan: PerturbationPass) -> dict[str, ColumnSpec]:
+    """The columns of a `perturb` run: type and shape of a row by name."""
     regions = plan.slots + (MAX_PARTS if plan.annotations is not None else 0)
-    folder.column("ids", "i4", (regions,))
     shape = (regions, len(plan.kinds), LEVELS, len(REGIONS))
-    folder.column("drops", "f4", shape)
-    folder.column("winners", "i4", shape)
-    folder.column("base", "f4", (1,))
-    folder.column("classes", "i4", (2,))
+    specs: dict[str, ColumnSpec] = {
+        "ids": ("i4", (regions,)),
+        "drops": ("f4", shape),
+        "winners": ("i4", shape),
+        "base": ("f4", (1,)),
+        "classes": ("i4", (2,)),
+    }
     if plan.ablated:
-        folder.column("ablation", "f4", (len(plan.ablated),))
-        folder.column("ablation_winners", "i4", (len(plan.ablated),))
-    folder.take_up()
+        specs |= {"ablation": ("f4", (len(plan.ablated),)), "ablation_winners": ("i4", (len(plan.ablated),))}
+    return specs
 
 
-def disturb_images(folder: RunFolder, plan: PerturbationPass, images: Iterable[str | Path]) -> Iterator[str | Failure]:
+def disturb_images(
+    folder: ColumnFolder, plan: PerturbationPass, images: Iterable[str | Path]
+) -> Iterator[str | Failure]:
     """Disturb the images that the folder does not hold yet, and write a row for each; yields paths and failures."""
     named = named_images(images)
-    check_same_images(folder, islice(named, folder.lines))
+    folder.require_same_images(islice(named, folder.count))
     spec = plan.tapped.spec
     prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, 4)
     try:

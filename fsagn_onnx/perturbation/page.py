@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..report.sheet import framed, record, sheet
-from ..runs.folder import RunFolder
+from ..runs.column_folder import ColumnFolder
 from ..runtime.drawing.typeface import printable
 from .effects import Effect
 from .perturbation import Perturbation
 
 
-def write_perturbation_page(folder: RunFolder, result: Perturbation, kinds: Sequence[str]) -> None:
+def write_perturbation_page(folder: ColumnFolder, result: Perturbation, kinds: Sequence[str]) -> None:
     """Write ``report.html`` of a `perturb` run."""
     facts = {"layer": result.layer, "images": str(result.images)}
     if result.accuracy is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -14,10 +12,12 @@ import numpy as np
 
 from ..data.annotations import Annotations, Labels
 from ..data.images import list_images
-from ..dissection.dissection import Dissection, finite, harmless, save_parquet
+from ..dissection.dissection import Dissection
 from ..errors import UsageError
 from ..model import Model
-from ..runs.folder import FolderRun, RunFolder, RunRequest
+from ..runs.column_folder import PerturbationFolder
+from ..runs.folder_run import FolderRun, RunRequest
+from ..runs.tables import csv_text, finite, save_parquet
 from ..runs.tapped_explainer import chosen_filters
 from ..runtime.engine import Engine
 from ..runtime.session import Session
@@ -29,7 +29,7 @@ from .observations import (
     PerturbationPass,
     disturb_images,
     mean_channels,
-    open_perturbation_columns,
+    perturbation_columns,
     require_classes,
 )
 from .page import write_perturbation_page
@@ -94,7 +94,7 @@ class PerturbRun(FolderRun):
         self._paths = list(list_images(request.images))  # once: standard input can be read only once
         top, filters = _asked(request.filters, self.tapped.filters)
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
-        self.open_folder(out, "perturb", request, resume=resume, overwrite=overwrite, **drawn)
+        self.open_folder(PerturbationFolder, out, request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
         if request.ablate:
             means = mean_channels(self.tapped, self._paths, MEANS_FROM)
@@ -115,11 +115,11 @@ class PerturbRun(FolderRun):
             request.seed,
             request.workers,
         )
-        open_perturbation_columns(self.folder, self.plan)
+        self.folder.open_columns(perturbation_columns(self.plan))
 
     def workload(self) -> Workload:
         """How much is left to do."""
-        plan, left = self.plan, max(0, len(self._paths) - self.folder.lines)
+        plan, left = self.plan, max(0, len(self._paths) - self.folder.count)
         return Workload(left, plan.slots, plan.annotations is not None, len(plan.kinds), len(plan.ablated))
 
     def images(self) -> Iterator[str | Failure]:
@@ -181,7 +181,7 @@ class PerturbRun(FolderRun):
         lines = [vars(cell) for cell in result.effects]
         folder.write("effects.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
         columns = [item.name for item in fields(Effect)]
-        _write_csv(folder, "effects.csv", columns, [[line[name] for name in columns] for line in lines])
+        folder.write("effects.csv", csv_text(columns, ([line[name] for name in columns] for line in lines)))
         _write_parquet(folder.path / "effects.parquet", result.effects)
         if result.ablation:
             head = ["class", "filter", "name", "drop"]
@@ -190,7 +190,7 @@ class PerturbRun(FolderRun):
                 for name, row in result.ablation.items()
                 for k, drop in row.items()
             ]
-            _write_csv(folder, "ablation.csv", head, rows)
+            folder.write("ablation.csv", csv_text(head, rows))
         results = {
             "provider": self.tapped.provider,
             "images": result.images,
@@ -202,7 +202,7 @@ class PerturbRun(FolderRun):
             **folder.failed(),
         }
         write_perturbation_page(folder, result, self.plan.kinds)
-        folder.write_manifest("done", results)
+        folder.write_state("done", results)
 
     def close(self) -> None:
         """Close the folder and free the sessions."""
@@ -227,14 +227,6 @@ def _names_of(dissection: Path | None) -> dict[int, str]:
         return {}
     named = {row.filter: row.name or row.part for row in Dissection.load(dissection).filters}
     return {number: name for number, name in named.items() if name}
-
-
-def _write_csv(folder: RunFolder, name: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([[harmless(value) for value in row] for row in rows])
-    folder.write(name, text.getvalue())
 
 
 def _write_parquet(path: Path, cells: Sequence[Effect]) -> None:

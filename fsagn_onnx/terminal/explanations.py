@@ -11,9 +11,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..explanations.folder import MANIFEST, REPORT, ResultFolder
+from ..explanations.folder import REPORT, ExplanationFolder
 from ..explanations.job import Written
 from ..explanations.json_document import json_pieces
+from ..runs.manifest import MANIFEST
 from ..runtime.drawing.overlay import percent
 from ..runtime.drawing.typeface import printable
 from ..runtime.explanation import Explanation
@@ -75,9 +76,9 @@ class Terminal:
         """A piece of advice, on standard error."""
         self._err.print(Text(f"hint: {text}"), soft_wrap=True)
 
-    def summary(self, folder: ResultFolder, provider: str) -> None:
+    def summary(self, folder: ExplanationFolder, provider: str) -> None:
         """Counts, where everything is, and the next command."""
-        where = folder.folder
+        where = folder.path
         lines = [
             f"{folder.explained} explained, {folder.failed} failed, on {provider}",
             *(
@@ -113,7 +114,7 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
         yield Text(f"  ... {len(explanation.filters) - MAX_ROWS} more filters")
 
 
-def print_explanations(folder: ResultFolder, out: TextIO | None = None) -> None:
+def print_explanations(folder: ExplanationFolder, out: TextIO | None = None) -> None:
     """Print `json_pieces`."""
     stream = sys.stdout if out is None else out
     for piece in json_pieces(folder):

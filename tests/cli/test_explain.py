@@ -87,7 +87,7 @@ def test_style_is_drawn_and_kept_by_a_run_that_goes_on(images: Path, tmp_path: P
     assert (plain / "overlays" / "a.png").read_bytes() != (heat / "overlays" / "a.png").read_bytes()
     assert '{"style":"heat"}' in (heat / "report.html").read_text(encoding="utf-8")
     result = explain(EXPLAINER, images / "a.png", "--out", heat, "--resume")
-    assert "another style" in str(result.exception)
+    assert 'was written with style "heat", but now it is "outline"' in str(result.exception)
     manifest = json.loads((plain / "manifest.json").read_text(encoding="utf-8"))
     del manifest["arguments"]["style"]  # as runs were written before there was a choice
     (plain / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

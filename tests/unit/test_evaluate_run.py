@@ -117,9 +117,9 @@ def test_a_resumed_run_ends_with_the_same_tables(folder: Path, tmp_path: Path, f
         evaluate(*arguments, out=out, on_image=stop)
     lines = (out / "images.jsonl").read_bytes()
     (out / "images.jsonl").write_bytes(lines + b'{"path": "half a li')
-    with pytest.raises(OutputError, match="--resume goes on"):
+    with pytest.raises(OutputError, match="go on with --resume"):
         evaluate(*arguments, out=out)
-    with pytest.raises(OutputError, match="made with other filters"):
+    with pytest.raises(OutputError, match="was written with filters 2, but now it is 3"):
         evaluate(*arguments[:3], options(folder, filters=3), out=out, resume=True)
     again = evaluate(*arguments, out=out, resume=True)
     assert (out / "images.jsonl").read_bytes().startswith(lines)
@@ -144,7 +144,7 @@ def test_an_earlier_evaluation_joins_the_tables(folder: Path, tmp_path: Path, fo
     backwards = sorted((folder / "images").iterdir(), reverse=True)
     with pytest.raises(UsageError, match="has not measured"):
         evaluate(planted, folder / "explainer.onnx", backwards, options(folder, beside=early))
-    with pytest.raises(OutputError, match="holds no evaluation"):
+    with pytest.raises(OutputError, match="holds no results of 'evaluate'"):
         evaluate(planted, folder / "explainer.onnx", images, options(folder, beside=tmp_path))
     run = json.loads((early / "run.json").read_text())
     del run["scale"]  # as evaluations made before it was told
