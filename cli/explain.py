@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from .options import PATH, batch_size_option, format_option, json_option, keep_options, reading_options, session_options
+from .options import (
+    PATH,
+    batch_size_option,
+    classes_options,
+    format_option,
+    json_option,
+    keep_options,
+    reading_options,
+    session_options,
+)
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -22,6 +31,7 @@ from .options import PATH, batch_size_option, format_option, json_option, keep_o
 @click.option("--method", help="For a plain model: activation, optimise, ...")
 @click.option("--layer", help="For a plain model: the value to explain; see 'fsagn-onnx inspect'.")
 @reading_options
+@classes_options
 @keep_options()
 @click.option(
     "--style", type=click.Choice(["outline", "heat"]), default="outline", show_default=True,
@@ -57,7 +67,7 @@ def command(
     from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
     asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size", "style")}
-    request = ExplainRequest(images=images, **asked)
+    request = ExplainRequest(images=images, **asked, output=options["output"], scores=options["scores"])
     paths = found_images(request, out)
     opened = open_explainer(model_or_explainer, **reading, **options)
     terminal = Terminal(quiet=as_json)

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from .options import PATH, json_option, reading_options
+from .options import PATH, classes_options, json_option, reading_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 done but some images could not be read.")
 @click.argument("model", type=PATH)
 @click.option("--images", multiple=True, metavar="IMAGES", help="Find filters that are dead on these; may be repeated.")
 @reading_options
+@classes_options
 @click.option("--no-convert", is_flag=True, help="Do not try the conversion to torch that training needs.")
 @json_option
 @click.pass_context
@@ -22,6 +23,8 @@ def command(
     model: Path,
     images: tuple[str, ...],
     reading: dict[str, Any],
+    output: str | None,
+    scores: str | None,
     no_convert: bool,
     as_json: bool,
 ) -> None:
@@ -33,7 +36,9 @@ def command(
     from fsagn_onnx.terminal.inspection import counting, print_inspection, print_json
 
     with counting() as count:
-        document = inspect_file(model, conversion=not no_convert, images=images, on_image=count, **reading)
+        document = inspect_file(
+            model, conversion=not no_convert, images=images, on_image=count, output=output, scores=scores, **reading
+        )
     if as_json:
         print_json(document)
     else:

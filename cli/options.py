@@ -55,6 +55,18 @@ def keep_options(
     return add
 
 
+def classes_options(command: Command) -> Command:
+    """Add `--output` and `--scores`: how the model's outputs are read, where the graph does not tell."""
+    scores = click.option(
+        "--scores",
+        type=click.Choice(["logits", "probabilities", "log-probabilities", "logit", "sigmoid", "labels", "none"]),
+        help="What the numbers of that output are; found in the graph unless told.",
+    )
+    return click.option(
+        "--output", metavar="NAME", help="The model's output that classifies; found in the graph unless told."
+    )(scores(command))
+
+
 def reading_options(command: Command) -> Command:
     """Add `--preprocess`, `--input` and `--feed`: how a plain model is to be read.
 
@@ -92,6 +104,7 @@ def running_options(command: Command) -> Command:
     ``classes`` as they were read, ``formats``, and the rest as it is.
     """
 
+    @classes_options
     @parts_option
     @click.option("--labels", help="Classes of the images: CSV (file,label), JSON, or 'folders'.")
     @click.option("--area", type=float, default=0.08, show_default=True, help="Share of the image in every mask.")

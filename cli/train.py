@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import PATH, json_option, keep_options, read_model, reading_options, seed_option
+from .options import PATH, classes_options, json_option, keep_options, read_model, reading_options, seed_option
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 trained but some images could not be read.")
@@ -26,6 +26,7 @@ from .options import PATH, json_option, keep_options, read_model, reading_option
 @seed_option
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
 @reading_options
+@classes_options
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
 @keep_options("Go on from the checkpoint, bit for bit; --pairs may differ.", "Start anew though there is a checkpoint.")
 @json_option
@@ -44,6 +45,8 @@ def command(
     seed: int,
     device: str,
     reading: dict[str, Any],
+    output: str | None,
+    scores: str | None,
     checkpoint_every: int,
     resume: bool,
     overwrite: bool,
@@ -64,7 +67,7 @@ def command(
         report = train(
             loaded, images, out, layer=layer, encoder="own" if own else "shared", options=options,
             resume=resume, overwrite=overwrite, device=device, on_step=bar.step, on_failure=bar.failure,
-            on_phase=bar.phase,
+            on_phase=bar.phase, output=output, scores=scores,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"explainer": str(out), "parity": vars(report), "failures": bar.failures}))

@@ -32,6 +32,8 @@ class ExplainRequest:
         verify: measure retention.
         full_size: write the ranks at the original size.
         batch_size: images per pass.
+        output: the model's output that classifies; None: found in its graph.
+        scores: what its numbers are; None: found.
         style: how the overlays show areas, see `draw_panel`.
     """
 
@@ -42,6 +44,8 @@ class ExplainRequest:
     full_size: bool = False
     batch_size: int = 8
     style: str = "outline"
+    output: str | None = None
+    scores: str | None = None
 
     def __post_init__(self) -> None:
         """Check the style."""
@@ -56,6 +60,8 @@ class ExplainRequest:
             "verify": self.verify,
             "full_size": self.full_size,
             "style": self.style,
+            "output": self.output,
+            "scores": self.scores,
         }
 
 

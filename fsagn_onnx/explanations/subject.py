@@ -45,6 +45,8 @@ def open_explainer(
     feeds: Iterable[str] = (),
     providers: str | Sequence[str] = "auto",
     threads: int | None = None,
+    output: str | None = None,
+    scores: str | None = None,
 ) -> Opened:
     """Open an explainer file, or a plain model with a training-free method.
 
@@ -59,6 +61,8 @@ def open_explainer(
         feeds: likewise: constants for its other inputs, see `load_model`.
         providers: see `Session`.
         threads: see `Session`.
+        output: the model's output that classifies; None: found in its graph.
+        scores: what its numbers are; None: found.
 
     Raises:
         FsagnError: neither of the two, or options that do not fit to it.
@@ -69,13 +73,13 @@ def open_explainer(
             given |= {"--input": image, "--feed": list(feeds) or None}
         if extra := [option for option, value in given.items() if value is not None]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
-        explainer = Explainer(path, providers=providers, threads=threads)
+        explainer = Explainer(path, providers=providers, threads=threads, output=output, scores=scores)
         known = load_model(model, image=image, feeds=feeds) if model is not None else None
         name = "generator"
         if refine:
             name = f"generator+refine{refine}"
-            explainer = _refined(explainer, known, path, refine, providers, threads)
-        return Opened(explainer, known, name, _subject(explainer, path, name))
+            explainer = _refined(explainer, known, path, refine, providers, threads, output, scores)
+        return Opened(explainer, known, name, _subject(explainer, path, name), _read_as(explainer))
     if refine:
         raise UsageError(f"--refine: for explainers only, but {path} is a plain model")
     if model is not None:
@@ -84,13 +88,26 @@ def open_explainer(
     plain.require_one_input()
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = engine.method.name
-    explainer = Explainer(engine, providers=providers, threads=threads)
+    explainer = Explainer(engine, providers=providers, threads=threads, output=output, scores=scores)
     better = (
         f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
     )
     hints = (plain.guess_warning, better) if plain.guess_warning else (better,)
-    return Opened(explainer, plain, name, _subject(explainer, path, name), hints)
+    return Opened(explainer, plain, name, _subject(explainer, path, name), (*_read_as(explainer), *hints))
+
+
+def _read_as(explainer: Explainer) -> tuple[str, ...]:
+    """What of the model's outputs is not shown, and why; nothing where a class is."""
+    found = explainer.classes.classifier
+    hints = [f"output {_listed(found.left_out)} is a sequence or map, no array: left out"] if found.left_out else []
+    if found.outputs and not explainer.classes:
+        hints.append(f"no class is shown: {found.reason}")
+    return tuple(hints)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _refined(
@@ -100,13 +117,15 @@ def _refined(
     steps: int,
     providers: str | Sequence[str],
     threads: int | None,
+    output: str | None,
+    scores: str | None,
 ) -> Explainer:
     if model is None:
         raise UsageError(f"--refine: give the model that {path} was made for (--model MODEL)")
     from ..methods.refine import RefinedEngine
 
     engine = RefinedEngine(explainer.engine, model, steps, providers, threads)
-    return Explainer(engine, providers=providers, threads=threads)
+    return Explainer(engine, providers=providers, threads=threads, output=output, scores=scores)
 
 
 def _engine_for() -> Callable[..., Any]:

@@ -95,6 +95,7 @@ class Trainer:
         report: is told each picture that cannot be read and why.
         device: torch device that trains.
         on_phase: is told what is done before the first step, as it begins.
+        classes: ``output`` and ``scores`` that the user says the model's outputs are read by; kept in the explainer.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ class Trainer:
         report: Callable[[Path, str], None] = lambda path, message: None,
         device: str = "cpu",
         on_phase: Callable[[str], None] = lambda phase: None,
+        classes: Mapping[str, str | None] | None = None,
     ) -> None:
-        self._on_phase = on_phase
+        self._on_phase, self._classes = on_phase, classes
         self.model, self.layer, self.checkpoint = model, layer, checkpoint
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
@@ -264,6 +266,7 @@ class Trainer:
                 "seconds": round(self.seconds, 1),
                 "retention": round(self.running.get("retention", 0.0), 4),
                 "calibration": round(self.running.get("calibration", 0.0), 4),
+                **({"classes": dict(self._classes)} if self._classes else {}),
             },
         }
 

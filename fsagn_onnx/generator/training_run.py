@@ -9,6 +9,7 @@ from typing import Literal
 from ..data.images import list_images
 from ..errors import CheckpointError, ImageError
 from ..model import Model, load_model
+from ..runtime.classes import classes_of
 from .export import ExportReport, export_explainer, rehearse
 from .options import TrainingOptions
 from .trainer import Progress, Trainer
@@ -30,6 +31,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
+    output: str | None = None,
+    scores: str | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_failure: Callable[[Path, str], None] = lambda path, message: None,
     on_phase: Callable[[str], None] = lambda phase: None,
@@ -50,6 +53,8 @@ def train(
         resume: go on from the checkpoint where there is one.
         overwrite: start anew though there is a checkpoint.
         device: torch device that trains.
+        output: the model's output that classifies, kept in the explainer; None: found in its graph.
+        scores: what its numbers are, kept likewise; None: found.
         on_step: is told the progress after each step.
         on_failure: is told each picture that cannot be read and why; training goes on without it.
         on_phase: is told what is done before the first step and after the last one, in a few words, as it begins.
@@ -62,6 +67,7 @@ def train(
     """
     model = model if isinstance(model, Model) else load_model(model)
     model.require_one_input()
+    classes_of(model, output, scores)
     out = Path(out)
     on_phase("listing the pictures")
     paths = list(list_images(images))
@@ -80,6 +86,7 @@ def train(
         report=on_failure,
         device=device,
         on_phase=on_phase,
+        classes={"output": output, "scores": scores} if output or scores else None,
     )
     on_phase("building and running the explainer untrained, before the first step")
     rehearse(model, trainer.generator)

@@ -15,6 +15,8 @@ from ..errors import ConversionError, LayerError, UsageError
 from ..model.layers import Layer
 from ..model.model import Model, load_model
 from ..model.onnx_file import ValueInfo, metadata_of, read_proto, value_info
+from ..runtime.classes import Classes, classes_of, classes_of_explainer
+from ..runtime.engine import RESULTS
 from ..runtime.metadata import KEY, ExplainerMetadata
 from .dead_filters import dead_filters
 
@@ -34,6 +36,8 @@ def inspect_file(
     conversion: bool = True,
     images: Sequence[str] = (),
     on_image: Callable[[int], None] = lambda done: None,
+    output: str | None = None,
+    scores: str | None = None,
 ) -> dict[str, Any]:
     """Inspect an ONNX file.
 
@@ -45,10 +49,12 @@ def inspect_file(
         conversion: Try to convert the model to torch, and compare (takes seconds).
         images: For a plain model: images on which its filters are watched, to find the dead ones.
         on_image: Is told how many images are done.
+        output: The output that classifies; None: found in the graph.
+        scores: What its numbers are; None: found.
 
     Returns:
         One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset,
-        producer, layers, convertible, unsupported, parity, next (the command to go on with). Of a model:
+        producer, classes (how the outputs are read, see `Classes.to_dict`), layers, convertible, unsupported, parity, next (the command to go on with). Of a model:
         sha256, input, guessed, labels, default_reason, warnings, conversion (in words), images (how many were
         looked at, or None), failures (path and message of those that could not be read). Of an explainer:
         explainer. With `images`, layers have the ids of their dead filters, else None.
@@ -57,7 +63,7 @@ def inspect_file(
         ModelError: The file is neither.
         ExplainerError: An explainer that this version cannot read.
         ImageError: None of the images can be read.
-        UsageError: An option for plain models with an explainer.
+        UsageError: An option for plain models with an explainer; an output that cannot be read as told.
     """
     proto = read_proto(path, external_data=False)
     metadata = metadata_of(proto)
@@ -65,10 +71,12 @@ def inspect_file(
         given = {"--preprocess": preprocess, "--input": image, "--feed": list(feeds), "--images": images}
         if extra := [option for option, value in given.items() if value]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
-        return _explainer(path, proto, ExplainerMetadata.from_json(metadata[KEY], path.name))
+        described = ExplainerMetadata.from_json(metadata[KEY], path.name)
+        classes = classes_of_explainer(proto, described, RESULTS).chosen(output, scores)
+        return _explainer(path, proto, described, classes)
     del proto
     model = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
-    return _model(model, conversion, images, on_image)
+    return _model(model, classes_of(model, output, scores), conversion, images, on_image)
 
 
 def _value(item: ValueInfo) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def _value(item: ValueInfo) -> dict[str, Any]:
     return {"name": item.name, "dtype": item.dtype, "shape": shape}
 
 
-def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) -> dict[str, Any]:
+def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata, classes: Classes) -> dict[str, Any]:
     initializers = {tensor.name for tensor in proto.graph.initializer}
     return {
         "kind": "explainer",
@@ -85,6 +93,7 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) 
         "outputs": [_value(value_info(item)) for item in proto.graph.output],
         "opset": next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
+        "classes": _classes(classes),
         "layers": [],
         "convertible": None,
         "unsupported": [],
@@ -94,7 +103,13 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata) 
     }
 
 
-def _model(model: Model, conversion: bool, images: Sequence[str], on_image: Callable[[int], None]) -> dict[str, Any]:
+def _classes(classes: Classes) -> dict[str, Any]:
+    return {**classes.to_dict(), "words": str(classes)}
+
+
+def _model(
+    model: Model, classes: Classes, conversion: bool, images: Sequence[str], on_image: Callable[[int], None]
+) -> dict[str, Any]:
     layers, default, warnings = _layers(model)
     watched = dead_filters(model, layers, images, on_image) if images and layers else None
     document: dict[str, Any] = {
@@ -108,6 +123,7 @@ def _model(model: Model, conversion: bool, images: Sequence[str], on_image: Call
         "input": model.input_spec.to_dict(),
         "guessed": list(model.input_spec.guessed),
         "labels": None if model.labels is None else list(model.labels),
+        "classes": _classes(classes),
         "layers": [asdict(layer) | {"dead": watched.dead[layer.value] if watched else None} for layer in layers],
         "images": watched.images if watched else None,
         "failures": [asdict(failure) for failure in watched.failures] if watched else [],

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..errors import ExplainerError, UsageError
 from ..model.classifier import SCORES, SINGLE, Classifier, find_classifier
 from ..model.input_spec import InputSpec
 from ..model.model import Model
 from ..model.outputs import find_outputs
 from .explanation import Prediction
+from .metadata import ExplainerMetadata
 
-__all__ = ["ANSWERS", "SCORES", "Classes", "classes_in", "classes_of"]
+__all__ = ["ANSWERS", "SCORES", "Classes", "classes_in", "classes_of", "classes_of_explainer"]
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -147,6 +149,19 @@ class Classes:
             return 0
         return 2 if self.classifier.scores in SINGLE else self.classifier.width
 
+    def __str__(self) -> str:
+        """In words, as `inspect` prints it."""
+        found = self.classifier
+        if not self:
+            return f"none: {found.reason}"
+        count = f"{self.count:,} classes" if self.count is not None else "classes"
+        kind = {
+            "logits": f"logits of {count}", "probabilities": f"probabilities of {count}",
+            "log-probabilities": f"logarithms of probabilities of {count}", "labels": f"a probability for each of {count}",
+            "logit": "one logit, a decision between 2 classes", "sigmoid": "one probability, of class 1 of 2",
+        }[found.scores]  # fmt: skip
+        return f"'{found.output}': {kind} ({found.reason}); correct it with --output and --scores"
+
     def to_dict(self) -> dict[str, Any]:
         """What `inspect` says: strict JSON."""
         found = self.classifier
@@ -168,6 +183,31 @@ def classes_of(model: Model, output: str | None = None, scores: str | None = Non
         UsageError: ``output`` and ``scores``, where the user gives them, do not fit to the model.
     """
     return classes_in(model.proto, model.input_spec, model.labels).chosen(output, scores)
+
+
+def classes_of_explainer(proto: onnx.ModelProto, metadata: ExplainerMetadata, own: Sequence[str]) -> Classes:
+    """How the outputs of the model inside an explainer are read: as the graph says, or the user who trained it.
+
+    Args:
+        proto: the explainer's graph; its weights are not read.
+        metadata: its description.
+        own: names of the outputs that are the explainer's, not the model's.
+
+    Raises:
+        ExplainerError: the metadata names an output that cannot be read so.
+    """
+    outputs = [item.name for item in proto.graph.output if item.name not in own]
+    pixels = metadata.variant.preprocessing
+    found = classes_in(proto, metadata.input, metadata.labels, outputs=outputs, pixels=pixels)
+    if not outputs:
+        found = replace(found, classifier=replace(found.classifier, reason="the file does not contain the model"))
+    said = metadata.training.get("classes")
+    if not isinstance(said, Mapping):
+        return found
+    try:
+        return found.chosen(said.get("output"), said.get("scores"))
+    except UsageError as error:
+        raise ExplainerError(f"metadata 'fsagn': training: classes: {error}; export the explainer again") from error
 
 
 def classes_in(

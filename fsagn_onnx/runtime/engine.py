@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError, ModelError, UsageError
+from ..errors import ExplainerError, ModelError
 from ..model.input_spec import InputSpec
 from ..model.onnx_file import check_external_data, read_proto
-from .classes import Classes, classes_in
+from .classes import Classes, classes_of_explainer
 from .metadata import KEY, ExplainerMetadata
 from .session import DTYPES, Port, Session
 from .tuning import Tuning
@@ -187,20 +187,7 @@ class FileEngine:
     @cached_property
     def classes(self) -> Classes:
         """How the outputs of the model inside are read: as its graph says, or the user who trained the explainer."""
-        found = classes_in(
-            read_proto(self.path, external_data=False),
-            self.metadata.input,
-            self.metadata.labels,
-            outputs=[port.name for port in self.session.outputs if port.name not in RESULTS],
-            pixels=self.metadata.variant.preprocessing,
-        )
-        said = self.metadata.training.get("classes")
-        if not isinstance(said, Mapping):
-            return found
-        try:
-            return found.chosen(said.get("output"), said.get("scores"))
-        except UsageError as error:
-            raise self._broken(f"metadata '{KEY}': training: classes: {error}") from error
+        return classes_of_explainer(read_proto(self.path, external_data=False), self.metadata, RESULTS)
 
     @cached_property
     def sha256(self) -> str:

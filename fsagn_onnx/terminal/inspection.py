@@ -60,6 +60,7 @@ def _parts(document: Mapping[str, Any]) -> Iterator[Text | Table]:
         *(("output" if not index else "", _value(item)) for index, item in enumerate(document["outputs"])),
         ("opset", str(document["opset"])),
         ("made by", document["producer"] or "unknown"),
+        ("classes", document["classes"]["words"]),
     ]
     if document["kind"] == "explainer":
         yield _facts([*facts, *_explainer_facts(document["explainer"])])
