@@ -53,11 +53,11 @@ def inspect_file(
         scores: What its numbers are; None: found.
 
     Returns:
-        One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset,
-        producer, classes (how the outputs are read, see `Classes.to_dict`), layers, convertible, unsupported, parity, next (the command to go on with). Of a model:
-        sha256, input, guessed, labels, default_reason, warnings, conversion (in words), images (how many were
-        looked at, or None), failures (path and message of those that could not be read). Of an explainer:
-        explainer. With `images`, layers have the ids of their dead filters, else None.
+        One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset, producer,
+        classes (how the outputs are read, see `Classes.to_dict`, and in words), layers, convertible, unsupported,
+        parity, next (the command to go on with). Of a model: sha256, input, guessed, labels, default_reason, warnings,
+        conversion (in words), images (how many were looked at, or None), failures (path and message of those that could
+        not be read). Of an explainer: explainer. With `images`, layers have the ids of their dead filters, else None.
 
     Raises:
         ModelError: The file is neither.

@@ -157,7 +157,8 @@ class Classes:
         count = f"{self.count:,} classes" if self.count is not None else "classes"
         kind = {
             "logits": f"logits of {count}", "probabilities": f"probabilities of {count}",
-            "log-probabilities": f"logarithms of probabilities of {count}", "labels": f"a probability for each of {count}",
+            "log-probabilities": f"logarithms of probabilities of {count}",
+            "labels": f"a probability for each of {count}",
             "logit": "one logit, a decision between 2 classes", "sigmoid": "one probability, of class 1 of 2",
         }[found.scores]  # fmt: skip
         return f"'{found.output}': {kind} ({found.reason}); correct it with --output and --scores"
