@@ -42,6 +42,8 @@ OUTSIDE = {
 TITLES = {"changelog": "News", "contributing": "Contributing", "benchmarks": "Benchmarks"}
 LINK = re.compile(r"(?<=\]\()(?!https?://|#|mailto:)([^)\s#]*)(#[^)\s]*)?(?=\))")
 MARKER = re.compile(r"^<!-- (options|python|errors|commands|decisions)(?: (\S+))? -->$", re.MULTILINE)
+SENTENCE = 40
+"""Characters of a cell from which a table is one of text."""
 FENCED = re.compile(r"^(```.*?^```)$", re.DOTALL | re.MULTILINE)
 
 
@@ -178,8 +180,26 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Mark tables of decisions, which are shown row by row where the screen is narrow."""
-    return re.sub(r"<table>(?=\s*<thead>\s*<tr>\s*<th>Decided</th>)", '<table class="decided">', html)
+    """Tables of text, not of figures, are read cell by cell where the screen is narrow."""
+    return re.sub(r"<table>.*?</table>", stacked, html, flags=re.DOTALL)
+
+
+def stacked(found: re.Match[str]) -> str:
+    """A table whose cells know their column's name, if one of them holds a sentence."""
+    table = found[0]
+    names = [re.sub(r"<[^>]+>", "", name).strip() for name in re.findall(r"<th[^>]*>(.*?)</th>", table, re.DOTALL)]
+    cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", table, re.DOTALL)]
+    if not names or len(names) > 5 or max(map(len, cells), default=0) < SENTENCE:
+        return table
+    place = -1
+
+    def label(cell: re.Match[str]) -> str:
+        nonlocal place
+        place += 1
+        name = names[place % len(names)]
+        return f'<td data-label="{name}: "' if name and place % len(names) else "<td"
+
+    return re.sub(r"<td\b", label, table).replace("<table>", '<table data-stacked>')
 
 
 def generated(marker: re.Match[str]) -> str:
