@@ -199,7 +199,7 @@ def stacked(found: re.Match[str]) -> str:
         name = names[place % len(names)]
         return f'<td data-label="{name}: "' if name and place % len(names) else "<td"
 
-    return re.sub(r"<td\b", label, table).replace("<table>", '<table data-stacked>')
+    return re.sub(r"<td\b", label, table).replace("<table>", "<table data-stacked>")
 
 
 def generated(marker: re.Match[str]) -> str:
