@@ -284,15 +284,15 @@ class Trainer:
         """
         mine, theirs = self._description(), checkpoint.description
         what = {
-            "model_sha256": "model",
-            "generator": "layer or encoder",
-            "options": "options",
-            "images": "images",
+            "model_sha256": "another model",
+            "generator": "another layer or encoder",
+            "options": "other options",
+            "images": "other images",
         }
         for key, name in what.items():
             if _but_pairs(json.loads(json.dumps(mine[key]))) != _but_pairs(theirs.get(key)):
                 raise CheckpointError(
-                    f"{self.checkpoint} was made with another {name}, so this run cannot go on from it; "
+                    f"{self.checkpoint} was made with {name}, so this run cannot go on from it; "
                     "give the same arguments, or another --out to start anew"
                 )
         try:

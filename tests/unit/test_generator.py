@@ -36,6 +36,7 @@ from fsagn_onnx.methods.method_engine import strongest
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime import masks
 from fsagn_onnx.runtime.engine import Engine, FileEngine
+from fsagn_onnx.terminal.training import TrainingBar
 from fsagn_onnx.testing.planted import SIZE, TAP, planted_picture, write_planted
 
 SMALL = TrainingOptions(
@@ -240,6 +241,12 @@ def test_optimise_finds_the_planted_patches(model: Model) -> None:
     assert found(engine_for(model, TAP, "optimise"), model, range(1000, 1006)) >= 0.95
 
 
+def test_the_bar_names_what_is_done_before_the_first_step() -> None:
+    bar = TrainingBar()
+    bar.phase("converting the model")
+    assert [task.description for task in bar._progress.tasks] == ["converting the model"]
+
+
 TRAIN = """
 import sys
 from fsagn_onnx.generator import TrainingOptions, train
@@ -284,14 +291,18 @@ def test_killed_training_resumes_bit_for_bit(planted: Path, explainer: Path, at:
 
 
 def test_a_resumed_run_may_see_another_number_of_pairs(planted: Path, model: Model, tmp_path: Path) -> None:
-    out, seen = tmp_path / "x.onnx", []
+    out, seen, phases = tmp_path / "x.onnx", [], []
     short = replace(SMALL, pairs=96)
-    train(model, [planted / "images"], out, layer=TAP, options=short)
+    train(model, [planted / "images"], out, layer=TAP, options=short, on_phase=phases.append)
+    assert phases == [
+        "listing the pictures", "embedding the filters", "converting the model", "first look at the pictures",
+        "first step", "writing the explainer and comparing it with torch",
+    ]  # fmt: skip
     longer = replace(short, pairs=160)
     train(model, [planted / "images"], out, layer=TAP, options=longer, resume=True, on_step=seen.append)
     assert [progress.step for progress in seen] == list(range(7, 16)), "10 steps, and 5 of the retention head alone"
     assert load_checkpoint(checkpoint_path(out)).description["training"]["pairs"] == 160
-    with pytest.raises(CheckpointError, match="another options"):
+    with pytest.raises(CheckpointError, match="was made with other options"):
         train(model, [planted / "images"], out, layer=TAP, options=replace(longer, seed=1), resume=True)
 
 
