@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,10 @@ from ..errors import UsageError
 from .scores import Floats
 
 MOST_GROUPS: Final = 24
+LOPSIDED: Final = 0.9
+"""Share of the filters in the largest group above which a grouping says no more than that a few are like no other."""
+STRUCTURE: Final = 0.25
+"""Silhouette below which there is no substantial structure (Kaufman and Rousseeuw 1990, table 4)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,8 @@ def group(similarity: Similarity, wanted: int | None = None) -> Groups:
 
     Args:
         similarity: of the filters.
-        wanted: number of groups; None: 2 to 24, whichever separates best.
+        wanted: number of groups; None: 2 to 24, whichever separates best, or a single one where nearly all filters
+            would be in one of them: then no groups stand out.
 
     Raises:
         UsageError: more groups than active filters.
@@ -104,13 +109,28 @@ def group(similarity: Similarity, wanted: int | None = None) -> Groups:
         best_labels = np.arange(len(living)) if alone else np.zeros(len(living), dtype=np.int64)
         numbers[living] = _by_size(best_labels.tolist())
         return Groups(numbers, float("nan"))
+    cuts = list(cut_tree(tree, n_clusters=cuttable).T)
+    if wanted is None:
+        cuts = _standing_out(distance, cuts)
     best, best_labels = float("nan"), np.zeros(len(living), dtype=np.int64)
-    for labels in cut_tree(tree, n_clusters=cuttable).T:
+    for labels in cuts:
         score = silhouette(distance, labels)
         if not best >= score:
             best, best_labels = score, labels
     numbers[living] = _by_size(best_labels.tolist())
     return Groups(numbers, best)
+
+
+def _standing_out(distance: Floats, cuts: Sequence[NDArray[np.integer]]) -> list[NDArray[np.integer]]:
+    """The cuts to choose from: all, or where the best one is lopsided, even ones with structure, if there are any."""
+
+    def lopsided(labels: NDArray[np.integer]) -> bool:
+        return bool(np.bincount(labels).max() > LOPSIDED * len(labels))
+
+    scores = [silhouette(distance, labels) for labels in cuts]
+    if not lopsided(cuts[int(np.argmax(scores))]):
+        return list(cuts)
+    return [labels for labels, score in zip(cuts, scores, strict=True) if score >= STRUCTURE and not lopsided(labels)]
 
 
 def silhouette(distance: Floats, labels: NDArray[np.integer]) -> float:

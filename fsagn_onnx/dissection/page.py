@@ -52,7 +52,11 @@ def write_dissection_page(
         "dissect",
         "What the filters stand for",
         dissection.layer,
-        lead="Which object part each filter of the layer follows over the whole set of images, and how surely.",
+        lead=(
+            "Which object part each filter of the layer follows over the whole set of images, and how surely."
+            if dissection.parts
+            else "In which pictures each filter of the layer is strongest, where it looks there, and which are alike."
+        ),
         facts=facts,
         files="filters.csv, filters.parquet, filters.jsonl and masks.json",
         note="All figures are in filters.parquet, all reference masks in masks.json.",

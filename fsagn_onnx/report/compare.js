@@ -10,11 +10,11 @@ const columns = [
   { name: "drifted", text: true, value: (row) => row.drifted, show: (row) => el("span", { class: row.drifted ? "bad" : "good" }, row.drifted ? "yes" : "no") },
 ];
 const search = el("input", { type: "search", placeholder: "search (/)", "aria-label": "search changes", input: () => show() });
-const only = el("button", { type: "button", "aria-pressed": "true", click: () => { only.setAttribute("aria-pressed", String(only.getAttribute("aria-pressed") !== "true")); show(); } }, "drifted only");
+const only = toggle("drifted only", true, () => show());
 const place = el("div");
 function show() {
   const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const rows = records.filter((row) => (only.getAttribute("aria-pressed") !== "true" || row.drifted) && words.every((word) => `${row.what} ${row.of}`.toLowerCase().includes(word)));
+  const rows = records.filter((row) => (!isPressed(only) || row.drifted) && words.every((word) => `${row.what} ${row.of}`.toLowerCase().includes(word)));
   place.replaceChildren(rows.length ? table("changes", columns, rows) : el("p", {}, records.some((row) => row.drifted) ? "nothing found" : "Nothing drifted."));
 }
 main.prepend(el("section", { class: "card", "aria-label": "changes" }, el("div", { class: "tools" }, el("span", {}, search, only)), place));

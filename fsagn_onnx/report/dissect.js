@@ -1,4 +1,6 @@
 // Atlas filters x parts, a page per filter with its reference pictures, groups where nothing is annotated.
+const annotated = about.parts.length > 0;
+const THUMBS = annotated ? 5 : 9; // pictures in a row of the atlas
 const cache = new Map();
 const called = (row) => row.name || row.part;
 
@@ -21,6 +23,15 @@ function refArea(row, [place, mask], canvas) {
   return area;
 }
 
+// Whole pictures, small, with the filter's mask: those in which it is strongest.
+function thumbs(row) {
+  return el("div", { class: "thumbs" }, row.refs.slice(0, THUMBS).map((ref) => {
+    const name = about.images[ref[0]].name;
+    const canvas = el("canvas", { role: "img", title: name, "aria-label": `mask of filter ${row.filter} in ${base(name)}`, width: 4, height: 4 });
+    return lazily(canvas, () => refArea(row, ref, canvas).draw());
+  }));
+}
+
 function crops(row, count) {
   return el("div", { class: "crops" }, row.refs.slice(0, count).map((ref) => {
     const name = about.images[ref[0]].name;
@@ -30,11 +41,11 @@ function crops(row, count) {
 }
 
 function wholes(row) {
-  return el("div", { class: "cards" }, row.refs.map((ref) => {
+  return balanced(row.refs.map((ref) => {
     const name = about.images[ref[0]].name;
     const canvas = el("canvas", { role: "img", "aria-label": `mask of filter ${row.filter} in ${name}`, width: 4, height: 3 });
-    return el("figure", {}, lazily(canvas, () => refArea(row, ref, canvas).draw()), el("figcaption", { class: "quiet" }, name));
-  }));
+    return el("figure", {}, lazily(canvas, () => refArea(row, ref, canvas).draw()), el("figcaption", { class: "quiet", title: name }, base(name)));
+  }), 190, { class: "cards" });
 }
 
 function link(row) {
@@ -45,30 +56,28 @@ function atlas() {
   const top = Math.max(0.01, ...records.flatMap((row) => row.iou.map((value) => value ?? 0)));
   const columns = [
     { name: "filter", value: (row) => row.filter, show: link },
-    { name: "part", text: true, value: (row) => called(row), show: (row) => called(row) || "–" },
-    { name: "q", value: (row) => row.q, show: (row) => fixed(row.q, 3) },
+    { name: "strongest in", text: true, value: (row) => row.active, show: thumbs },
+    ...(annotated || records.some((row) => called(row)) ? [{ name: annotated ? "part" : "name", text: true, value: (row) => called(row), show: (row) => called(row) || "–" }] : []),
+    ...(annotated ? [{ name: "q", value: (row) => row.q, show: (row) => fixed(row.q, 3) }] : []),
     { name: "active", value: (row) => row.frequency, show: (row) => percent(row.frequency) },
-    { name: "entropy", value: (row) => row.entropy, show: (row) => fixed(row.entropy) },
-    { name: "group", value: (row) => row.group, show: (row) => row.group ?? "–" },
+    ...(annotated ? [{ name: "entropy", value: (row) => row.entropy, show: (row) => fixed(row.entropy) }] : []),
+    ...(about.summary.groups > 1 ? [{ name: "group", value: (row) => row.group, show: (row) => row.group ?? "–" }] : []),
     ...about.parts.map((part, i) => ({
       name: part, value: (row) => row.iou[i], show: (row) => fixed(row.iou[i]), heat: (row) => (row.iou[i] ?? 0) / top,
     })),
   ];
-  const search = el("input", { type: "search", placeholder: "search (/)", "aria-label": "search filters and parts", input: () => fill() });
-  const named = el("button", { type: "button", "aria-pressed": "false", click: () => {
-    named.setAttribute("aria-pressed", String(named.getAttribute("aria-pressed") !== "true"));
-    fill();
-  } }, "with a part only");
+  const search = el("input", { type: "search", placeholder: "search (/)", "aria-label": annotated ? "search filters and parts" : "search filters", input: () => fill() });
+  const named = toggle("with a part only", false, () => fill());
   const place = el("div");
   function fill() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = records.filter((row) => (named.getAttribute("aria-pressed") !== "true" || row.part) &&
+    const rows = records.filter((row) => (!isPressed(named) || row.part) &&
       words.every((word) => `filter ${row.filter} ${row.name || ""} ${row.part || ""} ${row.also.join(" ")}`.toLowerCase().includes(word)));
-    place.replaceChildren(table("filters and parts", columns, rows));
+    place.replaceChildren(rows.length ? table("filters and parts", columns, rows, 60) : el("p", {}, "nothing found"));
   }
   fill();
-  return el("section", { "aria-label": "atlas" }, el("div", { class: "tools" }, el("span", {}, search, about.parts.length && named)),
-    about.parts.length ? el("p", { class: "quiet" }, `Cells: mean IoU of the part with the filter's mask of the part's size, over the images in which the filter is active. A part is given at q ≤ .05: `
+  return el("section", { class: "card", "aria-label": "atlas" }, el("div", { class: "tools" }, el("span", {}, search, annotated && named)),
+    annotated ? el("p", { class: "quiet" }, `Cells: mean IoU of the part with the filter's mask of the part's size, over the images in which the filter is active. A part is given at q ≤ .05: `
       + "the masks follow it (permutation test), and closer than filters of untrained networks do.") : null, place);
 }
 
@@ -77,13 +86,16 @@ function summary() {
   const parts = counts && Object.entries(counts).sort((a, b) => b[1] - a[1]).filter(([, count]) => count);
   const most = parts && Math.max(1, ...parts.map(([, count]) => count));
   const instability = about.summary.instability;
-  return el("section", { class: "card", "aria-label": "summary" }, el("h2", {}, counts ? `${about.summary.named} of ${about.summary.tested} tested filters stand for a part` : `${about.summary.groups} groups of filters`),
+  return el("section", { class: "card", "aria-label": "summary" }, el("h2", {}, counts ? `${about.summary.named} of ${about.summary.tested} tested filters stand for a part`
+    : about.summary.groups > 1 ? `${about.summary.groups} groups of filters` : "No groups of filters stand out"),
+    !counts && el("p", { class: "quiet" }, "No parts are annotated: each filter is shown with the pictures in which it is strongest, its mask bright. Name filters by eye in names.json."),
     parts && el("ul", { class: "answers" }, parts.map(([part, count]) => el("li", {}, el("span", {}, part), el("span", {}, String(count)),
       el("span", { class: "bar" }, svg("svg", { viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { class: "mark", width: (100 * count) / most, height: 5 })))))),
     instability && el("p", { class: "quiet" }, `Location instability: masks ${fixed(instability.mask, 3)}, activation peaks ${fixed(instability.peak, 3)}; difference ${signed(instability.difference[0])} [${signed(instability.difference[1])}, ${signed(instability.difference[2])}].`));
 }
 
 function groups() {
+  if (about.summary.groups < 2) return null;
   const numbers = [...new Set(records.map((row) => row.group))].filter((group) => group !== null).sort((a, b) => a - b);
   return el("section", { "aria-label": "groups" }, numbers.map((group) => {
     const rows = records.filter((row) => row.group === group);
@@ -94,12 +106,12 @@ function groups() {
 }
 
 function filterView(row) {
-  const facts = [["active in", `${row.active} images (${percent(row.frequency)})`], ["entropy over parts", fixed(row.entropy)], ["q", fixed(row.q, 4)], ["group", row.group ?? "–"]];
+  const facts = [["active in", `${row.active} images (${percent(row.frequency)})`], ...(annotated ? [["entropy over parts", fixed(row.entropy)], ["q", fixed(row.q, 4)]] : []), ["group", row.group ?? "–"]];
   const metrics = ["matched_iou", "image_iou", "iou", "share", "pointed", "located", "instability", "peak_instability", "expected_iou", "p"];
   const classes = Object.entries(row.classes);
   return el("section", { "aria-label": `filter ${row.filter}` }, el("p", {}, el("button", { type: "button", click: () => open("") }, "← atlas")),
     el("div", { class: "card" }, el("h2", {}, `Filter ${row.filter}${called(row) ? ": " + called(row) : ""}`),
-      el("p", {}, row.part ? `follows ${[row.part, ...row.also].join(", ")}` : about.parts.length ? "is given no part" : ""),
+      annotated && el("p", {}, row.part ? `follows ${[row.part, ...row.also].join(", ")}` : "is given no part"),
       el("dl", {}, facts.map(([word, value]) => [el("dt", {}, word), el("dd", {}, String(value))]).flat())),
     el("div", { class: "card" }, el("h2", {}, "Where it answers most"), crops(row, 9), wholes(row)),
     row.top.length ? el("div", { class: "card" }, el("h2", {}, "Parts"), table("parts of the filter",
@@ -111,7 +123,7 @@ function filterView(row) {
 
 const rowOf = new Map(records.map((row) => [row.filter, row]));
 const view = el("div");
-const home = el("div", {}, summary(), atlas(), groups());
+const home = el("div", {}, summary(), annotated ? null : groups(), atlas(), annotated ? groups() : null);
 main.prepend(view);
 function open(hash) {
   if (location.hash.slice(1) !== hash) location.hash = hash;

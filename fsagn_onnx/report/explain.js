@@ -1,5 +1,8 @@
 // Images with the areas of their filters; every filter with the images in which it answers most.
-let asked = null;
+const STRIP = 5, WHOLE = 3; // filters beside a picture; so many pictures are shown with all details
+let asked = null, all = records.length <= WHOLE;
+const expanded = new Map();
+const isExpanded = (item) => expanded.get(item) ?? all;
 const pictures = new Map();
 const shownAreas = new Set();
 
@@ -21,11 +24,28 @@ function retentionAt(curve, area) {
   return points[points.length - 1][1];
 }
 
+const figures = (filter) => (filter.active ? percent(filter.area) : "not active");
+
+// A filter's area as a small picture.
+function filterTile(item, filter) {
+  const canvas = el("canvas", { role: "img", "aria-label": `area of filter ${filter.id} in ${item.name}`, width: 4, height: 3 });
+  const area = new Area(pictureOf(item), filter, canvas);
+  area.area = asked ?? area.own;
+  const move = (share) => {
+    area.area = Math.min(Math.max(share, 0.0001), 1);
+    if (area.field) area.draw();
+  };
+  shownAreas.add({ canvas, move, own: area.own, again: () => area.field && area.draw() });
+  return el("figure", {}, lazily(canvas, () => area.draw()), el("figcaption", {}, link(filter), el("br"), el("span", { class: "quiet" }, figures(filter))));
+}
+
+const link = (filter) => el("button", { type: "button", class: "plain", click: () => open(`filter-${filter.id}`) }, `filter ${filter.id}`);
+
 function filterCard(item, filter, title) {
   const canvas = el("canvas", { role: "img", "aria-label": `area of filter ${filter.id} in ${item.name}`, width: 4, height: 3 });
   const area = new Area(pictureOf(item), filter, canvas);
   const output = el("output"), expected = el("dd");
-  const slider = el("input", { type: "range", min: 1, max: 100, step: 0.5, "aria-label": `area kept for filter ${filter.id}`,
+  const slider = el("input", { type: "range", min: 1, max: 100, step: 0.5, "aria-label": `area kept for filter ${filter.id}`, disabled: !filter.active,
     input: () => move((slider.value / 100) ** 2) });
   function move(share) {
     area.area = Math.min(Math.max(share, 0.0001), 1);
@@ -36,15 +56,15 @@ function filterCard(item, filter, title) {
     if (area.field) area.draw();
   }
   move(asked ?? area.own);
-  shownAreas.add({ canvas, move, own: area.own });
+  shownAreas.add({ canvas, move, own: area.own, again: () => area.field && area.draw() });
   lazily(canvas, () => area.draw());
-  const rows = [["peak", fixed(filter.peak) + (filter.active ? "" : ", not active here")], ["explained area", percent(filter.area)]];
-  if (filter.predicted !== null) rows.push(["retention there, predicted", fixed(filter.predicted)]);
-  if (filter.measured !== null) rows.push(["retention there, measured", fixed(filter.measured)]);
+  const rows = [["peak", fixed(filter.peak)], filter.active ? ["explained area", percent(filter.area)] : ["not active here", ""]];
+  if (filter.active && filter.predicted !== null) rows.push(["retention there, predicted", fixed(filter.predicted)]);
+  if (filter.active && filter.measured !== null) rows.push(["retention there, measured", fixed(filter.measured)]);
   return el("figure", {}, canvas, el("figcaption", {}, el("h3", {}, title),
     el("div", { class: "budget" }, slider, output),
     el("dl", {}, rows.map(([word, value]) => [el("dt", {}, word), el("dd", {}, value)]).flat(),
-      filter.curve.length ? [el("dt", {}, "at the slider, predicted"), expected] : [])));
+      filter.active && filter.curve.length ? [el("dt", {}, "at the slider, predicted"), expected] : [])));
 }
 
 function imageCard(item) {
@@ -53,11 +73,23 @@ function imageCard(item) {
     el("li", {}, el("span", {}, title), el("span", {}, percent(score)), el("span", { class: "bar" },
       svg("svg", { viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { class: "mark", width: 100 * score, height: 5 }))))));
   const more = item.more ? ` · ${item.more} more filters in masks/${item.stem}.npz` : "";
-  return el("article", { class: "card" + (Math.max(...item.size) < 64 ? " tiny" : "") }, el("h2", {}, item.name),
-    el("p", { class: "quiet" }, `${item.size[1]} × ${item.size[0]} pixels${more}`),
-    el("div", { class: "cards" }, el("figure", {}, image, el("figcaption", {}, el("h3", {}, "image"), answers)),
-      item.filters.map((filter) => filterCard(item, filter,
-        el("button", { type: "button", class: "plain", click: () => open(`filter-${filter.id}`) }, `filter ${filter.id}`)))));
+  const [first] = item.answers, pixels = `${item.size[1]} × ${item.size[0]} pixels`;
+  const about = el("p", { class: "quiet" }), content = el("div");
+  const detail = el("button", { type: "button", "aria-expanded": "false", "aria-label": `details of ${base(item.name)}`, click: () => { expanded.set(item, !isExpanded(item)); fill(); } }, "details");
+  function fill() {
+    const whole = isExpanded(item);
+    detail.setAttribute("aria-expanded", String(whole));
+    card.classList.toggle("whole", whole);
+    about.textContent = whole ? `${item.name} · ${pixels}${more}` : first ? `${first[0]} ${percent(first[1])}` : pixels;
+    const shown = el("figure", {}, image, el("figcaption", {}, el("h3", {}, "image"), whole && answers));
+    content.replaceChildren(whole ? balanced([shown, ...item.filters.map((filter) => filterCard(item, filter, link(filter)))], 190, { class: "cards" })
+      : el("div", { class: "strip" }, shown, item.filters.slice(0, STRIP).map((filter) => filterTile(item, filter))));
+  }
+  const card = el("article", { class: "card" + (Math.max(...item.size) < 64 ? " tiny" : "") },
+    el("div", { class: "head" }, el("div", {}, el("h2", { title: item.name }, base(item.name)), about), detail), content);
+  card.refill = fill;
+  fill();
+  return card;
 }
 
 let indexed = null;
@@ -75,7 +107,7 @@ function byFilter(id) {
 }
 
 function filterView(id) {
-  const best = [...byFilter(id)].sort((a, b) => b[1].peak - a[1].peak);
+  const shown = byFilter(id).length, best = byFilter(id).filter(([, filter]) => filter.active).sort((a, b) => b[1].peak - a[1].peak);
   const crops = best.slice(0, 12).map(([item, filter]) => {
     const canvas = el("canvas", { role: "img", "aria-label": `what filter ${id} looks at in ${item.name}`, width: 160, height: 160 });
     return el("figure", {}, lazily(canvas, () => new Area(pictureOf(item), filter, document.createElement("canvas")).crop(canvas)),
@@ -83,22 +115,32 @@ function filterView(id) {
   });
   return el("section", { "aria-label": `filter ${id}` }, el("p", {}, el("button", { type: "button", click: () => open("") }, "← all images")),
     el("div", { class: "card" }, el("h2", {}, `Filter ${id}`),
-      el("p", { class: "quiet" }, `among the shown filters of ${best.length} of ${records.length} images; what it looks at where it answers most:`),
+      el("p", { class: "quiet" }, `among the shown filters of ${shown} of ${records.length} images, ` + (best.length ? "what it looks at where it answers most:" : "active in none of them")),
       el("div", { class: "crops" }, crops)),
-    el("div", { class: "cards" }, best.slice(0, 24).map(([item, filter]) => filterCard(item, filter, item.name))));
+    balanced(best.slice(0, 24).map(([item, filter]) => filterCard(item, filter, el("span", { title: item.name }, base(item.name)))), 190, { class: "cards" }));
 }
 
 const setAll = (share) => {
   asked = share;
+  for (const button of areaTools.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.area === String(share ?? "own")));
   for (const area of [...shownAreas]) area.canvas.isConnected ? area.move(share ?? area.own) : shownAreas.delete(area);
 };
 const areaTools = el("span", {}, el("span", { class: "quiet" }, "all areas:"),
   [["as explained", null], ["5%", 0.05], ["10%", 0.1], ["20%", 0.2], ["40%", 0.4]].map(([name, share]) =>
-    el("button", { type: "button", "data-area": share ?? "own", click: () => setAll(share) }, name)));
+    el("button", { type: "button", "data-area": share ?? "own", "aria-pressed": String(share === null), click: () => setAll(share) }, name)));
+const heated = toggle("heat map", style === "heat", () => {
+  style = isPressed(heated) ? "heat" : "outline";
+  for (const area of [...shownAreas]) area.canvas.isConnected ? area.again() : shownAreas.delete(area);
+});
+const whole = toggle("all details", all, () => {
+  all = isPressed(whole);
+  expanded.clear();
+  document.querySelectorAll("article").forEach((card) => card.refill());
+});
 const best = (item) => (item.answers[0] ? item.answers[0][1] : 0);
 const peak = (item) => Math.max(0, ...item.filters.map((filter) => filter.peak));
 const pager = new Pager({
-  items: records, draw: imageCard, size: 12, label: "images", tools: [areaTools],
+  items: records, draw: imageCard, size: 24, label: "images", tools: [areaTools, el("span", {}, heated, whole)],
   words: (item) => item.name + " " + item.answers.slice(0, 1).map(([title]) => title).join(" ") + " " + item.filters.map((filter) => `filter ${filter.id}`).join(" "),
   sorts: [["in order", null], ["by name", (a, b) => compare(a.name, b.name)], ["most certain first", (a, b) => best(b) - best(a)],
     ["least certain first", (a, b) => best(a) - best(b)], ["highest peak first", (a, b) => peak(b) - peak(a)]],

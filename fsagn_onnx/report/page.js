@@ -40,6 +40,7 @@ function set(node, properties) {
   }
 }
 
+const base = (path) => path.split("/").pop().split("\\").pop() || path;
 const fixed = (value, digits = 2) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
 const percent = (share) => (share < 0.0995 ? (100 * share).toFixed(1) : (100 * share).toFixed(0)) + "%";
 const signed = (value, digits = 3) => (value === null || value === undefined ? "–" : (value >= 0 ? "+" : "") + value.toFixed(digits));
@@ -77,7 +78,7 @@ class Pager {
     this.back = el("button", { type: "button", "data-turn": "back", "aria-label": "previous page", click: () => this.turn(-1) }, "←");
     this.on = el("button", { type: "button", "data-turn": "on", "aria-label": "next page", click: () => this.turn(1) }, "→");
     this.where = el("span", { class: "quiet", role: "status" });
-    this.list = el("div");
+    this.list = el("div", { class: "list" });
     this.node = el("section", { "aria-label": label },
       el("div", { class: "tools" }, el("span", {}, this.search, this.sort), ...tools, el("span", {}, this.back, this.where, this.on)), this.list);
     this.refresh();
@@ -109,6 +110,44 @@ class Pager {
   }
 }
 
+// A button that is on or off.
+function toggle(name, pressed, changed) {
+  const button = el("button", { type: "button", "aria-pressed": String(pressed), click: () => {
+    button.setAttribute("aria-pressed", String(!isPressed(button)));
+    changed();
+  } }, name);
+  return button;
+}
+const isPressed = (button) => button.getAttribute("aria-pressed") === "true";
+
+// A grid whose rows are about equally full: six tiles are one row of six or two of three, never five and one.
+function balanced(tiles, least, properties) {
+  const place = el("div", { ...properties }, tiles);
+  new ResizeObserver(([entry]) => {
+    const gap = parseFloat(getComputedStyle(place).columnGap) || 0;
+    const most = Math.max(1, Math.floor((entry.contentRect.width + gap) / (least + gap)));
+    const count = place.children.length, columns = Math.ceil(count / Math.ceil(count / most));
+    place.style.setProperty("--columns", Math.max(1, columns));
+  }).observe(place);
+  return place;
+}
+
+// What is wider than the window scrolls; a shade and a line say so until its end is seen.
+function scrolling(caption, ...children) {
+  const inner = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption, scroll: () => look() }, children);
+  const hint = el("p", { class: "quiet hint", hidden: true, "aria-hidden": "true" }, "more columns: scroll →");
+  const outer = el("div", { class: "frame" }, hint, inner);
+  function look() {
+    const rest = inner.scrollWidth - inner.clientWidth - inner.scrollLeft > 2;
+    hint.hidden = inner.scrollWidth - inner.clientWidth <= 2;
+    outer.classList.toggle("cut", rest);
+  }
+  const watch = new ResizeObserver(look);
+  watch.observe(inner);
+  for (const child of inner.children) watch.observe(child);
+  return outer;
+}
+
 // A table whose columns sort; columns: [{ name, value(row), show(row), text }]
 function table(caption, columns, rows, size = 100) {
   let shown = size, by = null, down = true;
@@ -126,8 +165,7 @@ function table(caption, columns, rows, size = 100) {
     more.hidden = shown >= rows.length;
   }
   fill();
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    el("table", { "aria-label": caption }, el("thead", {}, el("tr", {}, heads)), body), more);
+  return el("div", {}, scrolling(caption, el("table", { "aria-label": caption }, el("thead", {}, el("tr", {}, heads)), body)), more);
 }
 
 function compare(a, b) {
@@ -188,146 +226,3 @@ function curves(title, lines, { width = 250, height = 150, xLabel = "", low = nu
       line.points[0] && line.points[0][2] !== undefined && svg("path", { class: "band", d: path(line.points, (p) => p[3]) + path([...line.points].reverse(), (p) => p[2]).replace("M", "L") + "Z" }),
       svg("path", { class: line.kind || "mark", d: path(line.points, (p) => p[1]) })]).flat());
 }
-
-// Drawing areas: dimmed and nearly gray outside, a fine line around, as in the overlays.
-const DIM = 0.36, SATURATION = 0.2, LIFT = 10, LINE = [255, 190, 60], HALO = [12, 12, 16], LONGEST = 256;
-
-function bytesOf(text) {
-  return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-}
-
-// Bilinear with half-pixel centres; u in columns, v in rows of the grid, counted from its corner.
-function sample(ranks, h, w, u, v) {
-  const x = Math.min(Math.max(u - 0.5, 0), w - 1), y = Math.min(Math.max(v - 0.5, 0), h - 1);
-  const x0 = Math.floor(x), y0 = Math.floor(y), x1 = Math.min(x0 + 1, w - 1), y1 = Math.min(y0 + 1, h - 1);
-  const fx = x - x0, fy = y - y0;
-  const top = ranks[y0 * w + x0] * (1 - fx) + ranks[y0 * w + x1] * fx;
-  const bottom = ranks[y1 * w + x0] * (1 - fx) + ranks[y1 * w + x1] * fx;
-  return top * (1 - fy) + bottom * fy;
-}
-
-class Picture {
-  constructor(item) {
-    [this.inputHeight, this.inputWidth] = item.input;
-    [this.scaleX, this.shiftX, this.scaleY, this.shiftY] = item.affine;
-    [this.height0, this.width0] = item.size;
-    this.source = "data:image/jpeg;base64," + item.picture;
-  }
-
-  load() {
-    this.loading ||= (async () => {
-      const image = new Image();
-      image.src = this.source;
-      await image.decode();
-      this.width = image.naturalWidth;
-      this.height = image.naturalHeight;
-      const context = Object.assign(document.createElement("canvas"), { width: this.width, height: this.height }).getContext("2d");
-      context.drawImage(image, 0, 0);
-      this.colors = context.getImageData(0, 0, this.width, this.height).data;
-      this.outside = new Float32Array(this.colors.length);
-      for (let i = 0; i < this.colors.length; i += 4) {
-        const gray = 0.299 * this.colors[i] + 0.587 * this.colors[i + 1] + 0.114 * this.colors[i + 2];
-        for (let c = 0; c < 3; c++) this.outside[i + c] = (gray + SATURATION * (this.colors[i + c] - gray)) * DIM + LIFT;
-      }
-    })();
-    return this.loading;
-  }
-}
-
-// The mask of area a: the round(a H W) pixels of the model's input with the smallest rank, upsampled bilinearly.
-class Area {
-  constructor(picture, item, canvas) {
-    Object.assign(this, { picture, canvas, own: item.area, item });
-    this.area = this.own;
-  }
-
-  ranks() {
-    const bytes = bytesOf(this.item.rank);
-    if (this.item.bits === 8) return Float32Array.from(bytes, (value) => value / 255);
-    const view = new DataView(bytes.buffer);
-    return Float32Array.from({ length: bytes.length / 2 }, (_, i) => view.getUint16(2 * i, true) / 65535);
-  }
-
-  load() {
-    const p = this.picture, [h, w] = this.item.grid, ranks = this.ranks();
-    const shrink = Math.min(1, LONGEST / Math.max(p.inputHeight, p.inputWidth));
-    const rows = Math.max(1, Math.round(p.inputHeight * shrink)), columns = Math.max(1, Math.round(p.inputWidth * shrink));
-    this.sorted = new Float32Array(rows * columns);
-    for (let y = 0; y < rows; y++)
-      for (let x = 0; x < columns; x++)
-        this.sorted[y * columns + x] = sample(ranks, h, w, (x + 0.5) * w / columns, (y + 0.5) * h / rows);
-    this.sorted.sort();
-    this.field = new Float32Array(p.width * p.height);
-    this.slope = new Float32Array(p.width * p.height);
-    this.seen = new Uint8Array(p.width * p.height);
-    for (let y = 0; y < p.height; y++) {
-      const inputY = ((y + 0.5) * p.height0 / p.height - p.shiftY) / p.scaleY;
-      for (let x = 0; x < p.width; x++) {
-        const inputX = ((x + 0.5) * p.width0 / p.width - p.shiftX) / p.scaleX, i = y * p.width + x;
-        this.seen[i] = inputX >= 0 && inputX < p.inputWidth && inputY >= 0 && inputY < p.inputHeight;
-        this.field[i] = sample(ranks, h, w, inputX * w / p.inputWidth, inputY * h / p.inputHeight);
-      }
-    }
-    for (let y = 0; y < p.height; y++)
-      for (let x = 0; x < p.width; x++) {
-        const i = y * p.width + x, left = x ? i - 1 : i, right = x + 1 < p.width ? i + 1 : i;
-        const up = y ? i - p.width : i, down = y + 1 < p.height ? i + p.width : i;
-        this.slope[i] = Math.hypot((this.field[right] - this.field[left]) / 2, (this.field[down] - this.field[up]) / 2);
-      }
-    this.canvas.width = p.width;
-    this.canvas.height = p.height;
-  }
-
-  async draw() {
-    await this.picture.load();
-    if (!this.field) this.load();
-    const p = this.picture, context = this.canvas.getContext("2d"), drawn = context.createImageData(p.width, p.height);
-    const count = Math.round(this.area * this.sorted.length), limit = count ? this.sorted[count - 1] : -1;
-    this.kept = 0;
-    for (let i = 0; i < this.field.length; i++) {
-      const distance = this.seen[i] ? (limit - this.field[i]) / Math.max(this.slope[i], 1e-5) : -99;
-      const inside = Math.min(Math.max(distance + 0.5, 0), 1), off = Math.abs(distance);
-      const halo = 0.55 * Math.min(Math.max(2.5 - off, 0), 1), line = Math.min(Math.max(1.5 - off, 0), 1);
-      this.kept += inside;
-      for (let c = 0; c < 3; c++) {
-        const j = 4 * i + c;
-        let value = p.outside[j] + inside * (p.colors[j] - p.outside[j]);
-        value += halo * (HALO[c] - value);
-        value += line * (LINE[c] - value);
-        drawn.data[j] = value;
-      }
-      drawn.data[4 * i + 3] = 255;
-    }
-    context.putImageData(drawn, 0, 0);
-    this.canvas.dataset.kept = (this.kept / this.field.length).toFixed(4);
-  }
-
-  // The part of the picture around the area, on a canvas of its own.
-  async crop(canvas) {
-    await this.draw();
-    const p = this.picture, count = Math.round(this.area * this.sorted.length), limit = this.sorted[Math.max(count - 1, 0)];
-    let x0 = p.width, y0 = p.height, x1 = 0, y1 = 0;
-    for (let i = 0; i < this.field.length; i++)
-      if (this.seen[i] && this.field[i] <= limit) {
-        const x = i % p.width, y = Math.floor(i / p.width);
-        x0 = Math.min(x0, x); x1 = Math.max(x1, x + 1); y0 = Math.min(y0, y); y1 = Math.max(y1, y + 1);
-      }
-    if (x1 <= x0) return;
-    const side = Math.max(x1 - x0, y1 - y0, 8), cx = (x0 + x1 - side) / 2, cy = (y0 + y1 - side) / 2;
-    canvas.width = canvas.height = 160;
-    canvas.getContext("2d").drawImage(this.canvas, cx, cy, side, side, 0, 0, 160, 160);
-  }
-}
-
-const drawings = new WeakMap();
-const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) if (entry.isIntersecting) { drawings.get(entry.target)(); watcher.unobserve(entry.target); }
-}, { rootMargin: "300px" });
-
-// Draw something when it comes near the window.
-function lazily(node, draw) {
-  drawings.set(node, draw);
-  watcher.observe(node);
-  return node;
-}
-addEventListener("beforeprint", () => document.querySelectorAll("canvas").forEach((node) => drawings.has(node) && drawings.get(node)()));

@@ -27,6 +27,8 @@ MAX_FAILURES: Final = 200
 """Failures listed in a page."""
 RECORD: Final = '<script type="application/json" class="record" data-name="'
 """How the line of a record begins."""
+WITH_AREAS: Final = frozenset({"explain", "dissect"})
+"""Pages that draw areas in pictures."""
 _END: Final = "</script>\n"
 _HERE: Final = "<!-- records -->\n"
 
@@ -80,7 +82,8 @@ def sheet(frame: Sheet, records: Iterable[str]) -> Iterator[str]:
     """The pieces of a page in order; ``records`` are lines of `record`."""
     head, foot = _resource("page.html").split(_HERE)
     style = _resource("page.css")
-    script = _resource("page.js") + _resource(f"{frame.kind}.js")
+    shared = ("page.js", "areas.js") if frame.kind in WITH_AREAS else ("page.js",)
+    script = "".join(map(_resource, (*shared, f"{frame.kind}.js")))
     values = {
         "title": text(frame.title),
         "heading": text(frame.heading),

@@ -31,6 +31,8 @@ def dissection_lines(dissection: Dissection) -> Iterator[str]:
     yield f"layer {dissection.layer}: {len(dissection.filters)} filters, {dissection.images} images"
     if dissection.parts:
         yield from _parts(dissection)
+    elif dissection.summary["groups"] < 2:
+        yield "no groups of filters stand out (no --parts: name filters by eye in the report)"
     else:
         yield f"{dissection.summary['groups']} groups of filters (no --parts: name them by eye in the report)"
         for number in range(dissection.summary["groups"]):

@@ -54,8 +54,13 @@ def named(explanation: Explanation, name: str) -> Explanation:
 def test_slider_search_pages_and_filter_view(
     explanations: list[Explanation], watched: Callable[..., Any], tmp_path: Path
 ) -> None:
-    lines = [article(named(e, f"photo-{i}.png"), f"photo-{i}") for i, e in enumerate(explanations)]
+    lines = [article(named(e, f"shelf/photo-{i}.png"), f"photo-{i}") for i, e in enumerate(explanations)]
     tab = watched().open(write_page(tmp_path / "report.html", lines))
+    heading = tab.locator("article h2").first
+    expect(heading).to_have_text("photo-0.png")
+    expect(heading).to_have_attribute("title", "shelf/photo-0.png")
+    expect(tab.locator("article input[type=range]")).to_have_count(0)
+    tab.get_by_role("button", name="details of photo-0.png").click()
     canvas = tab.locator("article canvas").first
     until(tab, "document.querySelector('article canvas').dataset.kept")
     assert float(canvas.get_attribute("data-kept")) == pytest.approx(explanations[0].filters[0].area, abs=0.03)
@@ -63,11 +68,15 @@ def test_slider_search_pages_and_filter_view(
     slider.evaluate("node => { node.value = 100 * Math.sqrt(.4); node.dispatchEvent(new Event('input')) }")
     until(tab, "Math.abs(document.querySelector('article canvas').dataset.kept - .4) < .03")
     expect(tab.locator("article output").first).to_have_text("40%")
-    tab.get_by_role("button", name="10%", exact=True).click()
+    own, tenth = (tab.get_by_role("button", name=name, exact=True) for name in ("as explained", "10%"))
+    expect(own).to_have_attribute("aria-pressed", "true")
+    tenth.click()
+    expect(tenth).to_have_attribute("aria-pressed", "true")
+    expect(own).to_have_attribute("aria-pressed", "false")
     until(tab, "Math.abs(document.querySelector('article canvas').dataset.kept - .1) < .03")
-    expect(tab.locator("span[role=status]")).to_have_text("1–12 of 30")
+    expect(tab.locator("span[role=status]")).to_have_text("1–24 of 30")
     tab.keyboard.press("ArrowRight")
-    expect(tab.locator("span[role=status]")).to_have_text("13–24 of 30")
+    expect(tab.locator("span[role=status]")).to_have_text("25–30 of 30")
     tab.keyboard.press("/")
     tab.keyboard.type("photo-7.png")
     expect(tab.locator("article h2")).to_have_text(["photo-7.png"])
@@ -83,13 +92,78 @@ def test_slider_search_pages_and_filter_view(
     expect(tab.locator(".tools").first).not_to_be_visible()
 
 
+def test_thirteen_pictures_are_a_few_screens(
+    explanations: list[Explanation], watched: Callable[..., Any], tmp_path: Path
+) -> None:
+    lines = [article(named(e, f"photo-{i}.png"), f"photo-{i}") for i, e in enumerate(explanations[:13])]
+    path = write_page(tmp_path / "report.html", lines)
+    for width, most in ((390, 4200), (1440, 2700)):
+        tab = watched(width=width).open(path)
+        expect(tab.locator("article")).to_have_count(13)
+        until(tab, "document.querySelector('article canvas').dataset.kept")
+        assert tab.evaluate("document.documentElement.scrollHeight") < most
+    tab.get_by_role("button", name="all details").click()
+    expect(tab.locator("article input[type=range]")).to_have_count(sum(len(e.filters) for e in explanations[:13]))
+
+
+def test_six_tiles_are_one_row_or_two_equal_ones(
+    explanations: list[Explanation], watched: Callable[..., Any], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    (filters,) = (explanations[0].filters,)
+    six = replace(explanations[0], filters=(*filters, *filters)[:5])
+    path = write_page(tmp_path / "report.html", [article(named(six, "a.png"), "a")])
+    for width, tops in ((1440, 1), (1100, 2), (700, 2)):
+        tab = watched(width=width).open(path)
+        until(tab, "document.querySelector('.cards').style.getPropertyValue('--columns')")
+        places = tab.evaluate("Array.from(document.querySelectorAll('.cards > figure'), (f) => f.offsetTop)")
+        rows = [places.count(top) for top in sorted(set(places))]
+        assert rows == [6 // tops] * tops, width
+
+
+def test_a_filter_that_is_not_active_is_dim_and_says_so(
+    explanations: list[Explanation], watched: Callable[..., Any], tmp_path: Path
+) -> None:
+    from dataclasses import replace
+
+    first, *others = explanations[0].filters
+    dead = replace(explanations[0], filters=(replace(first, peak=0.0), *others))
+    tab = watched().open(write_page(tmp_path / "report.html", [article(named(dead, "a.png"), "a")]))
+    until(tab, "document.querySelectorAll('article canvas')[1].dataset.kept > 0")
+    assert tab.locator("article canvas").first.get_attribute("data-kept") == "0.0000"
+    expect(tab.locator("article figure").nth(1)).to_contain_text("not active here")
+    expect(tab.locator("article input[type=range]").first).to_be_disabled()
+
+
+def test_areas_can_be_shown_as_a_heat_map(
+    explanations: list[Explanation], watched: Callable[..., Any], tmp_path: Path
+) -> None:
+    tab = watched().open(write_page(tmp_path / "report.html", [article(named(explanations[0], "a.png"), "a")]))
+    until(tab, "document.querySelector('article canvas').dataset.kept")
+    colors = """(() => {
+      const canvas = document.querySelector('article canvas');
+      const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+      let blue = 0;
+      for (let i = 0; i < data.length; i += 4) blue += data[i + 2] > data[i] + 40;
+      return blue / (data.length / 4);
+    })()"""
+    plain = tab.evaluate(colors)
+    tab.get_by_role("button", name="heat map").click()
+    until(tab, f"{colors} > {plain} + .1")
+    tab.get_by_role("button", name="heat map").click()
+    until(tab, f"Math.abs({colors} - {plain}) < .001")
+
+
 def test_hostile_names_are_text(explanations: list[Explanation], watched: Callable[..., Any], tmp_path: Path) -> None:
     from dataclasses import replace
 
     answers = tuple(replace(answer, label=NASTY) for answer in explanations[0].predictions)
     hostile = replace(explanations[0], name=NASTY, predictions=answers)
     tab = watched().open(write_page(tmp_path / "report.html", [article(hostile, NASTY)]))
-    expect(tab.locator("article h2")).to_contain_text(NASTY)
+    expect(tab.locator("article h2")).to_have_attribute("title", NASTY)
+    expect(tab.locator("article h2")).to_have_text(NASTY.rpartition("/")[2])
+    expect(tab.locator("article p").first).to_contain_text(NASTY)
     expect(tab.locator("article li span").first).to_have_text(NASTY)
     expect(tab.locator("script:not([type])")).to_have_count(1)
     expect(tab.locator("img[onerror]")).to_have_count(0)
@@ -107,7 +181,7 @@ def test_ten_thousand_images_open_in_three_seconds(
     tab = watched().open(path)
     until(tab, "document.querySelector('article canvas').dataset.kept")
     seconds = time.perf_counter() - started
-    expect(tab.locator("span[role=status]")).to_have_text("1–12 of 10000")
+    expect(tab.locator("span[role=status]")).to_have_text("1–24 of 10000")
     tab.locator("input[type=search]").fill("photo-9876")
     expect(tab.locator("article h2")).to_have_text(["photo-9876"])
     until(tab, "document.querySelector('article canvas').dataset.kept")
@@ -165,6 +239,8 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_atlas_sorts_searches_and_leads_to_filters(planted: Path, watched: Callable[..., Any]) -> None:
     tab = watched().open(planted / "dissected" / "report.html")
     expect(tab.locator("tbody tr")).to_have_count(FILTERS)
+    until(tab, "document.querySelectorAll('tbody tr:first-child .thumbs canvas').length > 1")
+    until(tab, "document.querySelector('tbody .thumbs canvas').dataset.kept > 0")
     tab.get_by_role("button", name="pattern 5", exact=True).click()
     expect(tab.locator("tbody tr").first.locator("th")).to_have_text("5")
     expect(tab.locator("th[aria-sort=descending]")).to_have_count(1)
@@ -180,6 +256,10 @@ def test_atlas_sorts_searches_and_leads_to_filters(planted: Path, watched: Calla
 def test_groups_are_shown_without_annotations(planted: Path, watched: Callable[..., Any]) -> None:
     tab = watched().open(planted / "grouped" / "report.html")
     expect(tab.locator("h2").first).to_contain_text("groups of filters")
+    expect(tab.locator(".tools").first).to_have_text("")  # no stray 0 behind the search box
+    heads = tab.locator("thead th").all_text_contents()
+    assert heads == ["filter", "strongest in", "active", "group"]  # no columns of dashes
+    until(tab, "document.querySelector('tbody .thumbs canvas').dataset.kept > 0")
     tab.locator("summary").first.click()
     until(tab, "document.querySelector('details[open] .crops canvas').width === 160")
 
@@ -194,6 +274,17 @@ def test_disturbances_by_class_and_region(planted: Path, watched: Callable[..., 
     tab.get_by_role("button", name="← ranking").click()
     tab.get_by_label("regions", exact=True).select_option("filter")
     expect(tab.locator("tbody button").first).to_contain_text("filter ")
+
+
+def test_a_table_wider_than_the_window_says_that_it_scrolls(planted: Path, watched: Callable[..., Any]) -> None:
+    tab = watched(width=390).open(planted / "perturbed" / "report.html")
+    expect(tab.locator(".hint").first).to_be_visible()
+    expect(tab.locator(".frame").first).to_have_class("frame cut")
+    tab.locator(".scroll").first.evaluate("node => { node.scrollLeft = node.scrollWidth }")
+    expect(tab.locator(".frame").first).to_have_class("frame")
+    tab = watched(width=1600).open(planted / "perturbed" / "report.html")
+    expect(tab.locator("tbody tr").first).to_be_visible()
+    expect(tab.locator(".hint").first).not_to_be_visible()
 
 
 def test_changes_are_listed_drifted_ones_first(planted: Path, watched: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from fsagn_onnx.dissection import Dissection, DissectRequest, DissectRun, dissect
+from fsagn_onnx.dissection.groups import group
 from fsagn_onnx.dissection.observations import mask_bits, matched_iou, unpack
 from fsagn_onnx.dissection.significance import cross_iou, drawn_orders, max_test, q_values
 from fsagn_onnx.dissection.untrained import reinitialised, share_reaching
@@ -199,6 +200,30 @@ def test_tables_open_in_other_tools(dissection: Dissection) -> None:
         assert decoded.shape == sizes[annotation["image_id"]]
         assert decoded.sum() == annotation["area"] == 5 * 64  # round(.08 * 64) cells of 8 x 8 pixels
     assert {item["id"] for item in coco["categories"]} >= {item["category_id"] for item in coco["annotations"]}
+
+
+class Distances:
+    """Filters at given distances, all active."""
+
+    def __init__(self, distance: np.ndarray) -> None:
+        self.active, self._distance = np.ones(len(distance)), distance
+
+    def distances(self) -> np.ndarray:
+        return self._distance
+
+
+def test_a_few_filters_that_are_like_nothing_else_are_no_groups() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.uniform(0.4, 0.6, (40, 40))
+    distance = np.triu(noise, 1) + np.triu(noise, 1).T
+    distance[39] = distance[:, 39] = 1.0  # one that is far from all, and forty that are about equally alike
+    distance[39, 39] = 0
+    found = group(Distances(distance))  # type: ignore[arg-type]
+    assert set(found.numbers) == {0}
+    assert set(group(Distances(distance), 2).numbers) == {0, 1}, "as many as are asked for"  # type: ignore[arg-type]
+    half = distance.copy()
+    half[:20, 20:] = half[20:, :20] = 1.0
+    assert np.bincount(group(Distances(half)).numbers).tolist()[:2] in ([20, 20], [20, 19])  # type: ignore[arg-type]
 
 
 def test_without_annotations_filters_are_grouped_and_keep_their_names(planted: Path, tmp_path: Path) -> None:
