@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.networks import lite0
-from fsagn_onnx.generator.graph import PREFIX
+from fsagn_onnx.runtime.contract import PREFIX
 
 
 def profile(path: Path, filters: int, passes: int) -> dict[tuple[str, str], float]:

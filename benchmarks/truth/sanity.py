@@ -25,7 +25,7 @@ from fsagn_onnx.evaluation import Options, evaluate
 from fsagn_onnx.evaluation.sanity import compare_masks, reinitialise
 from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
 from fsagn_onnx.model import load_model
-from fsagn_onnx.runtime.engine import FileEngine
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.terminal.training import TrainingBar
 from fsagn_onnx.testing.synthetic import write_folder
 

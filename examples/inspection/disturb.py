@@ -30,6 +30,7 @@ from fsagn_onnx.data.images import read_image
 from fsagn_onnx.model import load_model
 from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, disturbed
 from fsagn_onnx.runs.tapped_explainer import TappedExplainer
+from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.masks import pixel_mask
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.runtime.variant import FILL
@@ -89,9 +90,9 @@ def measure(model_file: Path, explainer: Path, files: list[Path], threads: int) 
     for number, file in enumerate(files):
         pixels = tapped.spec.fit(read_image(file))[0]
         values = tapped.spec.normalise(pixels[None])
-        strongest = tapped.run(values, (FILL,) * TOP)
+        strongest = tapped.run(values, FilterRequest((FILL,) * TOP))
         added = weight * strongest.feature_map[0].mean(axis=(1, 2))
-        adding = tapped.run(values, np.argsort(-added, kind="stable")[:TOP].tolist())
+        adding = tapped.run(values, FilterRequest(tuple(np.argsort(-added, kind="stable")[:TOP].tolist())))
         looks = [
             [pixel_mask(rank, AREA, tapped.spec.size) for rank in look.area_rank[0]] for look in (strongest, adding)
         ]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..data.images import list_images, read_image
 from ..errors import ExplainerError, UsageError
 from ..model.model import Model
-from ..runtime.engine import FILTERS, FileEngine
+from ..runtime.contract import FILTERS
+from ..runtime.file_engine import FileEngine
 from ..runtime.session import Session
 from ..runtime.variant import FILL
 from .machine import machine
@@ -110,8 +111,7 @@ def run_benchmark(benchmark: Benchmark) -> Iterator[BenchmarkRow]:
         engine = FileEngine(path, providers, threads)
         plain = Session(benchmark.model.path, engine.provider, threads)
         try:
-            if engine.metadata.model_sha256 != benchmark.model.sha256:
-                raise ExplainerError(f"{path} was made for another model than {benchmark.model.path}")
+            engine.require_model(benchmark.model)
             for batch, slots in itertools.product(benchmark.batches, _slots(engine, benchmark.filters)):
                 row = _measure(benchmark, engine, plain, pixels, batch, slots, threads)
                 benchmark.rows.append(row)

@@ -149,7 +149,7 @@ def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> Tap
 def _batches(module: TappedModule, model: Model, size: int) -> bool:
     """Whether the graph, exported for `size` images, computes the same for more of them at once."""
     spec = model.input_spec
-    shape = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+    shape = spec.sample_shape
     x = torch.rand(2 * size, *shape, generator=torch.Generator().manual_seed(0))
     x[:size] /= 2  # dynamic quantisation takes the range of the whole batch
     kind = next(v.type.tensor_type.elem_type for v in model.proto.graph.input if v.name == module.input_name)

@@ -19,6 +19,7 @@ from ..model.geometry import Geometry
 from ..runs.column_folder import ColumnFolder, ColumnSpec
 from ..runs.tapped_explainer import TappedExplainer
 from ..runtime.classes import Classes
+from ..runtime.filter_request import FilterRequest
 from ..runtime.stream import DECODERS, Failure, Prepared, ordered_map, prepare
 
 MAX_PARTS: Final = 24
@@ -110,7 +111,7 @@ def dissection_columns(filters: int, grid: tuple[int, int], *, parts: bool) -> d
 
 
 def collect(folder: ColumnFolder, plan: DissectionPass, images: Iterable[Path]) -> Iterator[str | Failure]:
-    """TappedPass at the images that the folder does not hold yet, and write a row for each.
+    """Take in the images that the folder does not hold yet, and write a row for each.
 
     Batches are cut by the position in the list, also when a run goes on, so that every image is computed in the same
     batch as in a run that was never interrupted.
@@ -157,7 +158,7 @@ class _Answers:
 
 
 def _answers(plan: DissectionPass, batch: Sequence[Prepared]) -> _Answers:
-    seen = plan.tapped.run(np.stack([item.values for item in batch]), plan.filters)
+    seen = plan.tapped.run(np.stack([item.values for item in batch]), FilterRequest(plan.filters))
     rows, columns = seen.feature_map.shape[2:]
     every = len(plan.filters) == seen.feature_map.shape[1]
     chosen = seen.feature_map if every else seen.feature_map[:, list(plan.filters)]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ..data.annotations import Annotations, Labels, open_annotations, read_labels
 from ..data.images import list_images
 from ..errors import UsageError
-from ..model import Model, cut, load_model
+from ..model import Model, load_model
 from ..runs.column_folder import DissectionFolder
 from ..runs.folder_run import FolderRun, RunRequest
-from ..runs.tapped_explainer import chosen_filters
 from ..runtime.engine import Engine
-from ..runtime.session import Session
+from ..runtime.feature_maps import FeatureMaps
+from ..runtime.filter_request import FilterRequest
 from ..runtime.stream import Failure
 from .coco_file import write_coco
 from .dissection import Dissection, write_tables
@@ -94,7 +94,7 @@ class DissectRun(FolderRun):
     ) -> None:
         super().__init__(model, explainer, annotations, request)
         self.request = request
-        self.filters = chosen_filters(request.filters, self.tapped.filters)
+        self.filters = FilterRequest.parse(request.filters, self.tapped.metadata).ascending().ids()
         self._names = read_filter_names(names, out)
         self._paths = list_images(request.images)
         self.open_folder(DissectionFolder, out, request, resume=resume, overwrite=overwrite)
@@ -116,7 +116,7 @@ class DissectRun(FolderRun):
         """The masks' grid, as one pass over a gray picture shows it."""
         spec = self.tapped.spec
         gray = spec.normalise(np.full((1, *spec.size, spec.channels), 128, dtype=np.uint8))
-        rank = self.tapped.run(gray, self.filters[:1]).area_rank
+        rank = self.tapped.run(gray, FilterRequest(self.filters[:1])).area_rank
         return (rank.shape[2], rank.shape[3])
 
     def images(self) -> Iterator[str | Failure]:
@@ -137,8 +137,8 @@ class DissectRun(FolderRun):
         limits, overall, per_class = score_run(folder, self.grid, len(self.parts), classes)
         place = untrained = None
         sample = self._sample(index)
-        with Session(cut(self.model.proto, [self.tapped.layer]), **request.session) as network:
-            maps = list(sample.feature_maps(network, self.tapped.layer, self.tapped.spec.name))
+        with FeatureMaps(self.model.proto, self.tapped.spec, self.tapped.layer, **request.session) as network:
+            maps = list(sample.feature_maps(network))
         if self.annotations is not None:
             on_stage("permutation tests")
             place = place_test(folder, limits, self.grid, len(self.parts), request.permutations, request.seed)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.input_spec import InputSpec
-from ..runtime.session import Session
+from ..runtime.feature_maps import FeatureMaps
 from ..runtime.stream import Failure, prepare
 
 MAX_SAMPLE: Final = 128
@@ -31,11 +31,10 @@ class ImageSample:
     rows: NDArray[np.int64]
     values: NDArray[np.float32]
 
-    def feature_maps(self, session: Session, layer: str, name: str) -> Iterator[NDArray[np.float32]]:
+    def feature_maps(self, network: FeatureMaps) -> Iterator[NDArray[np.float32]]:
         """The layer's feature map (C, fh, fw) of each image, in order."""
         for start in range(0, len(self.values), _BATCH):
-            computed = session.run([layer], {name: self.values[start : start + _BATCH]})[layer]
-            yield from computed.astype(np.float32, copy=False)
+            yield from network.maps(self.values[start : start + _BATCH])
 
 
 def draw_sample(paths: Sequence[str], rows: NDArray[np.int64], spec: InputSpec) -> ImageSample:

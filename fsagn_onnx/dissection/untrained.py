@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from ..model import Model, cut
+from ..runtime.feature_maps import FeatureMaps
 from ..runtime.masks import to_grid
-from ..runtime.session import Session
 from .sample import ImageSample
 from .scores import ACTIVE_SHARE, STRONG, Floats
 
@@ -172,7 +172,7 @@ def untrained_test(
         None where the graph has no weights that can be drawn anew.
     """
     piece = cut(model.proto, [layer])
-    name, follower = model.input_spec.name, _Follower(grid, area, cells)
+    follower = _Follower(grid, area, cells)
     chosen = list(filters)
     observed = follower.measure(feature_map[chosen] for feature_map in maps)
     null: list[Floats] = []
@@ -181,8 +181,8 @@ def untrained_test(
         drawn = reinitialised(piece, seed + number)
         if drawn is None:
             return None
-        with Session(drawn, **session) as untrained:
-            found = follower.measure(sample.feature_maps(untrained, layer, name))
+        with FeatureMaps(drawn, model.input_spec, layer, **session) as untrained:
+            found = follower.measure(sample.feature_maps(untrained))
         null.append(found[np.isfinite(found).any(axis=1)])
         living += len(null[-1])
         if living >= WANTED:

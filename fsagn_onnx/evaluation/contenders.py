@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ExplainerError, UsageError
 from ..methods import Method, Passes, make_method
 from ..model import Model
-from ..runtime.engine import FileEngine
+from ..runtime.file_engine import FileEngine
 from ..runtime.masks import from_rank
 from .image_masks import Predicted
 
@@ -170,9 +170,5 @@ def _engine(path: str | Path, model: Model, session: Mapping[str, Any]) -> FileE
         raise ExplainerError(
             f"{path} preprocesses inside or answers a fixed request only; evaluate the plain file that it was made from"
         )
-    if engine.metadata.model_sha256 != model.sha256:
-        raise ExplainerError(
-            f"{path} was made for another model ({engine.metadata.model_sha256[:12]}) than {model.path} "
-            f"({model.sha256[:12]}); give the model that it was made for"
-        )
+    engine.require_model(model)
     return engine

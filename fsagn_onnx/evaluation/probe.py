@@ -7,17 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Model, cut
+from ..model import Model
+from ..runtime.feature_maps import BATCH_SIZE, FeatureMaps, Maps
 from ..runtime.infill import HELD_OUT, inpaint
 from ..runtime.infill import infill as make_infill
 from ..runtime.masks import Mask
-from ..runtime.session import Session
 from ..runtime.verifier import SEED
 
 Pixels = NDArray[np.uint8]
-Maps = NDArray[np.float32]
-
-BATCH_SIZE = 25
 
 
 class Probe:
@@ -43,10 +40,7 @@ class Probe:
         threads: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        self._session = Session(cut(model.proto, [layer]), providers, threads)
-        self._layer, self._spec = layer, model.input_spec
-        self._fixed = self._session.inputs[0].shape[0]
-        self._batch_size = self._fixed or batch_size
+        self._maps = FeatureMaps(model.proto, model.input_spec, layer, providers, threads, batch_size=batch_size)
         self.forwards = 0
 
     def features(self, pixels: Pixels, filters: NDArray[np.int64] | None = None) -> Maps:
@@ -59,19 +53,8 @@ class Probe:
         Returns:
             ``(N, K, h, w)``.
         """
-        parts = []
-        for start in range(0, len(pixels), self._batch_size):
-            batch = pixels[start : start + self._batch_size]
-            count = len(batch)
-            if self._fixed and count < self._fixed:
-                batch = np.concatenate([batch, np.repeat(batch[-1:], self._fixed - count, axis=0)])
-            values = np.asarray(self._spec.normalise(batch), dtype=np.float32)
-            maps = self._session.run([self._layer], {self._spec.name: values})[self._layer][:count]
-            parts.append(
-                maps.astype(np.float32, copy=False) if filters is None else maps[:, filters].astype(np.float32)
-            )
-            self.forwards += count
-        return np.concatenate(parts)
+        self.forwards += len(pixels)
+        return self._maps.of_pixels(pixels, filters)
 
     def masked(self, pixels: Pixels, masks: Sequence[Mask], infill: str | Pixels, filters: NDArray[np.int64]) -> Maps:
         """Feature maps of x' = m x + (1 - m) b.
@@ -89,7 +72,7 @@ class Probe:
 
     def close(self) -> None:
         """Free the session."""
-        self._session.close()
+        self._maps.close()
 
 
 def masked_images(pixels: Pixels, masks: Sequence[Mask], infill: str | Pixels) -> Pixels:
@@ -100,23 +83,6 @@ def masked_images(pixels: Pixels, masks: Sequence[Mask], infill: str | Pixels) -
     if isinstance(behind, str):
         behind = make_infill(behind, pixels, np.zeros(pixels.shape[:2], dtype=np.bool_), np.random.default_rng(SEED))
     return np.stack([np.where(mask[..., None], pixels, behind) for mask in masks])
-
-
-def retained(masked: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Retention r = 1 - min(1, ||F' - F|| / ||F||) over the last two axes; NaN where F is zero.
-
-    Args:
-        masked: ``(..., h, w)``, F'.
-        whole: ``(..., h, w)``, F; broadcast against ``masked``.
-
-    Returns:
-        ``(...)`` in [0, 1].
-    """
-    before = whole.astype(np.float64)
-    change = np.sqrt(np.square(masked.astype(np.float64) - before).sum(axis=(-2, -1)))
-    norm = np.broadcast_to(np.sqrt(np.square(before).sum(axis=(-2, -1))), change.shape)
-    ratio = np.divide(change, norm, out=np.full(change.shape, np.nan), where=norm > 0)
-    return np.asarray(1 - np.minimum(1, ratio))
 
 
 def response(maps: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import UsageError
 from ..model.model import Model, load_model
-from ..runtime.engine import read_metadata
 from ..runtime.explainer import Explainer
+from ..runtime.file_engine import read_metadata
 
 
 @dataclass(frozen=True)

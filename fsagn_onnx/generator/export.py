@@ -19,12 +19,12 @@ from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
 from ..model.batch import fixed_batch, free_batch, pin_batch
+from ..runtime.contract import FILTERS, PREFIX, RESULTS
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
 from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig
-from .graph import FILTERS, OUTPUTS, PREFIX
 from .network import Generator
 from .proof import ExportReport, picture_like, prove_export, prove_same, run_graph
 from .taken_names import free_names
@@ -95,8 +95,7 @@ def _base(model: Model, shared: bool, batching: Batching) -> tuple[onnx.ModelPro
     if batching == "pinned" and not batch:
         proto = pin_batch(proto, spec.name, 1)
     if batching == "free" and batch:
-        image = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
-        proto = free_batch(proto, spec.name, (batch, *image))
+        proto = free_batch(proto, spec.name, (batch, *spec.sample_shape))
     value = next(item for item in proto.graph.input if item.name == spec.name)
     if shared or value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
         return proto, spec.name
@@ -147,7 +146,7 @@ def build_graph(
         [batch, "K", rows, columns],
         [batch, "K", areas],
     )
-    for name, kind, shape in zip(OUTPUTS, kinds, shapes, strict=True):
+    for name, kind, shape in zip(RESULTS, kinds, shapes, strict=True):
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     proto.ir_version = max(proto.ir_version, 8)
     proto.producer_name, proto.producer_version = "fsagn-onnx", __version__

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from ..runtime.contract import AREA_RANK, FILTER_IDS, FILTER_PEAKS, FILTERS, PREFIX, RETENTION
 from .encoder import OwnEncoder, SharedEncoder
 from .network import FLOOR, NOTHING, TIE, Generator, gaussian_kernel, kept_cells, resize
-
-PREFIX = "fsagn/"
-OUTPUTS = ("filter_ids", "filter_peaks", "area_rank", "retention")
-FILTERS = "filters"
 
 FEW = 64
 """Up to so many filters of a layer, more slots than filters may be asked for: -1 and peak 0 where none is left."""
@@ -218,12 +215,12 @@ class GeneratorGraph:
         strongest = write.op("GatherElements", ranked, place, axis=1)
         if few:  # and behind the last
             strongest = write.op("Where", write.op("Less", slot, write.constant(count)), strongest, write.constant(-1))
-        ids = write.op("Where", free, strongest, FILTERS, name=OUTPUTS[0])
+        ids = write.op("Where", free, strongest, FILTERS, name=FILTER_IDS)
         if not few:
-            return ids, write.op("GatherElements", peaks, ids, axis=1, name=OUTPUTS[1])
+            return ids, write.op("GatherElements", peaks, ids, axis=1, name=FILTER_PEAKS)
         none, ids = write.op("Less", ids, write.constant(0)), write.op("Max", ids, write.constant(0))
         chosen = write.op("GatherElements", peaks, ids, axis=1)
-        return ids, write.op("Where", none, write.constant(0.0), chosen, name=OUTPUTS[1])
+        return ids, write.op("Where", none, write.constant(0.0), chosen, name=FILTER_PEAKS)
 
     def _trunk(self) -> tuple[str, str]:
         """Shared maps (N, width, h, w) on the grid, and coarse features (N, width, hc, wc)."""
@@ -328,7 +325,7 @@ class GeneratorGraph:
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
         steps = write.op("Expand", steps, write.op("Shape", saliency))
         ranks = write.op("ScatterElements", saliency, order, steps, axis=2)
-        write.op("Reshape", ranks, write.constant([0, 0, rows, columns]), name=OUTPUTS[2])
+        write.op("Reshape", ranks, write.constant([0, 0, rows, columns]), name=AREA_RANK)
         return order
 
     def _energy_share(self, fine: str, order: str) -> str:
@@ -354,7 +351,7 @@ class GeneratorGraph:
         minus = torch.triu(torch.full((len(self.config.areas),) * 2, -1.0))  # the negative running sum
         lost = write.op("MatMul", growth, write.constant(minus))
         kept = write.op("Elu", lost, alpha=-1.0)  # 1 - exp(x) where x < 0
-        write.op("Reshape", kept, self.apart, name=OUTPUTS[3])
+        write.op("Reshape", kept, self.apart, name=RETENTION)
 
     def _linear(self, values: str, weight: Tensor, bias: Tensor) -> str:
         write = self.writer

@@ -18,10 +18,10 @@ from ..model.batch import fixed_batch
 from ..model.cut import cut
 from ..model.inference_session import ORT_ERRORS, inference_session
 from ..model.quantised import is_quantised
+from ..runtime.contract import AREA_RANK, FILTER_IDS, FILTER_PEAKS, FILTERS, RESULTS, RETENTION
 from ..runtime.fixed_batch import fixed_size, in_batches
 from ..runtime.session import DTYPES, cast
 from ..runtime.tuning import first_line
-from .graph import FILTERS, OUTPUTS
 from .network import Generated, Generator
 
 HALF_DIGIT = 2.0**-10
@@ -124,24 +124,24 @@ def prove_export(content: bytes, model: Model, generator: Generator) -> ExportRe
     optimised = not is_quantised(model.proto)
     results = run_graph(content, {spec.name: images, FILTERS: filters}, optimised=optimised)
     expected = _torch_outputs(model, generator, images, filters)
-    if not np.array_equal(results[OUTPUTS[0]], expected.filter_ids.numpy()):
-        near_tie = np.abs(results[OUTPUTS[1]] - expected.filter_peaks.numpy()).max()
+    if not np.array_equal(results[FILTER_IDS], expected.filter_ids.numpy()):
+        near_tie = np.abs(results[FILTER_PEAKS] - expected.filter_peaks.numpy()).max()
         if near_tie > 1e-3 * max(1.0, float(expected.filter_peaks.abs().max())):
-            raise ExplainerError(f"export: {OUTPUTS[0]} of the file differs from the torch generator's; report this")
-        expected = _torch_outputs(model, generator, images, results[OUTPUTS[0]])
+            raise ExplainerError(f"export: {FILTER_IDS} of the file differs from the torch generator's; report this")
+        expected = _torch_outputs(model, generator, images, results[FILTER_IDS])
     _require_shapes(results, expected)
     group = fixed_batch(onnx.load_model_from_string(content), spec.name)
     for count in (1, 2):
         fewer = run_graph(content, {spec.name: images[:count], FILTERS: filters[:count]}, optimised=optimised)
         _require_same(fewer, results, count)
     report = ExportReport(
-        retention=float(np.abs(results[OUTPUTS[3]] - expected.retention.numpy()).max()),
-        saliency=order_gap(results[OUTPUTS[2]], expected.saliency),
+        retention=float(np.abs(results[RETENTION] - expected.retention.numpy()).max()),
+        saliency=order_gap(results[AREA_RANK], expected.saliency),
         outputs=_model_difference(model, images, results, group) if config.encoder == "shared" else 0.0,
     )
     for name, figure, limit in (
-        (OUTPUTS[3], report.retention, 1e-4),
-        (OUTPUTS[2], report.saliency, 1e-3),
+        (RETENTION, report.retention, 1e-4),
+        (AREA_RANK, report.saliency, 1e-3),
         ("the model's outputs", report.outputs, 1e-4),
     ):
         if not figure <= limit:
@@ -154,7 +154,7 @@ def prove_export(content: bytes, model: Model, generator: Generator) -> ExportRe
 def _require_shapes(results: Mapping[str, Any], expected: Generated) -> None:
     """The explainer's own outputs must have the torch generator's shapes."""
     shapes = zip(
-        OUTPUTS,
+        RESULTS,
         (expected.filter_ids, expected.filter_peaks, expected.saliency, expected.retention),
         strict=True,
     )
@@ -168,7 +168,7 @@ def _require_shapes(results: Mapping[str, Any], expected: Generated) -> None:
 
 def _require_same(fewer: Mapping[str, Any], results: Mapping[str, Any], count: int) -> None:
     """One and two images must give what they give among three."""
-    for name in OUTPUTS:
+    for name in RESULTS:
         if fewer[name].shape != (count, *results[name].shape[1:]):
             raise ExplainerError(
                 f"export: {name} of {count} images has the shape {fewer[name].shape}, "
@@ -222,9 +222,9 @@ def prove_same(free: bytes, final: bytes, spec: InputSpec, slots: tuple[int, ...
     asked = np.array([slots or (-1,) * 3], dtype=np.int64)
     expected = run_graph(free, {spec.name: batch, FILTERS: asked})
     got = run_graph(final, {spec.name: picture[None] if pixels else batch, FILTERS: asked})
-    a, b = expected[OUTPUTS[2]] <= 0.2, got[OUTPUTS[2]] <= 0.2
+    a, b = expected[AREA_RANK] <= 0.2, got[AREA_RANK] <= 0.2
     overlap = float((a & b).sum() / max((a | b).sum(), 1)) if a.shape == b.shape else 0.0
-    peaks = np.allclose(expected[OUTPUTS[1]], got[OUTPUTS[1]], rtol=0.05, atol=0.05)
+    peaks = np.allclose(expected[FILTER_PEAKS], got[FILTER_PEAKS], rtol=0.05, atol=0.05)
     if overlap < 0.9 or not peaks:
         raise ExplainerError(
             f"export: the variant answers otherwise than the file it is made from (areas overlap by {overlap:.2f}, "

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import onnx
 
 from ..errors import ExplainerError
-from .graph import FILTERS, OUTPUTS, PREFIX
+from ..runtime.contract import FILTERS, PREFIX, RESULTS
 
 
 def free_names(graph: onnx.GraphProto, taps: Collection[str], source: str) -> None:
@@ -21,7 +21,7 @@ def free_names(graph: onnx.GraphProto, taps: Collection[str], source: str) -> No
     Raises:
         ExplainerError: an input, output or tapped value has such a name.
     """
-    taken = {FILTERS, *OUTPUTS}
+    taken = {FILTERS, *RESULTS}
     fixed = {item.name for item in (*graph.input, *graph.output)} | set(taps)
     if clash := sorted(name for name in fixed if name in taken or name.startswith(PREFIX)):
         raise ExplainerError(

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from ..model.cut import cut
 from ..model.layers import Layer
 from ..model.model import Model
-from ..runtime.session import Session
+from ..runtime.feature_maps import FeatureMaps
 from ..runtime.stream import Failure, Prepared, named_images, prepare
 
 BATCH: Final = 4
@@ -74,9 +73,9 @@ def dead_filters(
         layer.value: _Range(np.full(layer.channels, np.inf, np.float32), np.full(layer.channels, -np.inf, np.float32))
         for layer in layers
     }
-    with Session(cut(model.proto, ranges)) as session:
+    with FeatureMaps(model.proto, model.input_spec, list(ranges), source=str(model.path)) as layer_maps:
         for batch in _batches(model, images, found):
-            computed = session.run(list(ranges), {model.input_spec.name: np.stack([item.values for item in batch])})
+            computed = layer_maps.run(np.stack([item.values for item in batch]))
             for value, maps in computed.items():
                 ranges[value] = ranges[value].joined(maps)
             found.images += len(batch)

@@ -15,8 +15,9 @@ from ..errors import ConversionError, LayerError, UsageError
 from ..model.layers import Layer
 from ..model.model import Model, load_model
 from ..model.onnx_file import ValueInfo, metadata_of, read_proto, value_info
+from ..model.opset import opset_of
 from ..runtime.classes import Classes, classes_of, classes_of_explainer
-from ..runtime.engine import RESULTS
+from ..runtime.contract import RESULTS
 from ..runtime.metadata import KEY, ExplainerMetadata
 from .dead_filters import dead_filters
 
@@ -91,7 +92,7 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata, 
         "path": str(path),
         "inputs": [_value(value_info(item)) for item in proto.graph.input if item.name not in initializers],
         "outputs": [_value(value_info(item)) for item in proto.graph.output],
-        "opset": next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
+        "opset": opset_of(proto),
         "producer": f"{proto.producer_name} {proto.producer_version}".strip(),
         "classes": _classes(classes),
         "layers": [],

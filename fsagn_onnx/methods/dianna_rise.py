@@ -14,8 +14,8 @@ import numpy as np
 from dianna.methods.rise_image import RISEImage
 from numpy.typing import NDArray
 
-from ..model import Model, cut
-from ..runtime.session import Session
+from ..model import Model
+from ..runtime.feature_maps import FeatureMaps
 from .interface import Passes
 
 MASKS: Final = 1000
@@ -40,8 +40,8 @@ class DiannaRise:
     name = "dianna-rise"
 
     def __init__(self, model: Model, layer: str, masks: int = MASKS) -> None:
-        self._session = Session(cut(model.proto, [layer]))
-        self._layer, self._spec, self._masks = layer, model.input_spec, masks
+        self._maps = FeatureMaps(model.proto, model.input_spec, layer, batch_size=BATCH)
+        self._spec, self._masks = model.input_spec, masks
 
     def saliency(
         self, batch: NDArray[np.float32], feature_map: NDArray[np.float32], filters: NDArray[np.int64]
@@ -56,8 +56,7 @@ class DiannaRise:
 
     def _one(self, image: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         def responses(images: Any) -> NDArray[np.float32]:
-            values = np.asarray(images, dtype=np.float32)
-            maps = self._session.run([self._layer], {self._spec.name: values})[self._layer][:, ids]
+            maps = self._maps.maps(np.asarray(images, dtype=np.float32), ids)
             return np.asarray(np.maximum(maps, 0).sum(axis=(2, 3)), dtype=np.float32)
 
         channels = 0 if self._spec.layout == "NCHW" else 2

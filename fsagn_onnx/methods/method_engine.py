@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from ..model import InputSpec, Model, cut
+from ..model import InputSpec, Model
 from ..runtime.classes import Classes, classes_of
-from ..runtime.engine import Pass
+from ..runtime.engine import Engine, Pass
+from ..runtime.feature_maps import FeatureMaps
 from ..runtime.masks import area_rank, grid_of, grid_stride, to_grid
-from ..runtime.session import Session
+from ..runtime.variant import Variant
 from .interface import Method
 from .registry import make_method
 
@@ -30,6 +32,7 @@ class PlainMetadata:
     input: InputSpec
     labels: tuple[str, ...] | None
     areas: tuple[float, ...] = ()
+    variant: Variant = field(default_factory=Variant)
 
 
 def strongest(
@@ -56,7 +59,7 @@ def strongest(
     return ids, np.where(ids < 0, np.float32(0), chosen).astype(np.float32)
 
 
-class MethodEngine:
+class MethodEngine(Engine):
     """Runs a plain model in onnxruntime and a method on top of it.
 
     Args:
@@ -82,8 +85,10 @@ class MethodEngine:
         self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)
         self._model = model
         self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
-        self._session = Session(cut(model.proto, [found.value], keep_outputs=True), providers, threads)
-        self.provider = self._session.provider
+        self._maps = FeatureMaps(
+            model.proto, model.input_spec, found.value, providers, threads, keep_outputs=True, source=str(model.path)
+        )
+        self.provider = self._maps.provider
         self._grid = grid_of(model.input_spec.size, grid_stride(model.input_spec.size))
 
     @cached_property
@@ -93,7 +98,7 @@ class MethodEngine:
 
     def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
         """Explain filters ``(N, K)`` of a preprocessed batch; retention is not predicted."""
-        computed = self._session.run(None, {self.metadata.input.name: batch})
+        computed = self._maps.run(batch)
         feature_map = computed[self.metadata.layer].astype(np.float32, copy=False)
         ids, peaks = strongest(feature_map, filters)
         maps = self.method.saliency(batch, feature_map, np.maximum(ids, 0))
@@ -105,9 +110,13 @@ class MethodEngine:
             retention=None,
         )
 
+    def model_graph(self) -> onnx.ModelProto:
+        """The model's own."""
+        return self._model.proto
+
     def close(self) -> None:
         """Free the session."""
-        self._session.close()
+        self._maps.close()
 
 
 def engine_for(model: Model, layer: str | None = None, method: str | None = None, **session: Any) -> MethodEngine:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError, UsageError
-from ..model import Model, cut
+from ..errors import UsageError
+from ..model import Model
 from ..runtime.classes import Classes
-from ..runtime.engine import Engine, EngineMetadata, Pass
+from ..runtime.engine import Engine, Pass
+from ..runtime.feature_maps import FeatureMaps
 from ..runtime.masks import area_rank, from_rank
-from ..runtime.session import Session
 from .interface import Passes
 from .optimise import Optimise
 
 RATE = 0.1
 
 
-class RefinedEngine:
+class RefinedEngine(Engine):
     """An explainer whose every map is optimised further; see `Engine`.
 
     The predicted retention stays that of the map before: a lower bound in the mean.
@@ -33,7 +34,7 @@ class RefinedEngine:
 
     Raises:
         ExplainerError: the explainer was made for another model.
-        UsageError: ``steps`` < 1.
+        UsageError: ``steps`` < 1, or a file with preprocessing inside.
     """
 
     def __init__(
@@ -46,19 +47,17 @@ class RefinedEngine:
     ) -> None:
         if steps < 1:
             raise UsageError(f"the number of refinement steps must be at least 1, but got {steps}")
-        if engine.metadata.model_sha256 != model.sha256:
-            raise ExplainerError(
-                f"the explainer was made for another model ({engine.metadata.model_sha256[:12]}) than {model.path} "
-                f"({model.sha256[:12]}): give the model that it was made for"
+        engine.require_model(model)
+        if engine.takes_pixels:
+            raise UsageError(
+                f"{engine.source} takes pictures of any size, and refinement the model's input: "
+                "refine the file without preprocessing inside"
             )
-        self._engine, self._layer, self._steps = engine, engine.metadata.layer, steps
-        self._session = Session(cut(model.proto, [self._layer]), providers, threads)
-        self._optimise = Optimise(model, self._layer, steps=steps, rate=RATE)
-
-    @property
-    def metadata(self) -> EngineMetadata:
-        """The explainer's."""
-        return self._engine.metadata
+        self._engine, self._model, self._steps = engine, model, steps
+        self.metadata, self.provider = engine.metadata, engine.provider
+        layer = engine.metadata.layer
+        self._maps = FeatureMaps(model.proto, model.input_spec, layer, providers, threads, source=str(model.path))
+        self._optimise = Optimise(model, layer, steps=steps, rate=RATE)
 
     @property
     def classes(self) -> Classes:
@@ -66,16 +65,15 @@ class RefinedEngine:
         return self._engine.classes
 
     @property
-    def provider(self) -> str:
+    def source(self) -> str:
         """The explainer's."""
-        return self._engine.provider
+        return self._engine.source
 
     def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
         """Explain filters ``(N, K)`` of a preprocessed batch."""
         first = self._engine.run(batch, filters)
-        feature_map = self._session.run([self._layer], {self.metadata.input.name: batch})[self._layer]
         maps = self._optimise.refine(
-            batch, feature_map.astype(np.float32), np.maximum(first.filter_ids, 0), from_rank(first.area_rank)
+            batch, self._maps.maps(batch), np.maximum(first.filter_ids, 0), from_rank(first.area_rank)
         )
         return Pass(first.outputs, first.filter_ids, first.filter_peaks, area_rank(maps), first.retention)
 
@@ -83,6 +81,10 @@ class RefinedEngine:
         """The cost of K filters in one image, beyond the generator's own pass."""
         return Passes(self._steps * filters, self._steps * filters)
 
+    def model_graph(self) -> onnx.ModelProto:
+        """The model's own."""
+        return self._model.proto
+
     def close(self) -> None:
         """Free the session that gives the feature maps; the explainer stays open."""
-        self._session.close()
+        self._maps.close()

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import InputSpec, Model, cut
+from ..model import InputSpec, Model
+from ..runtime.feature_maps import FeatureMaps
 from ..runtime.infill import MASK_FREE
-from ..runtime.session import Session
 from .interface import Passes
 
 CELLS: Final = 7
@@ -73,10 +73,9 @@ class Rise:
         threads: int | None = None,
     ) -> None:
         self._spec: InputSpec = model.input_spec
-        self._session = Session(cut(model.proto, [layer]), providers, threads)
-        self._layer, self._count = layer, masks
+        self._maps = FeatureMaps(model.proto, self._spec, layer, providers, threads, batch_size=BATCH)
+        self._count = masks
         self._masks = rise_masks(masks, self._spec.size, np.random.default_rng(seed))
-        self._batch = self._session.inputs[0].shape[0] or BATCH
 
     def saliency(
         self, batch: NDArray[np.float32], feature_map: NDArray[np.float32], filters: NDArray[np.int64]
@@ -88,14 +87,12 @@ class Rise:
         pixels = np.clip(np.rint(self._spec.denormalise(image)), 0, 255).astype(np.uint8)
         behind = self._spec.normalise(MASK_FREE["mean"](pixels, np.random.default_rng(0)))
         total = np.zeros((len(ids), *self._spec.size), dtype=np.float32)
-        for start in range(0, self._count, self._batch):
-            masks = self._masks[start : start + self._batch]
+        size = self._maps.batch_size
+        for start in range(0, self._count, size):
+            masks = self._masks[start : start + size]
             spread = masks[:, None] if self._spec.layout == "NCHW" else masks[..., None]
             masked = behind + spread * (image - behind)
-            if len(masks) < self._batch and self._session.inputs[0].shape[0]:
-                masked = np.concatenate([masked, np.repeat(masked[-1:], self._batch - len(masks), axis=0)])
-            maps = self._session.run([self._layer], {self._spec.name: masked})[self._layer][: len(masks), ids]
-            weights = np.maximum(maps, 0).sum(axis=(2, 3), dtype=np.float32)  # (masks, K)
+            weights = np.maximum(self._maps.maps(masked, ids), 0).sum(axis=(2, 3), dtype=np.float32)  # (masks, K)
             total += np.einsum("mk,mhw->khw", weights, masks - np.float32(KEPT))
         return total / np.float32(self._count)
 

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..errors import ModelError
+from .opset import opset_of
 
 __all__ = ["DOMAIN", "expand", "needs_expansion"]
 
@@ -324,12 +325,8 @@ def _applies(node: onnx.NodeProto, opset: int) -> bool:
 
 def needs_expansion(proto: onnx.ModelProto) -> bool:
     """Whether `expand` would change anything."""
-    opset = _opset(proto)
+    opset = opset_of(proto)
     return any(_applies(node, opset) for node in proto.graph.node)
-
-
-def _opset(proto: onnx.ModelProto) -> int:
-    return next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0)
 
 
 def expand(proto: onnx.ModelProto) -> None:
@@ -338,7 +335,7 @@ def expand(proto: onnx.ModelProto) -> None:
     Raises:
         ModelError: a contributed node lacks an input or an attribute.
     """
-    opset, graph = _opset(proto), proto.graph
+    opset, graph = opset_of(proto), proto.graph
     taken = set(_names(graph))
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:

@@ -234,7 +234,7 @@ def _agrees(spec: InputSpec, inputs: Sequence[ValueInfo]) -> None:
             f"the image input '{item.name}' has a fixed batch of {batch} images of {spec.size[0]} x {spec.size[1]}, "
             f"expected at most {MAX_PIXELS} pixels; export the model with a smaller or a dynamic batch"
         )
-    order = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+    order = spec.sample_shape
     fields = ("color", "size", "size") if spec.layout == "NCHW" else ("size", "size", "color")
     for field, wanted, found in zip(fields, order, item.shape[1:], strict=True):
         if isinstance(found, int) and found != wanted:

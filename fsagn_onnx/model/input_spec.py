@@ -85,6 +85,12 @@ class InputSpec:
         """Channels of the model's input."""
         return CHANNELS[self.color]
 
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Shape of one image as the model takes it: (C, H, W) or (H, W, C) by layout."""
+        height, width = self.size
+        return (self.channels, height, width) if self.layout == "NCHW" else (height, width, self.channels)
+
     def to_dict(self) -> dict[str, Any]:
         """The `input` object of the metadata, ready for JSON; `guessed` is left out."""
         return {

@@ -21,6 +21,7 @@ from .feeds import Feed, bind, parse_feeds
 from .input_spec import InputSpec
 from .layers import Layer, find_layers
 from .onnx_file import ValueInfo, metadata_of, read_proto, value_info
+from .opset import opset_of
 from .preparation import prepared
 from .runnable import runnable_outputs
 from .shapes import skeleton, static_shapes
@@ -70,7 +71,7 @@ class Model:
         given: dict[str, tuple[int, ...]] = {}
         for item in self.inputs:
             if item.name == spec.name:
-                image = (spec.channels, *spec.size) if spec.layout == "NCHW" else (*spec.size, spec.channels)
+                image = spec.sample_shape
                 batch = item.shape[0] if item.shape else 1
                 given[item.name] = (batch if isinstance(batch, int) and batch > 0 else 1, *image)
         return static_shapes(self.proto, given)
@@ -259,7 +260,7 @@ def _described(
         sha256=sha256,
         inputs=inputs,
         outputs=tuple(value_info(item) for item in proto.graph.output),
-        opset=next((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), 0),
+        opset=opset_of(proto),
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
         labels=labels_of(metadata),

@@ -20,6 +20,7 @@ from ..model import Model
 from ..runs.column_folder import ColumnFolder, ColumnSpec
 from ..runs.tapped_explainer import TappedExplainer
 from ..runtime.classes import Classes
+from ..runtime.filter_request import FilterRequest
 from ..runtime.masks import pixel_mask
 from ..runtime.session import Session
 from ..runtime.stream import DECODERS, Failure, Prepared, named_images, ordered_map, prepare
@@ -41,8 +42,7 @@ class PerturbationPass:
         answers: session of the whole model.
         ablation: switches filters off; None leaves it out.
         ablated: filters that are switched off.
-        filters: ids of filters to disturb; None: the ``top`` strongest of each image.
-        top: how many.
+        filters: to disturb.
         area: of the filters' masks.
         kinds: disturbances.
         annotations: of parts, or None.
@@ -57,8 +57,7 @@ class PerturbationPass:
     answers: Session
     ablation: Ablation | None
     ablated: tuple[int, ...]
-    filters: tuple[int, ...] | None
-    top: int
+    filters: FilterRequest
     area: float
     kinds: tuple[str, ...]
     annotations: Annotations | None = None
@@ -68,17 +67,16 @@ class PerturbationPass:
     workers: int = 1
 
     @property
-    def slots(self) -> int:
-        """Filters that are disturbed per image."""
-        return self.top if self.filters is None else len(self.filters)
+    def regions(self) -> int:
+        """Places of a row: the filters, then annotated parts."""
+        return len(self.filters) + (MAX_PARTS if self.annotations is not None else 0)
 
 
 def perturbation_columns(plan: PerturbationPass) -> dict[str, ColumnSpec]:
     """The columns of a `perturb` run: type and shape of a row by name."""
-    regions = plan.slots + (MAX_PARTS if plan.annotations is not None else 0)
-    shape = (regions, len(plan.kinds), LEVELS, len(REGIONS))
+    shape = (plan.regions, len(plan.kinds), LEVELS, len(REGIONS))
     specs: dict[str, ColumnSpec] = {
-        "ids": ("i4", (regions,)),
+        "ids": ("i4", (plan.regions,)),
         "drops": ("f4", shape),
         "winners": ("i4", shape),
         "base": ("f4", (1,)),
@@ -151,7 +149,7 @@ def _measured(plan: PerturbationPass, item: Prepared) -> tuple[dict[str, Any], d
     if judged >= len(base):
         raise AnnotationError(f"class {judged} is none of the model's {len(base)}")
     regions, feature_map = _regions(plan, item, batch)
-    ids = np.full(plan.slots + (MAX_PARTS if plan.annotations is not None else 0), -1, dtype=np.int32)
+    ids = np.full(plan.regions, -1, dtype=np.int32)
     shape = (len(ids), len(plan.kinds), LEVELS, len(REGIONS))
     drops, winners = np.zeros(shape, dtype=np.float32), np.full(shape, -1, dtype=np.int32)
     rng = np.random.default_rng([plan.seed, zlib.crc32(Path(item.name).name.encode("utf-8", "surrogatepass"))])
@@ -175,7 +173,7 @@ def _regions(
 ) -> tuple[dict[int, tuple[int, NDArray[np.bool_]]], NDArray[np.float32]]:
     """Slot -> (id, mask) of what is disturbed in an image, and the feature map."""
     size = plan.tapped.spec.size
-    seen = plan.tapped.run(batch, plan.filters or (FILL,) * plan.top)
+    seen = plan.tapped.run(batch, plan.filters)
     feature_map = seen.feature_map[0]
     regions: dict[int, tuple[int, NDArray[np.bool_]]] = {}
     for slot, (k, rank) in enumerate(zip(seen.filter_ids[0].tolist(), seen.area_rank[0], strict=True)):
@@ -186,7 +184,7 @@ def _regions(
     for place, (name, (pixels, _)) in enumerate(parts.items()):
         mask = cell_coverage(pixels[None], item.geometry, size)[0] >= 0.5
         if mask.sum() >= FEWEST_PIXELS:
-            regions[plan.slots + place] = (plan.part_numbers[name], mask)
+            regions[len(plan.filters) + place] = (plan.part_numbers[name], mask)
     return regions, feature_map
 
 
@@ -202,16 +200,10 @@ def _known(found: NDArray[np.float64] | None) -> NDArray[np.float64]:
 
 def _answers(plan: PerturbationPass, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     spec = plan.tapped.spec
-    fixed = plan.answers.inputs[0].shape[0]
-    step = fixed or _BATCH
+    step = plan.answers.batch or _BATCH
     scores = []
     for start in range(0, len(pictures), step):
-        part = pictures[start : start + step]
-        short = step - len(part) if fixed else 0
-        if short:
-            part = np.concatenate([part, np.repeat(part[-1:], short, axis=0)])
-        found = _probabilities(plan, spec.normalise(part))
-        scores.append(found[: len(found) - short])
+        scores.append(_probabilities(plan, spec.normalise(pictures[start : start + step])))
     return np.concatenate(scores)
 
 
@@ -225,7 +217,7 @@ def mean_channels(tapped: TappedExplainer, images: Iterable[str | Path], count: 
     for named in islice(named_images(images), count):
         item = prepare(named, tapped.spec)
         if isinstance(item, Prepared):
-            sums += tapped.run(item.values[None], (FILL,)).feature_map[0].mean(axis=(1, 2))
+            sums += tapped.run(item.values[None], FilterRequest((FILL,))).feature_map[0].mean(axis=(1, 2))
             seen += 1
     if not seen:
         raise FsagnError("none of the first images can be read; check the paths")

@@ -13,13 +13,12 @@ import numpy as np
 from ..data.annotations import Annotations, Labels
 from ..data.images import list_images
 from ..dissection.dissection import Dissection
-from ..errors import UsageError
 from ..model import Model
 from ..runs.column_folder import PerturbationFolder
 from ..runs.folder_run import FolderRun, RunRequest
 from ..runs.tables import csv_text, finite, save_parquet
-from ..runs.tapped_explainer import chosen_filters
 from ..runtime.engine import Engine
+from ..runtime.filter_request import FilterRequest
 from ..runtime.session import Session
 from ..runtime.stream import Failure
 from .ablation import Ablation
@@ -92,7 +91,7 @@ class PerturbRun(FolderRun):
         require_classes(model, self.classes)
         self.request, self._names = request, names
         self._paths = list(list_images(request.images))  # once: standard input can be read only once
-        top, filters = _asked(request.filters, self.tapped.filters)
+        filters = FilterRequest.parse(request.filters, self.tapped.metadata).ascending()
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
         self.open_folder(PerturbationFolder, out, request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
@@ -106,7 +105,6 @@ class PerturbRun(FolderRun):
             ablation,
             tuple(range(self.tapped.filters)) if request.ablate else (),
             filters,
-            top,
             request.area,
             kinds,
             annotations,
@@ -120,7 +118,7 @@ class PerturbRun(FolderRun):
     def workload(self) -> Workload:
         """How much is left to do."""
         plan, left = self.plan, max(0, len(self._paths) - self.folder.count)
-        return Workload(left, plan.slots, plan.annotations is not None, len(plan.kinds), len(plan.ablated))
+        return Workload(left, len(plan.filters), plan.annotations is not None, len(plan.kinds), len(plan.ablated))
 
     def images(self) -> Iterator[str | Failure]:
         """Disturb every image; yields its path or its failure."""
@@ -136,7 +134,7 @@ class PerturbRun(FolderRun):
         self.require_rows(self.request.images, "disturbed")
         judged = np.concatenate([rows for _, rows in folder.columns["classes"].slices(folder.rows)])
         classes = [self.classes.name(int(number)) for number in judged[:, 0]]
-        groups = collect_groups(folder, self.plan.slots, classes)
+        groups = collect_groups(folder, len(self.plan.filters), classes)
         cells = effects(groups, self.plan.kinds, self.parts, self.request.seed)
         ablation = self._ablation(classes)
         known = [line["true"] is not None for line in folder.index()]
@@ -210,16 +208,6 @@ class PerturbRun(FolderRun):
         self.plan.answers.close()
         if self.plan.ablation is not None:
             self.plan.ablation.close()
-
-
-def _asked(filters: str, count: int) -> tuple[int, tuple[int, ...] | None]:
-    """(K, None) for ``top:K``, else (0, ids)."""
-    if not filters.startswith("top:"):
-        return 0, chosen_filters(filters, count)
-    text = filters.removeprefix("top:")
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"filters must be 'top:K', 'all' or ids like '3,17', but got '{filters}'")
-    return min(int(text), count), None
 
 
 def _names_of(dissection: Path | None) -> dict[int, str]:

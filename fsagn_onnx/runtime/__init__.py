@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .device_binding import Binding
-from .engine import Engine, FileEngine, Pass
+from .engine import Engine, Pass
 from .explainer import Explainer
 from .explanation import Explanation, FilterExplanation, Prediction
+from .file_engine import FileEngine
 from .metadata import ExplainerMetadata
 from .session import Session
 from .stream import Failure, Frame

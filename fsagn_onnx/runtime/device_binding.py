@@ -29,7 +29,8 @@ class Binding:
         outputs: names of the wanted outputs; None: all.
 
     Raises:
-        FsagnError: onnxruntime cannot compute the graph for these shapes.
+        FsagnError: onnxruntime cannot compute the graph for these shapes, or a CUDA graph is asked for of a graph in
+            memory.
     """
 
     def __init__(
@@ -53,12 +54,11 @@ class Binding:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
 
     def _shapes(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs once, for their shapes: by a plain session, since a CUDA graph must not see other memory."""
-        plain = Session(self._session.source, "cpu", 1)
-        try:
+        """The outputs once, for their shapes: by a plain session where a CUDA graph must not see other memory."""
+        if not self._session.records:
+            return list(self._session.run(self._names, feeds).values())
+        with self._session.reopened("cpu", 1) as plain:
             return list(plain.run(self._names, feeds).values())
-        finally:
-            plain.close()
 
     def update(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         """Copy new inputs of the same shapes to the device."""

@@ -11,13 +11,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError, FsagnError, ImageError, UsageError
+from ..errors import FsagnError, ImageError, UsageError
 from ..model.model import Model
+from .area import fixed_area
 from .classes import Classes
-from .engine import Engine, EngineMetadata, FileEngine, Pass
+from .engine import Engine, EngineMetadata, Pass, merge
 from .explanation import Explanation
-from .explanation_builder import Answering, merge, not_finite
-from .filter_request import filter_slots, fixed_area, passes
+from .explanation_builder import Answering, not_finite
+from .file_engine import FileEngine
+from .filter_request import FilterRequest
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
 from .tuning import Tuning
 from .verifier import Verifier
@@ -138,23 +140,22 @@ class Explainer:
         Returns:
             An iterator of an explanation or a failure per image, in order.
         """
-        slots = filter_slots(filters, self.metadata)
-        if isinstance(self.engine, FileEngine):
-            self.engine.check_request(slots)
+        request = FilterRequest.parse(filters, self.metadata)
+        self.engine.check_request(request.slots)
         asked_area = fixed_area(area)
         if batch_size < 1:
             raise UsageError(f"batch size must be at least 1, but got {batch_size}")
         if model is not None:
-            self._check_model(model)
+            self.engine.require_model(model)
         verifier = self._verifier(model, batch_size) if verify else None
-        answering = Answering(self.metadata, self.classes, slots, asked_area, verifier)
-        images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(slots)))
+        answering = Answering(self.metadata, self.classes, request, asked_area, verifier)
+        images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(request)))
         return self._results(images, answering, images_per_pass, previews)
 
     def _results(
         self, images: Images, answering: Answering, images_per_pass: int, previews: bool
     ) -> Iterator[Explanation | Failure]:
-        spec, raw = self.metadata.input, self._takes_pixels
+        spec, raw = self.metadata.input, self.engine.takes_pixels
         prepared = ordered_map(
             lambda named: prepare(named, spec, raw=raw, preview=previews),
             named_images(images),
@@ -188,34 +189,11 @@ class Explainer:
 
     def _compute(self, values: NDArray[Any], answering: Answering) -> Pass:
         """All slots of a batch."""
-        parts = [np.tile(np.asarray(part, dtype=np.int64), (len(values), 1)) for part in passes(answering.slots)]
-        return merge([self.engine.run(values, part) for part in parts])
-
-    @property
-    def _takes_pixels(self) -> bool:
-        return isinstance(self.engine, FileEngine) and self.engine.metadata.variant.preprocessing
-
-    def _check_model(self, model: Model) -> None:
-        if model.sha256 != self.metadata.model_sha256:
-            raise ExplainerError(
-                f"the explainer was made for another model ({self.metadata.model_sha256[:12]}) than {model.path} "
-                f"({model.sha256[:12]}): give the model that it was made for, or train one for this model"
-            )
+        return merge([self.engine.run(values, part) for part in answering.request.passes(len(values))])
 
     def _verifier(self, model: Model | None, batch_size: int) -> Verifier:
-        if model is not None:
-            proto = model.proto
-        elif isinstance(self.engine, FileEngine):
-            if self.engine.metadata.encoder == "own":
-                raise ExplainerError(
-                    f"{self.engine.path} has an encoder of its own and does not contain the model: "
-                    "give the model (--model MODEL) to measure retention"
-                )
-            proto = self.engine.load_proto()
-        else:
-            raise ExplainerError("give the model (model=...) to measure retention with this method")
         return Verifier(
-            proto,
+            self.engine.model_graph() if model is None else model.proto,
             self.metadata.layer,
             self.metadata.input,
             providers=self._providers,
@@ -225,7 +203,7 @@ class Explainer:
 
     def close(self) -> None:
         """Free the session of a file that this explainer opened."""
-        if self._owns and isinstance(self.engine, FileEngine):
+        if self._owns:
             self.engine.close()
 
     def __enter__(self) -> Explainer:

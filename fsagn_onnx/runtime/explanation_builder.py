@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .area import DEFAULT_AREA, retention_at, sufficient_area
 from .classes import Classes
+from .contract import AREA_RANK, FILTER_PEAKS, RETENTION
 from .engine import EngineMetadata, Pass
 from .explanation import Explanation, FilterExplanation, locate
-from .filter_request import DEFAULT_AREA, retention_at, sufficient_area
+from .filter_request import FilterRequest
 from .masks import pixel_mask
 from .stream import Prepared
 from .variant import FILL
@@ -22,20 +23,6 @@ VERIFY_AREAS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Areas at which retention is measured to find the sufficient area, where an engine predicts none."""
 
 
-def merge(parts: Sequence[Pass]) -> Pass:
-    """Join passes over the same batch along the slots K."""
-    if len(parts) == 1:
-        return parts[0]
-    curves = [part.retention for part in parts if part.retention is not None]
-    return Pass(
-        outputs=parts[0].outputs,
-        filter_ids=np.concatenate([part.filter_ids for part in parts], axis=1),
-        filter_peaks=np.concatenate([part.filter_peaks for part in parts], axis=1),
-        area_rank=np.concatenate([part.area_rank for part in parts], axis=1),
-        retention=np.concatenate(curves, axis=1) if len(curves) == len(parts) else None,
-    )
-
-
 @dataclass(frozen=True)
 class Answering:
     """How passes become explanations.
@@ -43,14 +30,14 @@ class Answering:
     Attributes:
         metadata: of the engine.
         classes: how the model's outputs are read.
-        slots: the slots asked for; -1 asks for the strongest.
+        request: the filters asked for.
         area: the area asked for, or None for the sufficient area.
         verifier: measures retention, or None.
     """
 
     metadata: EngineMetadata
     classes: Classes
-    slots: tuple[int, ...]
+    request: FilterRequest
     area: float | None
     verifier: Verifier | None
 
@@ -90,7 +77,7 @@ class Answering:
 
     def _shown_slots(self, computed: Pass, n: int) -> NDArray[np.intp]:
         """The filled slots, but no filter that is only there to fill and is not active in the image."""
-        fill = np.asarray(self.slots) == FILL
+        fill = np.asarray(self.request.slots) == FILL
         wanted = ~fill | (computed.filter_peaks[n] > 0)
         return np.flatnonzero(wanted & (computed.filter_ids[n] != FILL))
 
@@ -124,9 +111,9 @@ def not_finite(computed: Pass, n: int, classes: Classes) -> list[str]:
     An output that does not belong to single images says nothing about this one.
     """
     slots = np.flatnonzero(computed.filter_ids[n] != FILL)
-    own = {"filter_peaks": computed.filter_peaks, "area_rank": computed.area_rank}
+    own = {FILTER_PEAKS: computed.filter_peaks, AREA_RANK: computed.area_rank}
     if computed.retention is not None:
-        own["retention"] = computed.retention
+        own[RETENTION] = computed.retention
     found = [
         name
         for name, values in computed.outputs.items()

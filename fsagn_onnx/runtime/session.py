@@ -76,6 +76,7 @@ class Session:
     not survive a fork); pickled, for example to a spawned process, it opens the file there.
 
     Attributes:
+        source: what errors call the graph.
         inputs: the graph's inputs.
         outputs: the graph's outputs.
         provider: name of the provider that computes, for example ``CUDAExecutionProvider``.
@@ -86,6 +87,7 @@ class Session:
             libraries do not load; a provider that was named explicitly must work.
         threads: threads inside an operator; None leaves it to onnxruntime.
         tuning: cache and what concerns CUDA; ``threads`` goes before its own.
+        source: what to call the graph in errors; the path unless told.
 
     Raises:
         ModelError: onnxruntime cannot load the graph.
@@ -98,12 +100,13 @@ class Session:
         providers: str | Sequence[str] = "auto",
         threads: int | None = None,
         tuning: Tuning | None = None,
+        source: str | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be at least 1, but got {threads}")
         tuning = tuning or Tuning()
         tuning = replace(tuning, threads=threads) if threads is not None else tuning
-        self.source = "graph in memory" if isinstance(model, onnx.ModelProto) else str(model)
+        self.source = source or ("graph in memory" if isinstance(model, onnx.ModelProto) else str(model))
         self._file = None if isinstance(model, onnx.ModelProto) else str(model)
         self._providers, self._tuning = providers, tuning
         wanted = wanted_providers(providers)
@@ -121,6 +124,26 @@ class Session:
         if self._file is None:
             raise FsagnError("a session of a graph in memory cannot go to another process; open it there")
         return Session, (self._file, self._providers, None, self._tuning)
+
+    @property
+    def batch(self) -> int | None:
+        """The images that the graph takes at a time, None if any number; `run` takes any number either way."""
+        return fixed_size(port.shape for port in self.inputs)
+
+    def reopened(self, providers: str | Sequence[str], threads: int | None) -> Session:
+        """Another session of the same file.
+
+        Raises:
+            FsagnError: the graph is in memory, and not kept.
+        """
+        if self._file is None:
+            raise FsagnError(f"{self.source}: a graph in memory cannot be opened again; write it to a file first")
+        return Session(self._file, providers, threads, source=self.source)
+
+    @property
+    def records(self) -> bool:
+        """Whether its first pass is recorded as a CUDA graph."""
+        return self._tuning.cuda_graph
 
     def live(self) -> onnxruntime.InferenceSession:
         """Onnxruntime's session, opened anew in a forked child.

@@ -23,7 +23,8 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..errors import FsagnError
-from ..runtime.engine import FILTERS, FileEngine
+from ..runtime.contract import FILTERS
+from ..runtime.file_engine import FileEngine
 from .batching import Batcher, rows_are_images
 from .jobs import AREAS, MASKS, Job, make_job, outputs_of
 from .metrics import Metrics

@@ -14,7 +14,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from ..runtime.engine import FileEngine, Pass
+from ..runtime.engine import Pass
+from ..runtime.file_engine import FileEngine
 from .jobs import Job
 from .metrics import Metrics
 from .settings import Settings

@@ -17,8 +17,10 @@ from ..data.headers import BrokenHeaderError, read_header
 from ..data.images import decode_image
 from ..errors import FsagnError
 from ..model.input_spec import Geometry, InputSpec
-from ..runtime.engine import FILTERS, RESULTS, FileEngine, Pass
-from ..runtime.filter_request import sufficient_area
+from ..runtime.area import sufficient_area
+from ..runtime.contract import FILTERS, RESULTS
+from ..runtime.engine import Pass
+from ..runtime.file_engine import FileEngine
 from ..runtime.masks import pixel_mask
 from ..runtime.variant import FILL
 from .settings import Settings
@@ -152,8 +154,7 @@ def _check_pixels(name: str, pieces: list[bytes], limit: int) -> None:
 def _preprocessed(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tuple[None, ...]]:
     """Tensors that a client preprocessed itself."""
     spec, inside = engine.metadata.input, engine.metadata.variant.preprocessing
-    height, width = spec.size
-    one = (spec.channels, height, width) if spec.layout == "NCHW" else (height, width, spec.channels)
+    one = spec.sample_shape
     if isinstance(image.values, list) or (
         inside or image.datatype not in ("FP16", "FP32", "FP64") or image.shape[1:] != one
     ):

@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import OutputError
-from ..runtime.engine import FileEngine
+from ..runtime.file_engine import FileEngine
 from .app import make_app
 from .settings import Settings
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..data.files import make_folder, write_file
 from ..errors import OutputError
-from ..runtime.engine import FileEngine
+from ..runtime.file_engine import FileEngine
 from ..runtime.session import Port
 
 TYPES: Final = {

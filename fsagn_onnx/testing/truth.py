@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import Model, cut
-from ..runtime.session import Session
+from ..model import Model
+from ..runtime.feature_maps import FeatureMaps
 from .synthetic import PARTS, render
 
 Floats = NDArray[np.float64]
@@ -57,11 +57,11 @@ def intervention_truth(
     """
     spec, chosen = model.input_spec, list(filters)
     changed, norms = np.zeros((len(chosen), len(PARTS))), np.zeros(len(chosen))
-    with Session(cut(model.proto, [layer]), **session) as network:
+    with FeatureMaps(model.proto, spec, layer, **session) as network:
         for seed, lit in zip(seeds, active, strict=True):
             pictures = [render(seed).image, *(render(seed, remove=part).image for part in PARTS)]
             batch = np.stack([spec.preprocess(picture)[0] for picture in pictures])
-            maps = network.run([layer], {spec.name: batch})[layer][:, chosen].astype(np.float64)
+            maps = network.maps(batch, np.array(chosen)).astype(np.float64)
             flat = maps.reshape(len(pictures), len(chosen), -1)
             changed += np.where(lit[:, None], np.linalg.norm(flat[1:] - flat[:1], axis=2).T, 0)
             norms += np.where(lit, np.linalg.norm(flat[0], axis=1), 0)

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from fsagn_onnx.errors import ModelError
 from fsagn_onnx.evaluation.sanity import compare_masks, overlap, rank_correlation, reinitialise
 from fsagn_onnx.model import load_model
-from fsagn_onnx.runtime.engine import FileEngine
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank
 from fsagn_onnx.testing.planted import planted_model, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer

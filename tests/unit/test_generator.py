@@ -35,7 +35,8 @@ from fsagn_onnx.methods import engine_for
 from fsagn_onnx.methods.method_engine import strongest
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime import masks
-from fsagn_onnx.runtime.engine import Engine, FileEngine
+from fsagn_onnx.runtime.engine import Engine
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.terminal.training import TrainingBar
 from fsagn_onnx.testing.planted import SIZE, TAP, planted_picture, write_planted
 

@@ -16,7 +16,7 @@ from fsagn_onnx.methods.optimise import Optimise
 from fsagn_onnx.methods.refine import RefinedEngine
 from fsagn_onnx.methods.rise import rise_masks
 from fsagn_onnx.model import Model, load_model
-from fsagn_onnx.runtime.engine import FileEngine
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank, from_rank, pixel_mask, to_common_granularity
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer

@@ -58,7 +58,7 @@ def test_the_engine_ranks_the_method_s_maps_and_keeps_the_model_s_outputs() -> N
     cells = made.area_rank.shape[2] * made.area_rank.shape[3]
     expected = np.arange(1, cells + 1) / cells
     assert np.allclose(np.sort(made.area_rank.reshape(4, cells), axis=1), expected)
-    feature_map = engine._session.run([engine.metadata.layer], {model.input_spec.name: batch})[engine.metadata.layer]
+    feature_map = engine._maps.maps(batch)
     smooth = to_grid(feature_map[0, 3], made.area_rank.shape[2:])
     assert made.area_rank[0, 1].argmin() == smooth.argmax()
     engine.close()

@@ -21,11 +21,13 @@ from fsagn_onnx.model.classifier import find_classifier
 from fsagn_onnx.model.geometry import Geometry, Window
 from fsagn_onnx.model.outputs import Output
 from fsagn_onnx.runtime import Failure, Session, Verifier
+from fsagn_onnx.runtime.area import fixed_area, retention_at, sufficient_area
 from fsagn_onnx.runtime.classes import Classes
-from fsagn_onnx.runtime.engine import Pass, read_metadata
+from fsagn_onnx.runtime.engine import Pass
 from fsagn_onnx.runtime.explanation import locate
 from fsagn_onnx.runtime.explanation_builder import not_finite
-from fsagn_onnx.runtime.filter_request import filter_slots, fixed_area, passes, retention_at, sufficient_area
+from fsagn_onnx.runtime.file_engine import read_metadata
+from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.infill import MASK_FREE, infill
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.providers import wanted_providers
@@ -64,13 +66,13 @@ def sum_model() -> onnx.ModelProto:
     ],
 )  # fmt: skip
 def test_filter_slots(asked: str | int | list[int], slots: tuple[int, ...]) -> None:
-    assert filter_slots(asked, METADATA) == slots
+    assert FilterRequest.parse(asked, METADATA).slots == slots
 
 
 @pytest.mark.parametrize("asked", ["top:0", "top:x", "best", "3,,4", "", "10", "-2", []])
 def test_wrong_filters(asked: str | list[int]) -> None:
     with pytest.raises(UsageError, match="filter"):
-        filter_slots(asked, METADATA)
+        FilterRequest.parse(asked, METADATA)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +86,17 @@ def test_filters_that_the_graph_would_misread_do_not_reach_it(filters: list[list
 
 
 def test_ids_are_cut_into_passes_but_slots_to_fill_stay_together() -> None:
-    assert [len(part) for part in passes(tuple(range(150)))] == [64, 64, 22]
-    assert list(passes((-1,) * 150)) == [(-1,) * 150]
+    parts = list(FilterRequest(tuple(range(150))).passes(2))
+    assert [part.shape for part in parts] == [(2, 64), (2, 64), (2, 22)]
+    assert np.concatenate(parts, axis=1).tolist() == [list(range(150))] * 2
+    assert [part.shape for part in FilterRequest((*range(100), -1)).passes(1, 64)] == [(1, 101)]
+
+
+def test_a_request_by_ascending_id() -> None:
+    assert FilterRequest.parse("7,3", METADATA).ascending().ids() == (3, 7)
+    assert FilterRequest((-1, 7, -1, 3)).ascending().slots == (3, 7, -1, -1)
+    with pytest.raises(UsageError, match="'all' or ids"):
+        FilterRequest.parse("top:2", METADATA).ids()
 
 
 def test_fixed_area() -> None:

@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fsagn_onnx.runtime.engine import FileEngine, Pass
+from fsagn_onnx.runtime.engine import Pass
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.server import Settings, make_app
 from fsagn_onnx.server.batching import Batcher, rows_are_images
 from fsagn_onnx.server.jobs import Job

@@ -18,7 +18,7 @@ import pytest
 
 from fsagn_onnx.errors import FsagnError
 from fsagn_onnx.runtime import Binding, Explainer, Session, Tuning
-from fsagn_onnx.runtime.engine import FileEngine
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.providers import missing_libraries
 from fsagn_onnx.testing.synthetic import SyntheticParts
 

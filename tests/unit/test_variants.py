@@ -21,7 +21,7 @@ from fsagn_onnx.generator.proof import run_graph
 from fsagn_onnx.generator.variants import check_preprocessing, half_precision
 from fsagn_onnx.model import InputSpec, Model, load_model
 from fsagn_onnx.runtime import Explainer
-from fsagn_onnx.runtime.engine import FileEngine
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.variant import Variant
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...model.cut import without_data
+from ...model.opset import opset_of
 
 __all__ = ["Graph", "Rewrite", "attribute", "is_op"]
 
@@ -39,7 +40,7 @@ class Graph:
             self.constants = {name: weights.get(name, tensor) for name, tensor in self.constants.items()}
         self.inputs = tuple(v.name for v in proto.graph.input if v.name not in self.constants)
         self.outputs = tuple(v.name for v in proto.graph.output)
-        self.opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.opset = opset_of(proto) or 1
         taken = {name for node in self.nodes for name in (*node.input, *node.output)}
         self._taken = taken | set(self.constants) | set(self.inputs)
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.filter_request import TARGET_RETENTION, retention_at, sufficient_area
+from ...runtime.area import TARGET_RETENTION, retention_at, sufficient_area
+from ...runtime.feature_maps import retained
 from ...runtime.infill import MASK_FREE, VERIFY
 from ...runtime.masks import pixel_mask
 from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks, Predicted
-from ..probe import retained
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 

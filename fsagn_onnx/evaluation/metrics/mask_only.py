@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.feature_maps import retained
 from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks
-from ..probe import retained
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ExplainerError
-from ...runtime.engine import RESULTS
-from ..graph import FILTERS
+from ...runtime.contract import FILTERS, RESULTS
 
 AREAS = (0.05, 0.1, 0.2)
 SLOTS = 5

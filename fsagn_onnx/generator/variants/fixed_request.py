@@ -12,10 +12,11 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from ...errors import UsageError
+from ...runtime.contract import ASKED, FILTER_IDS, FILTERS, PREFIX, REQUEST, RESULTS
 from ...runtime.variant import Variant
 from ..config import GeneratorConfig
 from ..encoder import Encoded, OwnEncoder, SharedEncoder
-from ..graph import FILTERS, OUTPUTS, PREFIX, GeneratorGraph
+from ..graph import GeneratorGraph
 from ..network import Generator
 
 LOCAL_IDS = f"{PREFIX}local_ids"
@@ -115,26 +116,26 @@ def fix_request(proto: onnx.ModelProto, variant: Variant, image: str) -> None:
     del graph.input[:]
     graph.input.extend(inputs)
     asked = np.full((1, variant.top), -1) if variant.top is not None else np.arange(len(variant.filters))[None]
-    for name, array in (("asked", asked), ("one", np.ones(1)), ("ids", np.array(variant.filters))):
-        graph.initializer.append(numpy_helper.from_array(array.astype(np.int64), PREFIX + name))
+    for name, array in ((ASKED, asked), (f"{PREFIX}one", np.ones(1)), (f"{PREFIX}ids", np.array(variant.filters))):
+        graph.initializer.append(numpy_helper.from_array(array.astype(np.int64), name))
     nodes = [
         helper.make_node("Shape", [image], [f"{PREFIX}batch"], start=0, end=1),
         helper.make_node("Concat", [f"{PREFIX}batch", f"{PREFIX}one"], [f"{PREFIX}batch_one"], axis=0),
-        helper.make_node("Expand", [f"{PREFIX}asked", f"{PREFIX}batch_one"], [FILTERS]),
+        helper.make_node("Expand", [ASKED, f"{PREFIX}batch_one"], [FILTERS]),
     ]
     rest = list(graph.node)
     if variant.filters:
         for node in rest:
             for names in (node.input, node.output):
-                names[:] = [LOCAL_IDS if name == OUTPUTS[0] else name for name in names]
-        rest.append(helper.make_node("Gather", [f"{PREFIX}ids", LOCAL_IDS], [OUTPUTS[0]]))
+                names[:] = [LOCAL_IDS if name == FILTER_IDS else name for name in names]
+        rest.append(helper.make_node("Gather", [f"{PREFIX}ids", LOCAL_IDS], [FILTER_IDS]))
     else:
         graph.initializer.pop()
     for number, node in enumerate(nodes):
-        node.name = f"{PREFIX}request_{number}"
+        node.name = f"{REQUEST}{number}"
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
     slots = len(variant.slots or ())
     for value in graph.output:
-        if value.name in OUTPUTS:
+        if value.name in RESULTS:
             value.type.tensor_type.shape.dim[1].dim_value = slots

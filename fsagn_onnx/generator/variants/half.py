@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...errors import ExplainerError
-from ..graph import PREFIX
+from ...runtime.contract import PREFIX
 
 ANCHORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that always compute in half precision (small convolutions of the generator excepted)."""

@@ -6,6 +6,7 @@ import onnx
 from onnx import version_converter
 
 from ...errors import ExplainerError, UsageError
+from ...model.opset import opset_of
 
 MIN_OPSET = 18
 """The first opset whose Resize takes axes, so that sizes stay constants whatever the batch."""
@@ -26,7 +27,7 @@ def at_opset(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto
     newest = onnx.defs.onnx_opset_version()
     if not MIN_OPSET <= opset <= newest:
         raise UsageError(f"opset must be {MIN_OPSET}..{newest} (the newest that this onnx knows), but got {opset}")
-    current = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), opset)
+    current = opset_of(proto) or opset
     if current == opset:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)

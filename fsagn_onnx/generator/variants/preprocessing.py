@@ -18,10 +18,9 @@ from onnx import TensorProto, helper
 
 from ...errors import ExplainerError
 from ...model.input_spec import OPAQUE, InputSpec, parse_resize
-from ..graph import PREFIX, GraphWriter
-
-BEFORE = f"{PREFIX}in/"
-PREPROCESSED = f"{BEFORE}image"
+from ...model.opset import opset_of
+from ...runtime.contract import BEFORE, PREFIX, PREPROCESSED
+from ..graph import GraphWriter
 
 MOST_LEVELS: Final = 1.6
 """Levels of 0..255 by which the graph's preprocessing may differ from the host's."""
@@ -238,8 +237,7 @@ def check_preprocessing(spec: InputSpec, proto: onnx.ModelProto, run: Callable[[
     """
     height, width = spec.size
     rng = np.random.default_rng(0)
-    opset = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    content = preprocessing_model(spec, opset).SerializeToString()
+    content = preprocessing_model(spec, opset_of(proto)).SerializeToString()
     levels = np.asarray(spec.std, dtype=np.float32) / np.float32(spec.scale)
     levels = levels[:, None, None] if spec.layout == "NCHW" else levels
     for rows, columns in ((height, width), (2 * height + 7, 3 * width + 1), (height // 2 + 1, 2 * width), (9, 5)):

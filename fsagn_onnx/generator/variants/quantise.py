@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...errors import ExplainerError
-from ..graph import FILTERS
+from ...runtime.contract import FILTERS
 
 QUANTISED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool",

@@ -1,0 +1,233 @@
+"""An explainer file in onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ..errors import ExplainerError, ModelError
+from ..model.onnx_file import check_external_data, read_proto
+from ..model.shapes import value_types
+from .classes import Classes, classes_of_explainer
+from .contract import FILTER_IDS, FILTER_PEAKS, FILTERS, RESULTS, RETENTION
+from .engine import Array, Engine, Pass
+from .metadata import KEY, ExplainerMetadata
+from .plain_graph import plain_graph
+from .session import DTYPES, Port, Session
+from .tuning import Tuning
+from .variant import FILL, check_filters, pick
+
+
+class FileEngine(Engine):
+    """Runs an explainer file in onnxruntime.
+
+    Attributes:
+        path: the file.
+        metadata: its description.
+        provider: the provider that computes.
+        inputs: the graph's inputs.
+        outputs: the graph's outputs.
+        session: what computes.
+
+    Args:
+        path: the explainer file.
+        providers: see `Session`.
+        threads: see `Session`.
+        tuning: see `Session`.
+        tap: give the layer's feature map among the outputs, where the file contains the model; and take any request
+            for its filters and the model's own input, whatever its `Variant` fixes inside.
+
+    Raises:
+        ExplainerError: not an explainer, too new, or its inputs and outputs are not those of the contract.
+        UsageError: see `Session`.
+    """
+
+    metadata: ExplainerMetadata
+
+    def __init__(
+        self,
+        path: str | Path,
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+        tuning: Tuning | None = None,
+        *,
+        tap: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        text = read_metadata(self.path)
+        if text is None:
+            raise ExplainerError(
+                f"not an explainer: {path} has no metadata '{KEY}'; make one with 'fsagn-onnx train {path} IMAGES...'"
+            )
+        self.metadata = self._written = ExplainerMetadata.from_json(text, str(path))
+        try:
+            self.session = Session(self._tapped() if tap else self.path, providers, threads, tuning, str(path))
+        except ModelError as error:
+            raise ExplainerError(str(error)) from error
+        self.provider = self.session.provider
+        self.inputs, self.outputs = self.session.inputs, self.session.outputs
+        self._check_ports()
+        self._model_outputs = tuple(
+            port.name for port in self.session.outputs if port.name not in RESULTS and port.dtype.startswith("tensor(")
+        )
+
+    def _tapped(self) -> onnx.ModelProto:
+        """The plain graph, with the layer as one more output; `metadata` then describes it."""
+        proto, self.metadata = plain_graph(self.load_proto(), self.metadata)
+        layer = self.metadata.layer
+        if self.contains_model and layer not in {item.name for item in proto.graph.output}:
+            proto.graph.output.add(name=layer).type.CopyFrom(value_types(proto, [layer])[layer])
+        return proto
+
+    def _check_ports(self) -> None:
+        inputs = {port.name: port for port in self.session.inputs}
+        outputs = {port.name: port for port in self.session.outputs}
+        variant = self.metadata.variant
+        wanted = {self.metadata.input.name} | ({FILTERS} if variant.slots is None else set())
+        if set(inputs) != wanted:
+            raise self._broken(f"inputs must be {_names(wanted)}, but are {_names(inputs)}")
+        if missing := [name for name in RESULTS if name not in outputs]:
+            raise self._broken(f"outputs must include {_names(RESULTS)}, but {_names(missing)} is missing")
+        image = inputs[self.metadata.input.name]
+        _check(self, image, len(self.metadata.input.sample_shape) + 1, "uint8" if variant.preprocessing else "a number")
+        for port, rank in (
+            *((inputs[name], 2) for name in wanted & {FILTERS}),
+            *zip((outputs[name] for name in RESULTS), (2, 2, 4, 3), strict=True),
+        ):
+            _check(self, port, rank, "floating point" if port.name in RESULTS[1:] else "int64")
+        declared = image.shape[1:]
+        if not variant.preprocessing and any(
+            a is not None and a != b for a, b in zip(declared, self.metadata.input.sample_shape, strict=True)
+        ):
+            raise self._broken(
+                f"input '{image.name}' is {declared} per image, its metadata says {self.metadata.input.sample_shape}"
+            )
+        batches = {port.shape[0] for port in (image, *(outputs[name] for name in RESULTS))}
+        if image.shape[0] is not None and not batches <= {None, image.shape[0]}:
+            raise self._broken(f"inputs and outputs must have the same batch, but have {batches}")
+        grid_areas = outputs[RETENTION].shape[2]
+        if grid_areas is not None and grid_areas != len(self.metadata.areas):
+            raise self._broken(f"retention has {grid_areas} areas, its metadata names {len(self.metadata.areas)}")
+
+    @property
+    def source(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    @property
+    def contains_model(self) -> bool:
+        """Whether the graph computes the model's own outputs too."""
+        return self.metadata.encoder == "shared"
+
+    def _broken(self, what: str) -> ExplainerError:
+        return ExplainerError(f"{self.path}: {what}; export the explainer again")
+
+    @cached_property
+    def classes(self) -> Classes:
+        """How the outputs of the model inside are read: as its graph says, or the user who trained the explainer."""
+        return classes_of_explainer(read_proto(self.path, external_data=False), self._written, RESULTS)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file's bytes (without external data)."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def run(self, batch: Array, filters: NDArray[np.int64]) -> Pass:
+        """Explain filters (N, K) of a preprocessed batch (N, ...), or of pixels where the file preprocesses.
+
+        Raises:
+            FsagnError: onnxruntime failed, for example for want of memory.
+            UsageError: filters that there are not, or that a file with a fixed request does not answer.
+        """
+        computed = self.compute((*self._model_outputs, *RESULTS), batch, filters)
+        ids, peaks, rank, retention = (computed.pop(name) for name in RESULTS)
+        return Pass(
+            outputs=computed,
+            filter_ids=ids,
+            filter_peaks=peaks.astype(np.float32, copy=False),
+            area_rank=rank.astype(np.float32, copy=False),
+            retention=retention.astype(np.float32, copy=False) if self.metadata.areas else None,
+        )
+
+    def compute(self, outputs: Sequence[str], batch: Array, filters: NDArray[np.int64]) -> dict[str, Array]:
+        """Some outputs of the graph, by name, as they come; see `run`."""
+        check_filters(filters, self.metadata.filters, self.metadata.layer)
+        feeds: dict[str, Array] = {self.metadata.input.name: batch}
+        if self.metadata.variant.slots is None:
+            return self.session.run(outputs, {**feeds, FILTERS: filters})
+        for row in np.unique(filters, axis=0):
+            self.check_request(tuple(row.tolist()))
+        computed = self.session.run(tuple(dict.fromkeys((*outputs, FILTER_IDS, FILTER_PEAKS))), feeds)
+        places = pick(computed[FILTER_IDS], computed[FILTER_PEAKS], filters)
+        rows, safe = np.arange(len(places))[:, None], np.maximum(places, 0)
+        picked = {name: computed[name][rows, safe] if name in RESULTS else computed[name] for name in outputs}
+        if FILTER_IDS in picked:
+            picked[FILTER_IDS] = np.where(places < 0, FILL, picked[FILTER_IDS])
+        return picked
+
+    def warm_up(self, images: int = 1, slots: int = 5) -> Pass:
+        """Compute once on zeros, so that the first request finds memory and kernels ready; what came out."""
+        kind = np.uint8 if self.metadata.variant.preprocessing else np.float32
+        shape = (*self.metadata.input.size, 3) if kind is np.uint8 else self.metadata.input.sample_shape
+        asked = self.metadata.variant.slots or (FILL,) * min(slots, self.metadata.filters)
+        return self.run(np.zeros((images, *shape), dtype=kind), np.tile(np.array(asked, dtype=np.int64), (images, 1)))
+
+    def load_proto(self) -> onnx.ModelProto:
+        """The file's graph with its weights, read anew at every call."""
+        return read_proto(self.path)
+
+    def model_graph(self) -> onnx.ModelProto:
+        """The file's graph without what its `Variant` fixes inside; see `Engine`.
+
+        Raises:
+            ExplainerError: it has an encoder of its own.
+        """
+        if not self.contains_model:
+            raise ExplainerError(
+                f"{self.path} has an encoder of its own and does not contain the model: "
+                "give the model (--model MODEL) to measure retention"
+            )
+        return plain_graph(self.load_proto(), self.metadata)[0]
+
+    def close(self) -> None:
+        """Free the session."""
+        self.session.close()
+
+
+def read_metadata(path: str | Path, key: str = KEY) -> str | None:
+    """The text of a metadata key of an ONNX file, or None; its external weights are checked, not read.
+
+    Raises:
+        ExplainerError: the file cannot be read, is no ONNX file, or its external data is missing or outside of
+            its folder.
+    """
+    try:
+        proto = read_proto(path, external_data=False)
+        check_external_data(path, proto)
+    except ModelError as error:
+        raise ExplainerError(f"{error}; expected a model or an explainer") from error
+    return next((entry.value for entry in proto.metadata_props if entry.key == key), None)
+
+
+def _names(names: Sequence[str] | set[str] | Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in (sorted(names) if isinstance(names, set) else names))
+
+
+def _check(engine: FileEngine, port: Port, rank: int, expected: str) -> None:
+    dtype = DTYPES.get(port.dtype)
+    kind = {"floating point": np.floating, "int64": np.int64, "uint8": np.uint8, "a number": np.number}[expected]
+    if dtype is None or not np.issubdtype(dtype, kind) or len(port.shape) != rank:
+        raise engine._broken(
+            f"'{port.name}' must be {expected} of rank {rank}, but is {port.dtype} of rank {len(port.shape)}"
+        )
