@@ -159,6 +159,10 @@ def source_page(path: str) -> str:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links to pages of the site, and put what is generated in the place of its marker."""
     here = page.file.src_uri
+    if here.startswith("source/"):
+        page.meta["search"] = {"exclude": True}
+    elif here in ("index.md", "tutorial/tutorial.md"):
+        page.meta["hide"] = ["navigation"]
     outside = {made: path for path, made in OUTSIDE.items() if path != "README.md"}
     base = posixpath.dirname(outside.get(here) or (here if here.startswith("source/") else f"docs/{here}"))
     base = base.removeprefix("source/").removeprefix("source")
@@ -197,7 +201,7 @@ def stacked(found: re.Match[str]) -> str:
         nonlocal place
         place += 1
         name = names[place % len(names)]
-        return f'<td data-label="{name}: "' if name and place % len(names) else "<td"
+        return f'<td data-label="{name}: "' if name and len(names) > 2 and place % len(names) else "<td"
 
     return re.sub(r"<td\b", label, table).replace("<table>", "<table data-stacked>")
 
