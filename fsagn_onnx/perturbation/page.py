@@ -8,7 +8,7 @@ from typing import Any
 from ..report.sheet import framed, record, sheet
 from ..runs.column_folder import ColumnFolder
 from ..runtime.drawing.typeface import printable
-from .effects import Effect
+from .effects import FEWEST, Effect
 from .perturbation import Perturbation
 
 
@@ -30,6 +30,7 @@ def write_perturbation_page(folder: ColumnFolder, result: Perturbation, kinds: S
         note="All figures are in effects.parquet.",
         about={
             "kinds": list(kinds),
+            "fewest": FEWEST,
             "names": {str(k): printable(name) for k, name in result.names.items()},
             "summary": result.summary,
             "ablation": {name: {str(k): drop for k, drop in row.items()} for name, row in result.ablation.items()},

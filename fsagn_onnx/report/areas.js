@@ -134,7 +134,9 @@ class Area {
         x0 = Math.min(x0, x); x1 = Math.max(x1, x + 1); y0 = Math.min(y0, y); y1 = Math.max(y1, y + 1);
       }
     if (x1 <= x0) return;
-    const side = Math.max(x1 - x0, y1 - y0, 8), cx = (x0 + x1 - side) / 2, cy = (y0 + y1 - side) / 2;
+    const side = Math.min(Math.max(x1 - x0, y1 - y0, 8), p.width, p.height);
+    const within = (from, to, size) => Math.min(Math.max((from + to - side) / 2, 0), size - side); // nothing beside the picture
+    const cx = within(x0, x1, p.width), cy = within(y0, y1, p.height);
     canvas.width = canvas.height = 160;
     canvas.getContext("2d").drawImage(this.canvas, cx, cy, side, side, 0, 0, 160, 160);
   }

@@ -97,10 +97,10 @@ function summary() {
 function groups() {
   if (about.summary.groups < 2) return null;
   const numbers = [...new Set(records.map((row) => row.group))].filter((group) => group !== null).sort((a, b) => a - b);
-  return el("section", { "aria-label": "groups" }, numbers.map((group) => {
+  return el("section", { class: "card", "aria-label": "groups" }, el("h2", {}, "Groups"), numbers.map((group) => {
     const rows = records.filter((row) => row.group === group);
     const parts = [...new Set(rows.map((row) => row.part).filter(Boolean))];
-    return el("details", { class: "card" }, el("summary", {}, `group ${group}: ${rows.length} filters` + (parts.length ? ` (${parts.join(", ")})` : "")),
+    return el("details", { class: "group" }, el("summary", {}, `group ${group}: ${rows.length} filters` + (parts.length ? ` (${parts.join(", ")})` : "")),
       rows.slice(0, 12).map((row) => el("div", {}, el("h3", {}, "filter ", link(row), row.name ? ` ${row.name}` : ""), crops(row, 6))));
   }));
 }
@@ -118,7 +118,7 @@ function filterView(row) {
       [{ name: "part", text: true, value: (r) => r.part, show: (r) => r.part }, ...metrics.map((metric) => ({ name: metric.replaceAll("_", " "), value: (r) => r[metric], show: (r) => fixed(r[metric], 3) }))], row.top)) : null,
     classes.length ? el("div", { class: "card" }, el("h2", {}, "Classes"), table("classes of the filter",
       [{ name: "class", text: true, value: ([name]) => name, show: ([name]) => name }, { name: "active", value: ([, c]) => c.frequency, show: ([, c]) => percent(c.frequency) },
-        { name: "best part", text: true, value: ([, c]) => c.best, show: ([, c]) => c.best ?? "–" }, { name: "IoU", value: ([, c]) => c.matched_iou, show: ([, c]) => fixed(c.matched_iou) }], classes)) : null);
+        ...(annotated ? [{ name: "best part", text: true, value: ([, c]) => c.best, show: ([, c]) => c.best ?? "–" }, { name: "IoU", value: ([, c]) => c.matched_iou, show: ([, c]) => fixed(c.matched_iou) }] : [])], classes)) : null);
 }
 
 const rowOf = new Map(records.map((row) => [row.filter, row]));

@@ -82,7 +82,7 @@ function imageCard(item) {
     card.classList.toggle("whole", whole);
     about.textContent = whole ? `${item.name} · ${pixels}${more}` : first ? `${first[0]} ${percent(first[1])}` : pixels;
     const shown = el("figure", {}, image, el("figcaption", {}, el("h3", {}, "image"), whole && answers));
-    content.replaceChildren(whole ? balanced([shown, ...item.filters.map((filter) => filterCard(item, filter, link(filter)))], 190, { class: "cards" })
+    content.replaceChildren(whole ? balanced([shown, ...item.filters.map((filter) => filterCard(item, filter, link(filter)))], 190, { class: "cards lead" })
       : el("div", { class: "strip" }, shown, item.filters.slice(0, STRIP).map((filter) => filterTile(item, filter))));
   }
   const card = el("article", { class: "card" + (Math.max(...item.size) < 64 ? " tiny" : "") },
@@ -132,6 +132,7 @@ const heated = toggle("heat map", style === "heat", () => {
   style = isPressed(heated) ? "heat" : "outline";
   for (const area of [...shownAreas]) area.canvas.isConnected ? area.again() : shownAreas.delete(area);
 });
+heated.title = "red is kept first, blue last";
 const whole = toggle("all details", all, () => {
   all = isPressed(whole);
   expanded.clear();

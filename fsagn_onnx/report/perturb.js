@@ -41,10 +41,11 @@ function ranking(rows) {
 function show() {
   const rows = chosen();
   const agreed = about.summary.agreement[label.value];
-  place.replaceChildren(el("section", { class: "card", "aria-label": "ranking" }, el("h2", {}, "What the model leans on" + (label.value === "all" ? "" : `: ${label.value}`)),
+  place.replaceChildren(el("section", { class: "card", "aria-label": "ranking" }, el("h2", {}, "What the model leans on" + (["all", ""].includes(label.value) ? "" : `: ${label.value}`)),
     el("p", { class: "quiet" }, "Drop of the class’s score when a region is disturbed, minus the drop when area-matched random regions are: mean over disturbances and strengths, 95 % intervals over images."),
-    rows.length ? intervals("effect per region", rows.slice(0, 24).map((row) => [nameOf(row), whole(row).effect, whole(row).low, whole(row).high, whole(row).q <= 0.05 ? "mark" : "other"])) : el("p", {}, "nothing found"),
-    agreed && kind.value === "filter" ? el("p", { class: "quiet" }, `Switching filters off ranks them like disturbing their areas with Spearman's ${fixed(agreed.correlation)} over ${agreed.filters} filters.`) : null, ranking(rows)));
+    rows.length && intervals("effect per region", rows.slice(0, 24).map((row) => [nameOf(row), whole(row).effect, whole(row).low, whole(row).high, whole(row).q <= 0.05 ? "mark" : "other"])),
+    !rows.length && el("p", {}, records.length ? "nothing found" : `Nothing was disturbed in ${about.fewest} images or more, so there is nothing to compare: give more images, the same filters for all (--filters 3,17), or annotated parts (--parts).`),
+    agreed && kind.value === "filter" ? el("p", { class: "quiet" }, `Switching filters off ranks them like disturbing their areas with Spearman's ${fixed(agreed.correlation)} over ${agreed.filters} filters.`) : null, rows.length > 0 && ranking(rows)));
 }
 
 function open(row) {
@@ -61,5 +62,5 @@ function open(row) {
   scrollTo(0, 0);
 }
 
-main.prepend(el("div", {}, el("div", { class: "tools" }, el("span", {}, search, label, there.length > 1 && kind)), place));
+main.prepend(el("div", {}, el("div", { class: "tools" }, el("span", {}, search, labels.length > 0 && label, there.length > 1 && kind)), place));
 show();

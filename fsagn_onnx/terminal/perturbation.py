@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from ..perturbation.disturbances import LEVELS, REGIONS
+from ..perturbation.effects import FEWEST
 from ..perturbation.perturbation import Perturbation
 from ..perturbation.workload import Workload
 from ..runtime.drawing.typeface import printable
@@ -35,6 +36,11 @@ def perturbation_lines(result: Perturbation) -> Iterator[str]:
     yield f"layer {result.layer}: {result.images} images{accuracy}"
     yield "drop of the class's score, inside minus area-matched control, mean over disturbances and strengths:"
     ranked = result.parts or result.filters
+    if not any(ranked.values()):
+        yield (
+            f"  nothing: no part or filter was disturbed in {FEWEST} images or more; give more images, the same "
+            "filters for all (--filters 3,17), or annotated parts (--parts)"
+        )
     for label, rows in ranked.items():
         yield f"  {printable(label)}"
         for row in rows[:3]:

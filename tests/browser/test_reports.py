@@ -287,6 +287,22 @@ def test_a_table_wider_than_the_window_says_that_it_scrolls(planted: Path, watch
     expect(tab.locator(".hint").first).not_to_be_visible()
 
 
+def test_a_run_with_too_few_images_says_so(planted: Path, watched: Callable[..., Any], tmp_path: Path) -> None:
+    from fsagn_onnx.model import load_model
+    from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
+    from fsagn_onnx.terminal.perturbation import perturbation_lines
+
+    request = PerturbRequest((str(planted / "images" / "000.png"),), disturbances="blur", session=SESSION)
+    with PerturbRun(load_model(planted / "model.onnx"), planted / "explainer.onnx", tmp_path, request) as run:
+        list(run.images())
+        result = run.finish()
+    assert any("no part or filter was disturbed in 5 images or more" in line for line in perturbation_lines(result))
+    tab = watched().open(tmp_path / "report.html")
+    expect(tab.locator("main")).to_contain_text("Nothing was disturbed in 5 images or more")
+    expect(tab.locator("select")).to_have_count(0)
+    expect(tab.locator("table")).to_have_count(0)
+
+
 def test_changes_are_listed_drifted_ones_first(planted: Path, watched: Callable[..., Any]) -> None:
     tab = watched().open(planted / "compared" / "report.html")
     expect(tab.locator("tbody tr")).to_have_count(2)
