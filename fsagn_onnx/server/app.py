@@ -57,8 +57,9 @@ class _Server:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = WORKERS
         warm = await run_in_threadpool(self.engine.warm_up, PROBED)
-        shares = rows_are_images(warm, PROBED)
-        self.batcher = Batcher(self.engine, self.settings, self.metrics, shares=shares)
+        classifier = self.engine.classes.classifier
+        shares = rows_are_images(warm, PROBED, classifier)
+        self.batcher = Batcher(self.engine, self.settings, self.metrics, shares=shares, classifier=classifier)
         self.batcher.start()
         yield
         batcher, self.batcher = self.batcher, None
@@ -118,7 +119,8 @@ class _Server:
         about = json.loads(self.engine.metadata.to_json())
         return JSONResponse(
             {"name": self.name, "versions": ["1"], "platform": "onnxruntime_onnx", "inputs": ports[0],
-             "outputs": ports[1], "parameters": {"fsagn": about, "provider": self.engine.provider}}
+             "outputs": ports[1], "parameters": {"fsagn": about, "classes": self.engine.classes.to_dict(),
+                                                 "provider": self.engine.provider}}
         )  # fmt: skip
 
     async def show_metrics(self, request: Request) -> Response:

@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..model.classifier import Classifier
 from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
 from .jobs import Job
@@ -76,10 +79,20 @@ class Batcher:
         settings: largest batch, longest wait.
         metrics: is told batches.
         shares: whether requests may share a batch, see `rows_are_images`.
+        classifier: which outputs belong to the images, as the graph says; None: those with a row per image.
     """
 
-    def __init__(self, engine: FileEngine, settings: Settings, metrics: Metrics, *, shares: bool = True) -> None:
+    def __init__(
+        self,
+        engine: FileEngine,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        shares: bool = True,
+        classifier: Classifier | None = None,
+    ) -> None:
         self._engine, self._settings, self._metrics, self._shares = engine, settings, metrics, shares
+        self._classifier = classifier
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._thread = _Thread()
@@ -185,7 +198,9 @@ class Batcher:
         filters = np.concatenate([item.job.filters for item in batch])
         started = time.monotonic()
         computed = await self._thread.run(lambda: self._engine.run(values, filters))
-        if isinstance(computed, BaseException) or (len(batch) > 1 and not rows_are_images(computed, len(values))):
+        if isinstance(computed, BaseException) or (
+            len(batch) > 1 and not rows_are_images(computed, len(values), self._classifier)
+        ):
             await self._each_alone(batch, computed)
             return
         seconds = time.monotonic() - started
@@ -195,7 +210,8 @@ class Batcher:
         for item in batch:
             end = start + len(item.job.values)
             if not item.answer.done():
-                item.answer.set_result(computed if len(batch) == 1 else _part(computed, slice(start, end)))
+                rows = slice(start, end)
+                item.answer.set_result(computed if len(batch) == 1 else _part(computed, rows, self._classifier))
             start = end
 
     async def _each_alone(self, batch: list[_Waiting], failure: Pass | BaseException) -> None:
@@ -209,18 +225,36 @@ class Batcher:
             self._fail(batch, failure if known else RuntimeError(f"the computation ended with {failure!r:.200}"))
 
 
-def rows_are_images(computed: Pass, images: int) -> bool:
-    """Whether every output has a row per image, so that requests can share a pass and each take its own rows.
+def rows_are_images(computed: Pass, images: int, classifier: Classifier | None = None) -> bool:
+    """Whether requests can share a pass and each take its own part of every output.
 
-    A model may give a number for all images together, a list of detections or a constant: such a file answers
-    request by request.
+    They cannot where a model gives a number for all images together or a list of detections: such a file answers
+    request by request. What is the same for every image, such as anchors, comes whole.
+
+    Args:
+        computed: of a pass.
+        images: how many it had.
+        classifier: which outputs belong to the images, as the graph says; None: those with a row per image.
     """
-    return all(isinstance(array, np.ndarray) and array.shape[:1] == (images,) for array in computed.outputs.values())
+    return all(_divides(name, array, images, classifier) for name, array in computed.outputs.items())
 
 
-def _part(computed: Pass, rows: slice) -> Pass:
+def _divides(name: str, array: Any, images: int, classifier: Classifier | None) -> bool:
+    if not isinstance(array, np.ndarray):
+        return False
+    axis = 0 if classifier is None else classifier.axis(name)
+    if axis is None:
+        return classifier is not None and name not in classifier.shared
+    return bool(array.shape[axis : axis + 1] == (images,))
+
+
+def _part(computed: Pass, rows: slice, classifier: Classifier | None) -> Pass:
+    def own(name: str, values: NDArray[Any]) -> NDArray[Any]:
+        axis = 0 if classifier is None else classifier.axis(name)
+        return values if axis is None else values[(slice(None),) * axis + (rows,)]
+
     return Pass(
-        outputs={name: values[rows] for name, values in computed.outputs.items()},
+        outputs={name: own(name, values) for name, values in computed.outputs.items()},
         filter_ids=computed.filter_ids[rows],
         filter_peaks=computed.filter_peaks[rows],
         area_rank=computed.area_rank[rows],

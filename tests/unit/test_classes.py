@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fsagn_onnx.errors import UsageError
+from fsagn_onnx.dissection.run import DissectRun
+from fsagn_onnx.errors import ExplainerError, UsageError
+from fsagn_onnx.methods import engine_for
+from fsagn_onnx.model import load_model
 from fsagn_onnx.model.classifier import SCORES, Classifier, find_classifier, words
 from fsagn_onnx.model.input_spec import InputSpec
+from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.classes import Classes, classes_in
+from fsagn_onnx.testing.planted import planted_model
+from fsagn_onnx.testing.planted_explainer import planted_explainer, write_planted_explainer
 
 SIDE = 32
 SPEC = InputSpec.from_dict(
@@ -246,6 +253,16 @@ def test_numbers_and_names_are_the_same_class() -> None:
     assert [digits.number(text) for text in ("7", "1", "0")] == [0, 1, 2]
 
 
+def test_dissect_counts_numbers_and_names_as_one_class() -> None:
+    run = object.__new__(DissectRun)
+    run.classes = read_as("logits", 10, TEN)
+    lines = [("3", None), ("kind 3", None), (None, 3), ("other", 3), (None, None)]
+    found = [run._class_of({"label": label, "predicted": predicted}) for label, predicted in lines]
+    assert found == ["kind 3", "kind 3", "kind 3", "other", None]
+    run.classes = read_as("logits", 10)
+    assert [run._class_of({"label": label, "predicted": 3}) for label in ("3", None)] == ["class 3", "class 3"]
+
+
 def test_labels_of_something_else_name_nothing() -> None:
     rows = {"y": np.float32([[1, 2, 3]])}
     assert read_as("logits", 3, ("a", "b")).predictions(rows, 0)[0].label is None
@@ -301,3 +318,47 @@ def test_words_of_names() -> None:
     assert {"detection", "box", "score"} <= words("detection/BoxScores:0") | words("detection_boxes")
     assert "probability" in words("face_probabilities")
     assert words("x1") == {"x", "1"}
+
+
+def with_odd_outputs(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """A graph that also gives a number for all images, constant rows, and time before images, all out of a row."""
+    graph = proto.graph
+    graph.node.extend([
+        helper.make_node("ReduceMax", [name], ["top_score"], keepdims=0),
+        helper.make_node("Identity", ["anchor_rows"], ["anchors"]),
+        helper.make_node("Unsqueeze", [name, "first"], ["step"]),
+        helper.make_node("Concat", ["step", "step"], ["steps"], axis=0),
+    ])  # fmt: skip
+    graph.initializer.append(numpy_helper.from_array(np.ones((2, 4), np.float32), "anchor_rows"))
+    graph.initializer.append(numpy_helper.from_array(np.int64([0]), "first"))
+    for output in ("top_score", "anchors", "steps"):
+        rank: list[Any] = {"top_score": [], "anchors": [2, 4], "steps": [2, "N", None]}[output]
+        graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, rank))
+    return proto
+
+
+@pytest.mark.parametrize("explainer", [True, False])
+def test_outputs_that_belong_to_no_image_are_left_alone(tmp_path: Path, explainer: bool) -> None:
+    """Once an IndexError, and rows of one image shown for another."""
+    proto = planted_explainer() if explainer else planted_model()
+    plain, odd = tmp_path / "plain.onnx", tmp_path / "odd.onnx"
+    onnx.save(proto, plain)
+    onnx.save(with_odd_outputs(proto, "scores"), odd)
+    pictures = [np.full((32, 32, 3), 40 * n, np.uint8) for n in range(3)]
+    found = []
+    for path in (plain, odd):
+        engine = path if explainer else engine_for(load_model(path), method="activation", threads=1)
+        with Explainer(engine, threads=1) as opened:
+            found.append([explained.predictions for explained in opened.explain(pictures, "top:1")])
+    assert found[0] == found[1]
+    assert len(found[1]) == 3
+
+
+def test_what_the_user_said_when_training_is_kept(tmp_path: Path) -> None:
+    path = write_planted_explainer(tmp_path / "e.onnx", {"training": {"classes": {"output": None, "scores": "none"}}})
+    with Explainer(path, threads=1) as opened:
+        assert not opened.classes
+        assert opened.explain(np.zeros((32, 32, 3), np.uint8))[0].predictions == ()
+    path = write_planted_explainer(tmp_path / "e.onnx", {"training": {"classes": {"output": "nothing"}}})
+    with pytest.raises(ExplainerError, match="training: classes: no output 'nothing'"):
+        Explainer(path, threads=1)

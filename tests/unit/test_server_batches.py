@@ -16,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from fsagn_onnx.model.classifier import find_classifier
+from fsagn_onnx.model.outputs import Output
 from fsagn_onnx.runtime.engine import Pass
 from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.server import Settings, make_app
@@ -101,6 +103,34 @@ def test_rows_are_images_asks_for_an_axis_of_that_length() -> None:
     assert rows_are_images(pass_of(a=np.zeros(3), b=np.zeros((3, 4))), 3)
     assert not rows_are_images(pass_of(a=np.zeros(3), b=np.zeros((4, 3))), 3)
     assert not rows_are_images(pass_of(a=np.float32(1)), 3)
+
+
+def test_parts_of_outputs_follow_the_graph() -> None:
+    """Constants come whole though they have as many rows as the batch has images; time comes before images."""
+    made = [
+        Output(name, "float32", axis, constant, False, None, "other", name)
+        for name, axis, constant in (("rows", 0, False), ("time", 1, False), ("anchors", None, True))
+    ]
+    classifier = find_classifier(made, None)
+
+    def outputs(values: NDArray[Any]) -> dict[str, Any]:
+        return {"rows": values, "time": np.stack([values, -values]), "anchors": np.arange(12).reshape(3, 4)}
+
+    async def ask() -> list[Any]:
+        engine = Engine(outputs)
+        batcher = Batcher(engine, Settings(max_delay=0.05), Metrics(), classifier=classifier)  # type: ignore[arg-type]
+        batcher.start()
+        found = await asyncio.gather(*(batcher.run(job(number)) for number in (1, 2, 3)))
+        await batcher.stop()
+        assert engine.passes == [3]
+        return list(found)
+
+    for number, answer in zip((1, 2, 3), asyncio.run(ask()), strict=True):
+        assert answer.outputs["rows"].tolist() == [[number]]
+        assert answer.outputs["time"].tolist() == [[[number]], [[-number]]]
+        assert answer.outputs["anchors"].shape == (3, 4)
+    together = find_classifier([Output("score", "float32", None, False, False, None, "other", "score")], None)
+    assert not rows_are_images(Pass({"score": np.zeros(3)}, *[np.zeros((3, 1))] * 3, None), 3, together)
 
 
 def test_a_stop_does_not_wait_for_a_pass_that_never_ends() -> None:
