@@ -73,7 +73,11 @@ def reading_options(command: Command) -> Command:
     The command gets them as one argument, `reading`; `load_model(path, **reading)` takes it as it is.
     """
 
-    @click.option("--preprocess", type=PATH, help="File with the model's input spec, where the model does not say it.")
+    @click.option(
+        "--preprocess",
+        type=PATH,
+        help="The model's input spec: a file, or imagenet, 0..1, 0..255, -1..1, caffe-bgr, timm-inception.",
+    )
     @click.option("--input", "image", metavar="NAME", help="The image input of a model with several inputs.")
     @click.option(
         "--feed", "feeds", multiple=True, metavar="NAME=VALUE",
@@ -92,6 +96,8 @@ def read_model(path: Path, reading: dict[str, Any]) -> Any:
 
     model = load_model(path, **reading)
     model.require_one_input()
+    if model.training_mode:
+        click.echo(f"warning: {model.training_mode}", err=True)
     if model.guess_warning:
         click.echo(f"warning: {model.guess_warning}", err=True)
     return model

@@ -177,12 +177,16 @@ class ExplanationFolder(RunFolder):
         self.close()
         remove(self.path / ARTICLES)
 
+    def _guessed(self) -> dict[str, str]:
+        guessed = self.about.subject.get("guessed_input")
+        return {"input (guessed)": ", ".join(guessed)} if guessed else {}
+
     def _write_report(self) -> None:
         facts = Facts(
             source=self.about.source,
             layer=self.about.layer,
             tool=TOOL,
-            facts={name: str(self.about.arguments[name]) for name in ("filters", "area")},
+            facts={**{name: str(self.about.arguments[name]) for name in ("filters", "area")}, **self._guessed()},
             explained=self.explained,
             shown=self._shown,
             failures=self.failures,

@@ -79,7 +79,8 @@ def open_explainer(
         if refine:
             name = f"generator+refine{refine}"
             explainer = _refined(explainer, known, path, refine, providers, threads, output, scores)
-        return Opened(explainer, known, name, _subject(explainer, path, name), _read_as(explainer))
+        hints = (*_read_as(explainer), *_guessed(explainer, path))
+        return Opened(explainer, known, name, _subject(explainer, path, name), hints)
     if refine:
         raise UsageError(f"--refine: for explainers only, but {path} is a plain model")
     if model is not None:
@@ -93,7 +94,7 @@ def open_explainer(
         f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
     )
-    hints = (plain.guess_warning, better) if plain.guess_warning else (better,)
+    hints = tuple(line for line in (plain.training_mode, plain.guess_warning, better) if line)
     return Opened(explainer, plain, name, _subject(explainer, path, name), (*_read_as(explainer), *hints))
 
 
@@ -104,6 +105,17 @@ def _read_as(explainer: Explainer) -> tuple[str, ...]:
     if found.outputs and not explainer.classes:
         hints.append(f"no class is shown: {found.reason}")
     return tuple(hints)
+
+
+def _guessed(explainer: Explainer, path: Path) -> tuple[str, ...]:
+    """A line about what was guessed of the input when the explainer was trained; nothing where nothing was."""
+    guessed = explainer.metadata.input.guessed
+    if not guessed:
+        return ()
+    return (
+        f"{path.name} rests on a guess of what its model expects: {', '.join(guessed)}; if it is wrong, train "
+        "anew with --preprocess",
+    )
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -136,6 +148,7 @@ def _engine_for() -> Callable[..., Any]:
 
 def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
     metadata = explainer.metadata
+    guessed = metadata.input.guessed
     with path.open("rb") as file:
         file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
@@ -145,4 +158,5 @@ def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
         "filters_of_layer": metadata.filters,
         "input": metadata.input.to_dict(),
         "method": method,
+        **({"guessed_input": list(guessed)} if guessed else {}),
     }

@@ -141,6 +141,11 @@ def choose_taps(model: Model, layer: Layer, stride: int) -> tuple[Tap, ...]:
     return tuple(taps)
 
 
+def _another(model: Model, layer: Layer) -> str:
+    wide = [other.value for other in model.layers if min(other.shape[1:]) >= 2 and not other.reason.startswith("no")]
+    return f"choose another, for example {wide[-1]!r}" if wide else "and no other layer of the model has one either"
+
+
 def make_config(
     model: Model, layer: Layer, encoder: Literal["shared", "own"] = "shared", **widths: Any
 ) -> GeneratorConfig:
@@ -152,7 +157,7 @@ def make_config(
     if min(layer.shape[1:]) < 2:
         raise UsageError(
             f"layer {layer.value!r} has a {layer.shape[1]}x{layer.shape[2]} feature map: there is no area to find; "
-            f"choose another, for example {model.default_layer.value!r}"
+            f"{_another(model, layer)}"
         )
     spec = model.input_spec
     stride = grid_stride(spec.size)

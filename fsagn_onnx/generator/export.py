@@ -209,6 +209,7 @@ def make_metadata(
     """What an explainer says about itself."""
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
+    guesses = {"guessed_input": list(model.input_spec.guessed)} if model.input_spec.guessed else {}
     return ExplainerMetadata(
         format=FORMAT,
         tool=f"fsagn-onnx {__version__}",
@@ -221,7 +222,7 @@ def make_metadata(
         areas=config.areas,
         objective=options["objective"]["name"],
         infills=tuple(kind for kind, share in options["mix"].items() if share > 0),
-        training={**checkpoint.description["training"], "held_out_infill": HELD_OUT},
+        training={**checkpoint.description["training"], "held_out_infill": HELD_OUT, **guesses},
         quality=dict(quality or {}),
         variant=variant or Variant(),
     )

@@ -112,8 +112,21 @@ def _label_list(found: object) -> tuple[str, ...] | None:
     return None
 
 
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "imagenet": {"color": "RGB", "scale": 1.0, "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]},
+    "0..1": {"scale": 1 / 255, "mean": 0.0, "std": 1.0},
+    "0..255": {"scale": 1.0, "mean": 0.0, "std": 1.0},
+    "-1..1": {"scale": 1.0, "mean": 127.5, "std": 127.5},
+    "caffe-bgr": {"color": "BGR", "scale": 1.0, "mean": [103.939, 116.779, 123.68], "std": 1.0},
+    "timm-inception": {"color": "RGB", "scale": 1.0, "mean": 127.5, "std": 127.5},
+}
+"""Preprocessings that many networks share: name -> fields of the input spec."""
+
+
 def read_preprocess(path: Path) -> dict[str, Any]:
     """Read a `--preprocess` file: fields of the input spec, or what another program writes (see `dialects`).
+
+    The name of one of the `PRESETS` is good too, where there is no file of that name.
 
     Args:
         path: A JSON object, or YAML (`.yml`, `.yaml`; needs PyYAML).
@@ -124,6 +137,8 @@ def read_preprocess(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the file cannot be read, or is not an object.
     """
+    if str(path) in PRESETS and not path.exists():
+        return dict(PRESETS[str(path)])
     try:
         if path.stat().st_size > MAX_PREPROCESS_BYTES:
             raise ModelError(f"preprocess file {path} has more than {MAX_PREPROCESS_BYTES} bytes")

@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from .topology import Topology
 
@@ -80,12 +82,27 @@ def _reached(topology: Topology, shapes: Shapes, value: str) -> frozenset[str] |
             node = topology.nodes[index]
             if node.op_type in CHOOSING:
                 answers = True
-            elif node.op_type in FEATURES or (node.op_type == "MatMul" and _dense(topology, shapes, node)):
+            elif _takes_maps(topology, shapes, node):
                 return None
             elif node.op_type not in SIZES:
                 stack += [made for made in node.output if made and made not in seen]
                 seen.update(node.output)
     return frozenset(seen) if answers else None
+
+
+def _takes_maps(topology: Topology, shapes: Shapes, node: onnx.NodeProto) -> bool:
+    if node.op_type in FEATURES:
+        return not _expectation(topology, node)
+    return node.op_type == "MatMul" and _dense(topology, shapes, node)
+
+
+def _expectation(topology: Topology, node: onnx.NodeProto) -> bool:
+    """Whether a conv is a fixed sum of bins, the weights 0, 1, 2, ...: how YOLO heads decode their boxes (DFL)."""
+    tensor = topology.initializers.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
+    if tensor is None or len(tensor.dims) != 4 or tensor.dims[0] != 1 or math.prod(tensor.dims[2:]) != 1:
+        return False
+    bins = numpy_helper.to_array(tensor).ravel()
+    return len(bins) > 1 and bool((bins == np.arange(len(bins))).all())
 
 
 def _dense(topology: Topology, shapes: Shapes, node: onnx.NodeProto) -> bool:

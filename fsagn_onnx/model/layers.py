@@ -12,7 +12,7 @@ from .activations import Tail, Values, follow_tail
 from .heads import before_heads, prediction_layers
 from .input_spec import InputSpec
 from .receptive_field import receptive_fields
-from .topology import Topology
+from .topology import Topology, node_inputs
 
 __all__ = ["CONV_OPS", "MIN_SPATIAL", "Layer", "find_layers"]
 
@@ -94,8 +94,21 @@ def _describe(
     return Layer(tail.value, tail.op, conv, channels, (channels, height, width), stride, field, reason=reason)
 
 
+def _depths(topology: Topology) -> dict[str, int]:
+    """Conv output -> how many convs lie on the longest way to it, itself included."""
+    depth: dict[str, int] = {}
+    for node in topology.nodes:
+        below = max((depth.get(name, 0) for name in node_inputs(node)), default=0)
+        is_conv = (node.domain, node.op_type) in CONV_OPS
+        depth.update((name, below + is_conv) for name in node.output if name)
+    return depth
+
+
 def _mark_default(topology: Topology, shapes: Mapping[str, tuple[int, ...]], layers: list[Layer]) -> tuple[Layer, ...]:
-    """Mark the layer to explain unless told: the last one with a map of 3x3 or more that all predictions are made from.
+    """Mark the layer to explain unless told: the deepest with a map of 3x3 or more that all predictions are made from.
+
+    Deepest is what has the most convs before it; of two that have as many, what sees more (the receptive field); the
+    order of the file says nothing, as exporters write a block's shortcut before or after its main branch.
 
     Where no layer predicts by itself (a classifier pools its last maps), that is the last conv layer; where all maps
     are smaller, the largest.
@@ -116,10 +129,15 @@ def _mark_default(topology: Topology, shapes: Mapping[str, tuple[int, ...]], lay
         what = "largest spatial map of any conv layer"
         most = max(math.prod(layer.shape[1:]) for layer in layers if layer.value in fit)
         large = {layer.value for layer in layers if layer.value in fit and math.prod(layer.shape[1:]) == most}
-    chosen = max(index for index, layer in enumerate(layers) if layer.value in large)
+    depths = _depths(topology)
+    chosen = max(
+        (index for index, layer in enumerate(layers) if layer.value in large),
+        key=lambda index: (depths[layers[index].conv], layers[index].receptive_field or math.inf, index),
+    )
     layer = layers[chosen]
     words = [f"{what} ({layer.shape[1]}x{layer.shape[2]})", f"{layer.channels:,} filters"]
-    later = len(layers) - chosen - 1
+    behind = topology.descendants([layer.value]) - {layer.value}
+    later = sum(other.conv in behind for other in layers)
     if later:
         because = "behind it" if predictions else "with a smaller map or no way to an output"
         words.append(f"{later} {'' if predictions else 'later '}conv layer{'s' * (later > 1)} {because}")

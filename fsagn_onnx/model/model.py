@@ -25,8 +25,11 @@ from .opset import opset_of
 from .preparation import prepared
 from .runnable import runnable_outputs
 from .shapes import skeleton, static_shapes
+from .single_image import with_batch_axis
+from .size_trial import settled
 from .sizes import oversized
-from .topology import sort_nodes
+from .spelling import respell
+from .topology import sort_nodes, training_nodes
 
 __all__ = ["Model", "load_model"]
 
@@ -99,6 +102,21 @@ class Model:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
             return _one_line(error)
         return None
+
+    @cached_property
+    def training_mode(self) -> str | None:
+        """A line about nodes that were exported in training mode; None where there are none.
+
+        Their answers hang on the other pictures of a batch, or on chance.
+        """
+        found = training_nodes(self.proto.graph)
+        if not found:
+            return None
+        return (
+            f"{self.path.name} was exported in training mode ({found[0]}{' and others' if len(found) > 1 else ''}): a "
+            "picture's answers hang on the rest of its batch or on chance; export it again in inference mode (torch: "
+            "model.eval())"
+        )
 
     @property
     def guess_warning(self) -> str | None:
@@ -234,6 +252,7 @@ def _described(
     image: str | None,
     feeds: Mapping[str, Feed],
 ) -> Model:
+    respell(proto)
     sort_nodes(proto.graph)
     if not proto.graph.output:
         raise ModelError("the graph has no output")
@@ -244,6 +263,7 @@ def _described(
     original = source = bind(proto, feeds)
     if proto.functions:
         source = inliner.inline_local_functions(original)
+    source = with_batch_axis(source, image)
     _check(source)
     runnable, left_out = runnable_outputs(source)
     proto = prepared(runnable)
@@ -264,7 +284,7 @@ def _described(
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
         labels=labels_of(metadata),
-        input_spec=input_spec(inputs, metadata, override, graph=proto.graph, image=image),
+        input_spec=settled(input_spec(inputs, metadata, override, graph=proto.graph, image=image), proto, inputs),
         left_out=left_out,
     )
 

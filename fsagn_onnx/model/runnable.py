@@ -42,7 +42,9 @@ def runnable_outputs(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
     left: dict[str, str] = {}
     for item in graph.output:
         index = topology.producer.get(item.name)
-        if index in broken:
+        if index is None:
+            left[item.name] = "is an input or a constant of the graph, not computed from the picture"
+        elif index in broken:
             left[item.name] = f"needs the operator {broken[index]}, which onnxruntime does not have"
         elif (kind := _kind(item)) is not None:
             left[item.name] = f"is {kind}, not a tensor of numbers"

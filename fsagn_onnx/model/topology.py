@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
+from onnx import numpy_helper
 
-__all__ = ["RANDOM_OPS", "Topology", "node_inputs", "sort_nodes", "subgraphs"]
+__all__ = ["RANDOM_OPS", "Topology", "node_inputs", "sort_nodes", "subgraphs", "training_nodes"]
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -136,3 +137,21 @@ class Topology:
             if any(name in reached for name in node_inputs(node)):
                 reached.update(name for name in node.output if name)
         return reached
+
+
+def training_nodes(graph: onnx.GraphProto) -> list[str]:
+    """Nodes in training mode, as "op 'value'": batch norms that measure their batch, dropouts that drop."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output:
+            values.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
+    found = []
+    for node in graph.node:
+        switched = any(item.name == "training_mode" and item.i for item in node.attribute)
+        if node.op_type == "BatchNormalization":
+            switched |= sum(bool(name) for name in node.output) > 1
+        elif node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in values:
+            switched |= bool(numpy_helper.to_array(values[node.input[2]]).any())
+        if switched and node.op_type in ("BatchNormalization", "Dropout"):
+            found.append(f"{node.op_type} '{node.output[0]}'")
+    return found

@@ -88,7 +88,7 @@ class ExplainerMetadata:
             raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' has the unknown {', '.join(unknown)}")
         member = _Member(members, source)
         try:
-            spec = InputSpec.from_dict(member("input", dict, "an object"))
+            spec = InputSpec.from_dict(member("input", dict, "an object"), guessed=_guessed(members))
         except ExplainerError:
             raise
         except (FsagnError, KeyError, TypeError, ValueError) as error:
@@ -110,6 +110,13 @@ class ExplainerMetadata:
             quality=member("quality", dict, "an object"),
             variant=_variant(members, source),
         )
+
+
+def _guessed(members: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was guessed of the input when the explainer was trained, as its training's summary says."""
+    training = members.get("training")
+    words = training.get("guessed_input") if isinstance(training, dict) else None
+    return tuple(str(word)[:200] for word in words[:20]) if isinstance(words, list) else ()
 
 
 def _variant(members: dict[str, Any], source: str) -> Variant:

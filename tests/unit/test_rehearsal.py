@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from fsagn_onnx.errors import ImageError, UsageError
 from fsagn_onnx.generator import Trainer, TrainingOptions, train
@@ -18,47 +18,9 @@ from fsagn_onnx.generator.rehearsal import rehearsed
 from fsagn_onnx.inspection.document import inspect_file
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.testing.graph_builder import GraphBuilder
 
 FEW = TrainingOptions(pairs=16, images_per_step=4)
-
-
-class Builder:
-    """A small graph, node by node."""
-
-    def __init__(self) -> None:
-        self.rng = np.random.default_rng(0)
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def constant(self, values: object) -> str:
-        self.weights.append(numpy_helper.from_array(np.asarray(values), f"w{len(self.weights)}"))
-        return self.weights[-1].name
-
-    def op(self, kind: str, *inputs: str, out: str | None = None, domain: str = "", **attributes: object) -> str:
-        name = out or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
-        return name
-
-    def conv(self, value: str, before: int, after: int) -> str:
-        weights = (self.rng.normal(size=(after, before, 3, 3)) / np.sqrt(before * 9) * 1.4).astype(np.float32)
-        made = self.op("Conv", value, self.constant(weights), strides=[2, 2], pads=[1] * 4)
-        return self.op("Relu", made)
-
-    def head(self, value: str, channels: int, out: str = "logits") -> str:
-        weights = self.rng.normal(size=(10, channels)).astype(np.float32)
-        flat = self.op("Flatten", self.op("GlobalAveragePool", value))
-        return self.op("Gemm", flat, self.constant(weights), transB=1, out=out)
-
-    def save(self, path: Path, outputs: list[str], size: int = 32, domain: str | None = None, batch: object = "N",
-             more: tuple[str, ...] = (), opset: int = 17) -> Path:  # fmt: skip
-        def value(name: str, shape: list[object] | None) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-        inputs = [value(name, [batch, 3, size, size]) for name in ("image", *more)]
-        graph = helper.make_graph(self.nodes, "g", inputs, [value(name, None) for name in outputs], self.weights)
-        opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
-        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
-        return path
 
 
 @pytest.fixture
@@ -82,7 +44,7 @@ def explained(model: Path, pictures: Path, **reading: object) -> list[str]:
 
 
 def custom(path: Path) -> Path:
-    b = Builder()
+    b = GraphBuilder()
     b.op("EfficientNMS_TRT", b.head(b.conv(b.conv("image", 3, 8), 8, 16), 16), domain="TRT", out="boxes")
     return b.save(path, ["boxes"], domain="TRT")
 
@@ -100,7 +62,7 @@ def test_an_output_of_a_foreign_operator_is_left_out_by_name(tmp_path: Path, pic
 
 
 def test_a_sequence_output_is_left_out_and_its_numbers_stay(tmp_path: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     b.op("SequenceConstruct", b.head(b.conv("image", 3, 8), 8, out="scores"), out="listed")
     b.save(tmp_path / "m.onnx", ["listed"])
     proto = onnx.load(tmp_path / "m.onnx")
@@ -113,14 +75,14 @@ def test_a_sequence_output_is_left_out_and_its_numbers_stay(tmp_path: Path) -> N
 
 
 def test_values_inside_may_have_the_names_of_the_explainer(tmp_path: Path, pictures: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     inner = b.op("Identity", b.conv("image", 3, 8), out="filters")
     b.head(b.conv(b.op("Abs", inner, out="area_rank"), 8, 16), 16)
     assert explained(b.save(tmp_path / "m.onnx", ["logits"]), pictures) == ["logits"]
 
 
 def test_an_output_with_such_a_name_is_refused_before_the_first_step(tmp_path: Path, pictures: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     b.head(b.conv("image", 3, 8), 8, out="retention")
     file = b.save(tmp_path / "m.onnx", ["retention"])
     assert "'retention' has a name that an explainer file needs" in str(inspect_file(file)["trial"])
@@ -130,7 +92,7 @@ def test_an_output_with_such_a_name_is_refused_before_the_first_step(tmp_path: P
 
 
 def test_a_constant_of_one_image_beside_many(tmp_path: Path, pictures: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     left = b.conv("image", 3, 8)
     pooled = [b.op("Flatten", b.op("GlobalAveragePool", value)) for value in (left, "other")]
     b.op("Gemm", b.op("Concat", *pooled, axis=1), b.constant(np.ones((1, 11), np.float32)), transB=1, out="same")
@@ -141,7 +103,7 @@ def test_a_constant_of_one_image_beside_many(tmp_path: Path, pictures: Path) -> 
 
 
 def test_an_input_too_small_to_have_areas(tmp_path: Path, pictures: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     b.head(b.conv("image", 3, 8), 8)
     file = b.save(tmp_path / "m.onnx", ["logits"], size=5)
     document = inspect_file(file)
@@ -152,7 +114,7 @@ def test_an_input_too_small_to_have_areas(tmp_path: Path, pictures: Path) -> Non
 
 
 def test_sizes_baked_into_a_reshape_keep_training_at_the_models_own_size(tmp_path: Path, pictures: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     first = b.conv("image", 3, 8)  # 8 x 128 x 128
     pairs = b.op("Reshape", first, b.constant(np.array([-1, 2, 128 * 128], np.int64)))
     swapped = b.op("Transpose", pairs, perm=[0, 2, 1])
@@ -166,7 +128,7 @@ def test_sizes_baked_into_a_reshape_keep_training_at_the_models_own_size(tmp_pat
 
 
 def test_a_batch_held_in_a_reshape_is_kept(tmp_path: Path, pictures: Path) -> None:
-    b = Builder()
+    b = GraphBuilder()
     maps = b.conv(b.conv("image", 3, 8), 8, 16)
     whole = b.op("Cast", b.op("Add", b.constant(np.int32([1, 16, -1])), b.constant(np.int32([0, 0, 0]))), to=7)
     b.op("Reshape", maps, whole, out="flat")
@@ -177,7 +139,7 @@ def test_a_batch_held_in_a_reshape_is_kept(tmp_path: Path, pictures: Path) -> No
 def test_a_tap_is_never_a_whole_number(tmp_path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    b = Builder()
+    b = GraphBuilder()
     first = b.conv(b.conv("image", 3, 8), 8, 8)
     added = b.op("Add", first, b.op("Relu", first), out="sum")
     wide = b.op("Conv", added, b.constant(b.rng.normal(size=(24, 8, 1, 1)).astype(np.float32)))
@@ -190,7 +152,7 @@ def test_a_tap_is_never_a_whole_number(tmp_path: Path) -> None:
 
 def standardising(path: Path) -> Path:
     """(x - mean) / deviation inside the graph: NaN for a blank picture."""
-    b = Builder()
+    b = GraphBuilder()
     apart = b.op("Sub", "image", b.op("ReduceMean", "image", axes=[1, 2, 3], keepdims=1))
     square = b.op("ReduceMean", b.op("Mul", apart, apart), axes=[1, 2, 3], keepdims=1)
     b.head(b.conv(b.conv(b.op("Div", apart, b.op("Sqrt", square)), 3, 8), 8, 16), 16)

@@ -1,0 +1,183 @@
+"""What onnxruntime runs is taken: other spellings, no batch axis, old operators; and the layer a user would choose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from fsagn_onnx.cli.main import run
+from fsagn_onnx.inspection.document import inspect_file
+from fsagn_onnx.model import load_model
+from fsagn_onnx.model.description import read_preprocess
+from fsagn_onnx.model.spelling import respell
+from fsagn_onnx.testing.graph_builder import GraphBuilder
+
+
+def plain(path: Path, **saved: object) -> Path:
+    b = GraphBuilder()
+    b.head(b.conv(b.conv("image", 3, 8), 8, 16), 16)
+    return b.save(path, ["logits"], **saved)  # type: ignore[arg-type]
+
+
+def test_the_standard_domain_may_be_written_out(tmp_path: Path) -> None:
+    file = plain(tmp_path / "m.onnx")
+    proto = onnx.load(file)
+    proto.opset_import[0].domain = "ai.onnx"
+    for node in proto.graph.node:
+        node.domain = "ai.onnx"
+    onnx.save(proto, file)
+    assert len(load_model(file).layers) == 2
+
+
+def test_ir_3_without_weights_among_the_inputs(tmp_path: Path) -> None:
+    file = plain(tmp_path / "m.onnx", opset=8)
+    proto = onnx.load(file)
+    proto.ir_version = 3
+    file.write_bytes(proto.SerializeToString())
+    assert len(load_model(file).layers) == 2
+
+
+def test_an_output_that_is_the_input(tmp_path: Path) -> None:
+    file = plain(tmp_path / "m.onnx")
+    proto = onnx.load(file)
+    proto.graph.output.append(proto.graph.input[0])
+    onnx.save(proto, file)
+    model = load_model(file)
+    assert list(model.left_out) == ["image"]
+    assert [item.name for item in model.outputs] == ["logits"]
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_a_picture_without_a_batch_axis(tmp_path: Path, opset: int) -> None:
+    b = GraphBuilder()
+    axes = {"axes": [0]} if opset < 13 else {}
+    more = [] if axes else [b.constant(np.array([0], np.int64))]
+    b.head(b.conv(b.op("Unsqueeze", "image", *more, **axes), 3, 8), 8)
+    file = b.save(tmp_path / "m.onnx", ["logits"], opset=opset)
+    proto = onnx.load(file)
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, [3, 32, 32]))
+    onnx.save(proto, file)
+    model = load_model(file)
+    assert model.input_spec.size == (32, 32)
+    picture = np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)
+    wrapped = onnxruntime.InferenceSession(model.proto.SerializeToString()).run(None, {"image": picture[None]})
+    direct = onnxruntime.InferenceSession(str(file)).run(None, {"image": picture})
+    np.testing.assert_array_equal(wrapped[0], direct[0])
+
+
+@pytest.mark.parametrize("opset", [7, 11])
+@pytest.mark.parametrize(
+    ("op", "attributes", "expected"),
+    [
+        ("ImageScaler", {"scale": 0.5, "bias": [1.0, 2.0, 3.0]}, lambda x: x * 0.5 + np.reshape([1, 2, 3], (3, 1, 1))),
+        ("Affine", {"alpha": 2.0, "beta": -1.0}, lambda x: 2 * x - 1),
+        ("Crop", {"border": [1, 2, 3, 4]}, lambda x: x[..., 2:-4, 1:-3]),
+        ("Crop", {"border": [1, 2, 0, 0], "scale": [5, 6]}, lambda x: x[..., 2:7, 1:7]),
+    ],
+)  # fmt: skip
+def test_experimental_operators_are_written_in_standard_ones(opset, op, attributes, expected) -> None:  # type: ignore[no-untyped-def]
+    node = helper.make_node(op, ["x"], ["y"], **attributes)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 12, 12])
+    graph = helper.make_graph([node], "g", [x], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=4)
+    respell(proto)
+    assert {item.op_type for item in proto.graph.node} <= {"Mul", "Add", "Slice"}
+    values = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
+    found = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": values})[0]
+    np.testing.assert_allclose(found, expected(values), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("last", ["main", "shortcut"])
+def test_the_default_layer_is_the_deepest_whatever_the_files_order(tmp_path: Path, last: str) -> None:
+    b = GraphBuilder()
+    base = b.conv("image", 3, 8)
+
+    def shortcut() -> str:
+        return b.op("Conv", base, b.constant(b.rng.normal(size=(16, 8, 1, 1)).astype(np.float32)), strides=[2, 2])
+
+    def main() -> str:
+        inner = b.op("Conv", base, b.constant(b.rng.normal(size=(8, 8, 3, 3)).astype(np.float32)), pads=[1] * 4)
+        weights = b.constant(b.rng.normal(size=(16, 8, 3, 3)).astype(np.float32))
+        return b.op("Conv", b.op("Relu", inner), weights, pads=[1] * 4, strides=[2, 2], out="main")
+
+    branches = [shortcut(), main()] if last == "main" else [main(), shortcut()]
+    b.head(b.op("Relu", b.op("Add", *branches)), 16)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits"], size=64))
+    assert model.default_layer.conv == "main"
+
+
+def test_a_detectors_fixed_sum_of_bins_is_a_prediction_not_a_layer(tmp_path: Path) -> None:
+    b = GraphBuilder()
+    neck = b.conv(b.conv("image", 3, 8), 8, 24)
+    boxes = b.op("Conv", neck, b.constant(b.rng.normal(size=(16, 24, 1, 1)).astype(np.float32)))
+    scores = b.op("Conv", neck, b.constant(b.rng.normal(size=(3, 24, 1, 1)).astype(np.float32)))
+    bins = b.op("Reshape", boxes, b.constant(np.array([0, 4, 4, -1], np.int64)))
+    soft = b.op("Softmax", b.op("Transpose", bins, perm=[0, 2, 1, 3]), axis=1)
+    decoded = b.op("Conv", soft, b.constant(np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)))
+    flat = [
+        b.op("Reshape", value, b.constant(np.array([0, n, -1], np.int64))) for value, n in ((decoded, 4), (scores, 3))
+    ]
+    b.op("Concat", *flat, axis=1, out="output0")
+    model = load_model(b.save(tmp_path / "m.onnx", ["output0"], size=64))
+    assert model.default_layer.value == neck
+
+
+def batch_norm(path: Path) -> Path:
+    b = GraphBuilder()
+    first = b.conv("image", 3, 8)
+    ones = [b.constant(np.ones(8, np.float32)) for _ in range(4)]
+    b.nodes.append(helper.make_node("BatchNormalization", [first, *ones], ["bn", "mean", "var"], training_mode=1))
+    b.head(b.conv("bn", 8, 16), 16)
+    return b.save(path, ["logits"])
+
+
+def test_training_mode_is_said_once_and_what_to_do(tmp_path: Path) -> None:
+    file = batch_norm(tmp_path / "m.onnx")
+    model = load_model(file)
+    assert "BatchNormalization 'bn'" in str(model.training_mode)
+    assert "model.eval()" in str(model.training_mode)
+    assert sum("training mode" in line for line in inspect_file(file, conversion=False)["warnings"]) == 1
+    assert load_model(plain(tmp_path / "plain.onnx")).training_mode is None
+
+
+def test_a_guessed_size_that_the_graph_does_not_take_gives_way_to_one_that_it_takes(tmp_path: Path) -> None:
+    b = GraphBuilder()
+    maps = b.op("MaxPool", b.conv(b.conv("image", 3, 8), 8, 16), kernel_shape=[8, 1], strides=[8, 1])
+    b.op("Squeeze", maps, b.constant(np.array([2], np.int64)), out="text")
+    file = b.save(tmp_path / "m.onnx", ["text"])
+    proto = onnx.load(file)
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"]))
+    onnx.save(proto, file)
+    spec = load_model(file).input_spec
+    assert spec.size == (32, 320)
+    assert "does not take 224x224" in spec.guessed[0]
+
+
+def test_a_guess_is_recorded_wherever_something_rests_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = plain(tmp_path / "m.onnx")
+    cv2.imwrite(str(tmp_path / "p.png"), np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    train = ["train", str(file), str(tmp_path / "p.png"), "--pairs", "8", "--out", str(tmp_path / "e.onnx")]
+    assert run(train) == 0
+    assert run(["explain", str(tmp_path / "e.onnx"), str(tmp_path / "p.png"), "--out", str(tmp_path / "d")]) == 0
+    assert "rests on a guess" in capsys.readouterr().err
+    assert "mean of ImageNet" in (tmp_path / "d" / "report.html").read_text(encoding="utf-8")
+    assert "mean of ImageNet" in json.loads((tmp_path / "d" / "manifest.json").read_text())["guessed_input"]
+    assert run(["inspect", str(tmp_path / "e.onnx"), "--json"]) == 0
+    assert "mean of ImageNet" in json.loads(capsys.readouterr().out)["explainer"]["training"]["guessed_input"]
+
+
+@pytest.mark.parametrize("name", ["imagenet", "0..1", "-1..1", "caffe-bgr", "timm-inception"])
+def test_presets_of_preprocessing(tmp_path: Path, name: str) -> None:
+    spec = load_model(plain(tmp_path / "m.onnx"), preprocess=read_preprocess(Path(name)) and name).input_spec
+    ends = spec.normalise(np.array([[[[0, 0, 0], [255, 255, 255]]]], np.uint8))
+    low, high = float(ends.min()), float(ends.max())
+    expected = {"imagenet": (-2.118, 2.64), "0..1": (0, 1), "-1..1": (-1, 1), "caffe-bgr": (-123.68, 151.061)}
+    assert (low, high) == pytest.approx(expected.get(name, (-1, 1)), abs=0.01)
+    assert not any("mean" in guess for guess in spec.guessed)
