@@ -15,9 +15,11 @@ import numpy as np
 
 IGNORED: Final = re.compile(
     r"versions?|tool_version|python|numpy|onnx|onnxruntime|opencv|torch|platform|machine|host|cpu|seconds|started"
-    r"|finished|created|date|time|elapsed|.*_seconds|.*_ms|.*per_second|rate|speed|peak_memory"
+    r"|finished|created|date|time|elapsed|.*_seconds|.*_ms|.*per_second|rate|speed|peak_memory|file_sha256"
 )
 TIMED: Final = re.compile(r"\d+(\.\d+)? ?(ms|s|min|h|images/s|pairs/s|frames/s|MB|KB|kB)\b|\d+(\.\d+)? (per|a) second")
+COST: Final = re.compile(r"\| [\w-]+ \| \d+\.\d+ \| \d+ \| \d+ \|")
+"""A row of evaluation.md's table of seconds and passes."""
 VERSION: Final = re.compile(r"\b\d+\.\d+\.\d+\w*")
 
 
@@ -120,7 +122,22 @@ def texts(a: Path, b: Path) -> Iterator[str]:
         return
     left, right = ([VERSION.sub("V", TIMED.sub("T", line)).rstrip() for line in t.splitlines()] for t in both)
     for sign, ours, others in (("A", left, right), ("B", right, left)):
-        yield from (f"line only in {sign}: {line[:160]}" for line in ours if line not in others)
+        only = (line for line in ours if line not in others and not COST.fullmatch(line))
+        yield from (f"line only in {sign}: {line[:160]}" for line in only)
+
+
+def networks(a: Path, b: Path) -> Iterator[str]:
+    """The graph by its bytes, the metadata by members."""
+    import onnx
+
+    both = [onnx.load(path) for path in (a, b)]
+    notes = [{entry.key: json.loads(entry.value) for entry in proto.metadata_props} for proto in both]
+    yield from members(*notes, "metadata")
+    for proto in both:
+        del proto.metadata_props[:]
+        proto.producer_version = ""
+    if both[0].SerializeToString(deterministic=True) != both[1].SerializeToString(deterministic=True):
+        yield "the graph differs"
 
 
 def raw(a: Path, b: Path) -> Iterator[str]:
@@ -133,6 +150,7 @@ KINDS: Final[dict[str, Callable[[Path, Path], Iterator[str]]]] = {
     ".npy": arrays,
     ".png": pictures,
     ".avi": films,
+    ".onnx": networks,
     ".parquet": parquet,
     ".json": documents,
     ".jsonl": lines_of_json,

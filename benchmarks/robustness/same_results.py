@@ -10,9 +10,10 @@ they are the same for every version. What a command prints goes to `printed/NAME
 `statuses.json`.
 
 `compare` prints what it compared and every difference; exit status 1 where there is one. Arrays (.npz, .npy) and the
-columns of Parquet files are compared to the bit, pictures (.png, .mp4 frames) by pixels, JSON, JSONL and CSV by
-members, Markdown and printed text by lines, ONNX files by their bytes. Left out: members that hold versions, times and
-speeds (`differences.IGNORED`), and the words of HTML pages, of which only is compared that they are there.
+columns of Parquet files are compared to the bit, pictures and the frames of videos by pixels, JSON, JSONL and CSV by
+members, Markdown and printed text by lines, ONNX files by their graph and metadata. Left out: members that hold
+versions, times, speeds and the hash of a file that is compared itself (`differences.IGNORED`), and the words of HTML
+pages, of which only is compared that they are there.
 """
 
 from __future__ import annotations
