@@ -1,4 +1,4 @@
-"""`fsagn-onnx bench`: what an explanation costs beside the plain model."""
+"""`fsagn-onnx bench`: Time an explainer beside the plain model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsagn-onnx compare`: what moved between two runs?"""
+"""`fsagn-onnx compare`: Find what moved between two runs of explain, dissect or perturb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsagn-onnx completion SHELL`."""
+"""`fsagn-onnx completion`: Print the script that completes commands and options in a shell."""
 
 from __future__ import annotations
 

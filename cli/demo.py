@@ -1,4 +1,4 @@
-"""`fsagn-onnx demo`: the main job on real input."""
+"""`fsagn-onnx demo`: Explain real photographs with a trained explainer of EfficientNet-Lite0."""
 
 from __future__ import annotations
 

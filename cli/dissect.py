@@ -1,4 +1,4 @@
-"""`fsagn-onnx dissect`: which object part does each filter stand for?"""
+"""`fsagn-onnx dissect`: Find out which object part each filter stands for, with q values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fsagn-onnx evaluate`: explainers and training-free methods side by side on held-out images."""
+"""`fsagn-onnx evaluate`: Measure masks: retention against area, beside the feature map and random masks."""
 
 from __future__ import annotations
 

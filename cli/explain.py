@@ -1,4 +1,4 @@
-"""`fsagn-onnx explain`: which area of each image each filter looks at."""
+"""`fsagn-onnx explain`: Show which area of each image each filter looks at."""
 
 from __future__ import annotations
 

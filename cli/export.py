@@ -1,4 +1,4 @@
-"""`fsagn-onnx export`: an explainer file, or a variant of it, out of a checkpoint of train."""
+"""`fsagn-onnx export`: Write an explainer file out of a checkpoint of train."""
 
 from __future__ import annotations
 

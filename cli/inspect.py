@@ -1,4 +1,4 @@
-"""`fsagn-onnx inspect`: what a model takes, its layers and whether it converts; or what an explainer is."""
+"""`fsagn-onnx inspect`: Show a model's inputs, layers and whether it can be explained, or an explainer's metadata."""
 
 from __future__ import annotations
 

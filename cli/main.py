@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -25,22 +26,25 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "cli", "main"]
 
-COMMANDS = {
-    "inspect": "Show a model's inputs, layers and whether it can be explained, or an explainer's metadata.",
-    "train": "Train a mask generator for a model and export it as an explainer.",
-    "explain": "Show which area of each image each filter looks at.",
-    "export": "Write an explainer file out of a checkpoint of train.",
-    "evaluate": "Measure masks: retention against area, beside the feature map and random masks.",
-    "video": "Draw the areas into a video, a camera's picture or an image sequence.",
-    "bench": "Time an explainer beside the plain model.",
-    "serve": "Serve an explainer over HTTP by the KServe v2 protocol.",
-    "dissect": "Find out which object part each filter stands for, with q values.",
-    "perturb": "Disturb what filters look at, and see what becomes of the model's answers.",
-    "compare": "Find what moved between two runs of explain, dissect or perturb.",
-    "demo": "Explain real photographs with a trained explainer of EfficientNet-Lite0.",
-    "completion": "Print the script that completes commands and options in a shell.",
-}
-"""Command -> its line in `fsagn-onnx --help`. `cli/NAME.py` holds it as `command`."""
+ORDER = (
+    "inspect", "train", "explain", "export", "evaluate", "video", "bench", "serve", "dissect", "perturb", "compare",
+    "demo", "completion",
+)  # fmt: skip
+"""Commands as the help lists them; any other follows by name."""
+
+
+def _commands() -> dict[str, str]:
+    """Command -> its line in `fsagn-onnx --help`: the first line of `cli/NAME.py`, which holds it as `command`."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        with path.open(encoding="utf-8") as file:
+            if said := re.fullmatch(r'"""`fsagn-onnx (\w+)`: (.*)"""\n', file.readline()):
+                found[said[1]] = said[2]
+    return {name: found[name] for name in dict.fromkeys((*ORDER, *found)) if name in found}
+
+
+COMMANDS = _commands()
+"""Command -> its line in `fsagn-onnx --help`."""
 
 EXTRAS = {
     "PIL": ("dissect", "dissection"),

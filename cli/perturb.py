@@ -1,4 +1,4 @@
-"""`fsagn-onnx perturb`: what happens to the model when parts are disturbed?"""
+"""`fsagn-onnx perturb`: Disturb what filters look at, and see what becomes of the model's answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .options import PATH, read_model, reading_options, running_options
 @click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
 @click.option("--dissection", type=PATH, help="Folder of a dissect run: filters get the names found there.")
 @click.option("--filters", default="top:3", show_default=True, help="top:K of each image, all, or ids like 3,17.")
-@click.option("--disturbances", default="all", show_default=True, help="blur,noise,brightness,hue,occlusion,shift.")
+@click.option("--disturbances", default="all", show_default=True, help="all, or some, like blur,noise.")
 @click.option("--ablate/--no-ablate", default=True, show_default=True, help="Switch every filter off too.")
 @reading_options
 @running_options
@@ -46,7 +46,7 @@ def command(
     from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
     from fsagn_onnx.perturbation.table import perturbation_table
     from fsagn_onnx.report.table import write_formats
-    from fsagn_onnx.terminal.perturbation import perturbation_json, perturbation_lines, timed, workload_line
+    from fsagn_onnx.terminal.perturbation import perturbation_json, perturbation_lines, saying_time, workload_line
     from fsagn_onnx.terminal.progress import show_progress
 
     request = PerturbRequest(images, **options)
@@ -55,7 +55,7 @@ def command(
         work = run.workload()
         if not as_json:
             click.echo(workload_line(work), err=True)
-        disturbed = run.images() if as_json else timed(run.images(), work.images, partial(click.echo, err=True))
+        disturbed = run.images() if as_json else saying_time(run.images(), work.images, partial(click.echo, err=True))
         show_progress(disturbed, "disturbing")
         result = run.finish()
         failed = run.folder.failures()

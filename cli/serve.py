@@ -1,4 +1,4 @@
-"""`fsagn-onnx serve`: an explainer behind HTTP."""
+"""`fsagn-onnx serve`: Serve an explainer over HTTP by the KServe v2 protocol."""
 
 from __future__ import annotations
 

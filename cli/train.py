@@ -1,4 +1,4 @@
-"""`fsagn-onnx train`: a trained mask generator for one conv layer of a model, as an explainer file."""
+"""`fsagn-onnx train`: Train a mask generator for a model and export it as an explainer."""
 
 from __future__ import annotations
 

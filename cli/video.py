@@ -1,4 +1,4 @@
-"""`fsagn-onnx video`: areas drawn into a video, a camera's picture or an image sequence, and a row per frame."""
+"""`fsagn-onnx video`: Draw the areas into a video, a camera's picture or an image sequence."""
 
 from __future__ import annotations
 

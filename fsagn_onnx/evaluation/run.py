@@ -23,14 +23,8 @@ from .contenders import GENERATOR, Contenders
 from .earlier import EarlierEvaluation
 from .folder import EvaluationFolder
 from .image_masks import AREAS, ImageMasks
-from .metrics.calibration import Calibration
-from .metrics.insertion_deletion import InsertionDeletion
-from .metrics.interface import Metric
-from .metrics.intervention import Intervention
-from .metrics.mask_only import MaskOnly
-from .metrics.parts import PartMetrics
+from .metrics.registry import MetricSetting, metrics
 from .metrics.retention import RetentionAUC
-from .metrics.specificity import Specificity
 from .part_masks import PartMasks
 from .probe import Pixels, Probe
 from .result import Cost, Evaluation
@@ -38,7 +32,7 @@ from .result import Cost, Evaluation
 STRONGEST = 60
 """Filters are drawn among so many strongest by peak."""
 
-METRICS = ("retention", "curves", "specificity", "control", "calibration", "parts", "intervention")
+METRICS = tuple(metrics())
 """Names of the families, in the order of the tables."""
 
 
@@ -127,16 +121,8 @@ class Run:
             )
         self.probe = Probe(model, self.contenders.layer, **session)
         self.parts = PartMasks(options.parts) if options.parts is not None else None
-        families: tuple[Metric, ...] = (
-            RetentionAUC(self.contenders.names[0]),
-            InsertionDeletion(options.areas),
-            Specificity(),
-            MaskOnly(),
-            Calibration(),
-            PartMetrics(),
-            Intervention(),
-        )
-        self.metrics = [family for family in families if family.name in options.metrics]
+        setting = MetricSetting(self.contenders.names[0], options.areas)
+        self.metrics = [make(setting) for name, make in metrics().items() if name in options.metrics]
         self.living = np.zeros(0, dtype=np.bool_)
         self.seconds: dict[str, float] = {}
         self.passes: dict[str, Passes] = {}

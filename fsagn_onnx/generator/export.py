@@ -30,14 +30,14 @@ from .proof import ExportReport, picture_like, prove_export, prove_same, run_gra
 from .taken_names import free_names
 from .variants import (
     MIN_OPSET,
+    PlainExplainer,
     SubsetGraph,
     at_opset,
     check_preprocessing,
     fix_request,
-    half_precision,
+    lower_precisions,
     measure_loss,
     preprocess_inside,
-    quantised,
     subset,
 )
 
@@ -273,7 +273,7 @@ def export_explainer(
         generator = subset(generator, variant.filters)
     proto, feature_map, report = _proven(model, generator, variant.filters, opset)
     if variant.precision != "fp32":
-        batch = _calibration(model, checkpoint, calibrate, needed=variant.precision == "int8")
+        batch = _calibration(model, checkpoint, calibrate, needed=lower_precisions()[variant.precision].calibrated)
         proto, loss = _lowered(proto, feature_map, model, generator, batch, variant.precision)
         variant, report = replace(variant, loss=loss), replace(report, loss=loss)
     proto = _fitted_out(proto, model, variant)
@@ -290,11 +290,8 @@ def _lowered(
     """The graph at a lower precision, and what is lost."""
     spec = model.input_spec
     shared = generator.config.encoder == "shared"
-    if precision == "fp16":
-        low = half_precision(proto)
-    else:
-        own_outputs = [value.name for value in model.proto.graph.output] if shared else []
-        low = quantised(proto, spec.name, feature_map, own_outputs, batch)
+    own_outputs = [value.name for value in model.proto.graph.output] if shared else []
+    low = lower_precisions()[precision].lower(PlainExplainer(proto, spec.name, feature_map, own_outputs, batch))
     return low, measure_loss(proto.SerializeToString(), low.SerializeToString(), batch, spec.name, run_graph)
 
 

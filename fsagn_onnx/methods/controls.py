@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model import Model
+from ..runtime.masks import common_grid
 from .interface import Passes
+
+METHODS: Final = {"random": "make_random", "centre": "make_centre"}
 
 
 class Random:
@@ -61,3 +66,13 @@ class Centre:
     def passes(self, filters: int) -> Passes:
         """See `Method`."""
         return Passes(0, 0)
+
+
+def make_random(model: Model, layer: str) -> Random:
+    """Noise at the common granularity."""
+    return Random(common_grid(model.input_spec.size))
+
+
+def make_centre(model: Model, layer: str) -> Centre:
+    """Closeness to the centre at the common granularity."""
+    return Centre(common_grid(model.input_spec.size))

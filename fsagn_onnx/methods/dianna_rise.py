@@ -18,6 +18,9 @@ from ..model import Model
 from ..runtime.feature_maps import FeatureMaps
 from .interface import Passes
 
+METHODS: Final = {"dianna-rise": "DiannaRise"}
+NEEDS: Final = {"dianna": "pip install --no-deps dianna xarray pandas scikit-learn joblib threadpoolctl"}
+
 MASKS: Final = 1000
 """DIANNA's default."""
 

@@ -15,6 +15,9 @@ from ..model import Model
 from ..runtime.masks import grid_stride
 from .interface import Passes
 
+METHODS: Final = {"gradient": "Gradient", "input-x-gradient": "InputXGradient", "smoothgrad": "SmoothGrad"}
+NEEDS: Final = {"torch": "pip install 'fsagn-onnx[train]', or use activation or rise"}
+
 NOISE: Final = 0.15
 """SmoothGrad's noise, as a share of the range of the input (Smilkov et al. 2017: .1 to .2)."""
 

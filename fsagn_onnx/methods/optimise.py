@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from ..model import Model
 from ..runtime.infill import MASK_FREE
 from ..runtime.masks import grid_of, grid_stride
 from .interface import Passes, own_maps
+
+METHODS: Final = {"optimise": "Optimise", "optimise-fsagn": "optimise_fsagn"}
+NEEDS: Final = {"torch": "pip install 'fsagn-onnx[train]', or use activation or rise"}
 
 STEPS = 80
 INFILLS = ("blur", "mean", "noise", "shuffle")
@@ -119,3 +123,8 @@ class Optimise:
     def passes(self, filters: int) -> Passes:
         """See `Method`."""
         return Passes(self._steps * filters, self._steps * filters)
+
+
+def optimise_fsagn(model: Model, layer: str) -> Optimise:
+    """The same with the paper's objective."""
+    return Optimise(model, layer, objective="fsagn")

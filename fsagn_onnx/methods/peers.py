@@ -16,6 +16,17 @@ from ..conversion import convert
 from ..model import Model
 from .interface import Passes
 
+METHODS: Final = {
+    "captum-input-x-gradient": "CaptumInputXGradient",
+    "captum-integrated-gradients": "CaptumIntegratedGradients",
+    "captum-guided-backprop": "CaptumGuidedBackprop",
+    "captum-occlusion": "CaptumOcclusion",
+}
+NEEDS: Final = {
+    "torch": "pip install 'fsagn-onnx[train]', or use activation or rise",
+    "captum": "pip install 'fsagn-onnx[peers]'",
+}
+
 INTEGRATION_STEPS: Final = 20
 WINDOW: Final = 16
 """Edge in pixels of the square that is occluded; it moves by half of it."""

@@ -1,49 +1,55 @@
-"""Methods by name; what a method needs is imported when it is asked for."""
+"""Methods by name, as the files of this folder declare them; a method's file is imported when it is asked for.
+
+A file declares ``METHODS``: name -> what makes the method of (model, layer); and ``NEEDS``: package -> what to do where
+it is not installed. Both are read from the file's text, so that a list of methods imports neither torch nor captum.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Final
 
 from ..errors import UsageError
 from ..model import Model
-from ..runtime.masks import common_grid
-from .activation import Activation
-from .controls import Centre, Random
 from .interface import Method
-from .rise import Rise
 
 
-def _from(module: str, kind: str, model: Model, layer: str, **options: Any) -> Method:
-    made: Method = getattr(import_module(f".{module}", __package__), kind)(model, layer, **options)
-    return made
+@dataclass(frozen=True)
+class MethodEntry:
+    """Where a method is made, and the packages that it needs: name -> advice."""
+
+    module: str
+    maker: str
+    needs: Mapping[str, str]
+
+    def make(self, model: Model, layer: str) -> Method:
+        """Import its file and make it."""
+        maker: Callable[[Model, str], Method] = getattr(import_module(f".{self.module}", __package__), self.maker)
+        return maker(model, layer)
 
 
-METHODS: dict[str, Callable[[Model, str], Method]] = {
-    "activation": lambda model, layer: Activation(),
-    "gradient": partial(_from, "gradient", "Gradient"),
-    "input-x-gradient": partial(_from, "gradient", "InputXGradient"),
-    "smoothgrad": partial(_from, "gradient", "SmoothGrad"),
-    "rise": Rise,
-    "optimise": partial(_from, "optimise", "Optimise"),
-    "optimise-fsagn": partial(_from, "optimise", "Optimise", objective="fsagn"),
-    "random": lambda model, layer: Random(common_grid(model.input_spec.size)),
-    "centre": lambda model, layer: Centre(common_grid(model.input_spec.size)),
-    "captum-input-x-gradient": partial(_from, "peers", "CaptumInputXGradient"),
-    "captum-integrated-gradients": partial(_from, "peers", "CaptumIntegratedGradients"),
-    "captum-guided-backprop": partial(_from, "peers", "CaptumGuidedBackprop"),
-    "captum-occlusion": partial(_from, "peers", "CaptumOcclusion"),
-    "dianna-rise": partial(_from, "dianna_rise", "DiannaRise"),
+def _declared(path: Path) -> dict[str, MethodEntry]:
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        name = ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else ""
+        if isinstance(node, ast.AnnAssign) and node.value is not None and name in ("METHODS", "NEEDS"):
+            found[name] = ast.literal_eval(node.value)
+    needs = found.get("NEEDS", {})
+    return {name: MethodEntry(path.stem, maker, needs) for name, maker in found.get("METHODS", {}).items()}
+
+
+METHODS: Final[Mapping[str, MethodEntry]] = {
+    name: entry
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if path.name != Path(__file__).name
+    for name, entry in _declared(path).items()
 }
 """Methods by name."""
-
-WITHOUT_TORCH = ("activation", "rise", "random", "centre", "dianna-rise")
-
-DIANNA = "pip install --no-deps dianna xarray pandas scikit-learn joblib threadpoolctl"
-"""DIANNA asks for a second onnxruntime, which must not be installed beside onnxruntime-gpu."""
 
 
 def make_method(name: str, model: Model, layer: str) -> Method:
@@ -59,10 +65,7 @@ def make_method(name: str, model: Model, layer: str) -> Method:
     """
     if name not in METHODS:
         raise UsageError(f"no method {name!r}; there are {', '.join(METHODS)}")
-    if name not in WITHOUT_TORCH and importlib.util.find_spec("torch") is None:
-        raise UsageError(f"method '{name}' needs torch: pip install 'fsagn-onnx[train]', or use activation or rise")
-    if name.startswith("captum-") and importlib.util.find_spec("captum") is None:
-        raise UsageError(f"method '{name}' needs captum: pip install 'fsagn-onnx[peers]'")
-    if name == "dianna-rise" and importlib.util.find_spec("dianna") is None:
-        raise UsageError(f"method '{name}' needs DIANNA: {DIANNA}")
-    return METHODS[name](model, layer)
+    for package, advice in METHODS[name].needs.items():
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"method '{name}' needs {package}: {advice}")
+    return METHODS[name].make(model, layer)

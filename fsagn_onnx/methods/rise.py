@@ -14,6 +14,8 @@ from ..runtime.feature_maps import FeatureMaps
 from ..runtime.infill import MASK_FREE
 from .interface import Passes
 
+METHODS: Final = {"rise": "Rise"}
+
 CELLS: Final = 7
 """Cells of the coarse masks along each side, before they are upsampled and shifted (RISE: 7 at 224 pixels)."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Final
 
 import cv2
@@ -28,26 +27,45 @@ _OCCLUSION: Final = (0.4, 0.7, 1.0)  # share of the picture's mean colour
 _SHIFT: Final = (2, 4, 8)  # pixels
 
 
+Disturb = Callable[[Pixels, int, np.random.Generator], Pixels]
+KINDS: Final[dict[str, Disturb]] = {}
+"""Disturbances by name: (pixels, level 0..2, rng) -> disturbed pixels, all uint8 (H, W, c)."""
+
+
+def disturbance(name: str) -> Callable[[Disturb], Disturb]:
+    """Register a disturbance under its name on the command line; those of a run follow the order of this file."""
+
+    def register(disturb: Disturb) -> Disturb:
+        KINDS[name] = disturb
+        return disturb
+
+    return register
+
+
 def _uint8(values: NDArray[np.floating], like: Pixels) -> Pixels:
     return np.asarray(np.clip(np.rint(values), 0, 255), dtype=np.uint8).reshape(like.shape)
 
 
+@disturbance("blur")
 def _blur(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     sigma = _BLUR[level] * min(pixels.shape[:2])
     smooth = cv2.GaussianBlur(pixels, (0, 0), sigmaX=max(sigma, 0.4), borderType=cv2.BORDER_REFLECT)
     return np.asarray(smooth, dtype=np.uint8).reshape(pixels.shape)
 
 
+@disturbance("noise")
 def _noise(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     grains = rng.standard_normal(pixels.shape, dtype=np.float32)
     return _uint8(pixels + np.float32(_NOISE[level]) * grains, pixels)
 
 
+@disturbance("brightness")
 def _brightness(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     up = float(pixels.mean()) < 128
     return _uint8(pixels.astype(np.float32) + np.float32(_BRIGHTNESS[level] if up else -_BRIGHTNESS[level]), pixels)
 
 
+@disturbance("hue")
 def _hue(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     if pixels.shape[2] != 3:
         return pixels  # gray pictures have no hue: the effect is 0
@@ -56,29 +74,18 @@ def _hue(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     return np.asarray(cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB), dtype=np.uint8)
 
 
+@disturbance("occlusion")
 def _occlusion(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     share = np.float32(_OCCLUSION[level])
     return _uint8(pixels * (1 - share) + share * pixels.mean(axis=(0, 1)), pixels)
 
 
+@disturbance("shift")
 def _shift(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
     dy, dx = np.array([(0, 1), (0, -1), (1, 0), (-1, 0)])[rng.integers(4)] * _SHIFT[level]
     matrix = np.array([[1, 0, dx], [0, 1, dy]], dtype=np.float32)
     moved = cv2.warpAffine(pixels, matrix, pixels.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(moved, dtype=np.uint8).reshape(pixels.shape)
-
-
-KINDS: Final[Mapping[str, Callable[[Pixels, int, np.random.Generator], Pixels]]] = MappingProxyType(
-    {
-        "blur": _blur,
-        "noise": _noise,
-        "brightness": _brightness,
-        "hue": _hue,
-        "occlusion": _occlusion,
-        "shift": _shift,
-    }
-)
-"""Disturbances by name: (pixels, level 0..2, rng) -> disturbed pixels, all uint8 (H, W, c)."""
 
 
 def chosen_kinds(names: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def workload_line(work: Workload) -> str:
     return f"{factors} x {strengths}: {up_to} {work.passes:,} passes through the model{switched}"
 
 
-def timed(
+def saying_time(
     results: Iterable[object], images: int, say: Callable[[str], object], clock: Callable[[], float] = monotonic
 ) -> Iterator[object]:
     """Pass results on; after the first one, say how long the others take.

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fsagn_onnx.cli.perturb import command
 from fsagn_onnx.perturbation.workload import Workload
 from fsagn_onnx.runtime import Failure
-from fsagn_onnx.terminal.perturbation import timed, workload_line
+from fsagn_onnx.terminal.perturbation import saying_time, workload_line
 from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -48,9 +48,9 @@ def test_it_says_after_the_first_image_how_long_the_others_take() -> None:
     said: list[str] = []
     ticks = iter([10.0, 13.2])
     results = ["a.png", *(f"{number}.png" for number in range(13))]
-    assert list(timed([Failure("x", "x: broken"), *results], 15, said.append, lambda: next(ticks)))[1:] == results
+    assert list(saying_time([Failure("x", "x: broken"), *results], 15, said.append, lambda: next(ticks)))[1:] == results
     assert said == ["the first image took 3.2 s: about 45 s for the others"]
-    assert list(timed(["a.png"], 1, said.append)) == ["a.png"]
+    assert list(saying_time(["a.png"], 1, said.append)) == ["a.png"]
     assert len(said) == 1
 
 

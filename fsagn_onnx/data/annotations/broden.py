@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ...errors import AnnotationError
+from .layouts import AnnotationSource, layout
 from .parts import Annotations, ImageParts, Part, check_size
 from .untrusted import read_index_png, read_rows
 
@@ -55,3 +56,9 @@ def _read(
                 raise AnnotationError(f"{images / name}: label {number} is not in label.csv")
             parts.append(Part(numbers[str(number)], mask=index == number))
     return ImageParts(tuple(parts), size, label)
+
+
+@layout(30, "Broden (its folder)")
+def open_broden(source: AnnotationSource) -> Annotations | None:
+    """Known by ``index.csv``."""
+    return read_broden(source.path) if source.has("index.csv") else None

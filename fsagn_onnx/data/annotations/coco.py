@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import AnnotationError
+from .layouts import AnnotationSource, layout
 from .parts import Annotations, ImageParts, Mask, Part, check_size, polygon_mask
 from .untrusted import entry, read_index_png, read_number
 
@@ -148,3 +149,11 @@ def _panoptic(
             mask = numbers == entry(segment, "id", int, path)
             parts.append(Part(categories[segment["category_id"]]["name"], mask=mask))
     return ImageParts(tuple(parts), size)
+
+
+@layout(90, "COCO instances, keypoints or panoptic (.json)")
+def open_coco(source: AnnotationSource) -> Annotations | None:
+    """Known by its members."""
+    members = source.json
+    known = isinstance(members, dict) and ("annotations" in members or "categories" in members)
+    return read_coco(source.files[1][0], members) if known else None

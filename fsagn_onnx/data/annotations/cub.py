@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import AnnotationError
+from .layouts import AnnotationSource, layout
 from .parts import Annotations, ImageParts, Part
 from .untrusted import read_index_png, read_number, read_text
 
@@ -85,3 +86,9 @@ def _read(
     elif box is not None:
         whole = (Part(WHOLE, box=box),)
     return ImageParts((*points, *whole), size, label)
+
+
+@layout(20, "CUB-200-2011 (its folder)")
+def open_cub(source: AnnotationSource) -> Annotations | None:
+    """Known by ``images.txt`` or ``parts``."""
+    return read_cub(source.path) if source.has("images.txt") or source.has("parts") else None

@@ -1,33 +1,85 @@
-"""Finding out which layout a file or folder of annotations has."""
+"""Finding out which layout a file or folder of annotations has: each layout's file registers how it is known."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from pkgutil import iter_modules
+from typing import Any, Final
+from xml.etree.ElementTree import Element
 
 from ...errors import AnnotationError
-from .broden import read_broden
-from .coco import read_coco
-from .cub import read_cub
-from .masks import read_mask_folder
 from .parts import Annotations
-from .tools import is_cvat, read_cvat, read_label_studio, read_labelme, read_table
-from .untrusted import read_json
-from .voc import read_voc, read_voc_part
+from .untrusted import read_json, read_xml
 
-LAYOUTS: Final = (
-    "COCO instances, keypoints or panoptic (.json)",
-    "Label Studio (.json)",
-    "LabelMe (.json or a folder of them)",
-    "CVAT for images (.xml)",
-    "Pascal VOC (.xml or a folder of them)",
-    "VOC-Part (a folder of .mat)",
-    "CUB-200-2011 (its folder)",
-    "Broden (its folder)",
-    "mask PNGs with names.json or names.txt (a folder)",
-    "boxes or points (.csv)",
-)
-"""Layouts that `open_annotations` reads."""
+
+class AnnotationSource:
+    """A file or folder whose layout is looked for.
+
+    Attributes:
+        path: the file or folder.
+        is_folder: which of the two.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.is_folder = path, path.is_dir()
+
+    def has(self, name: str) -> bool:
+        """Whether it is a folder with a file or folder of that name."""
+        return self.is_folder and (self.path / name).exists()
+
+    @cached_property
+    def files(self) -> tuple[str, list[Path]]:
+        """The ending that its documents have, and these: .mat, .xml or .json of a folder, else the file itself."""
+        if not self.is_folder:
+            return self.path.suffix.lower(), [self.path]
+        for base in (self.path, self.path / "Annotations", self.path / "Annotations_Part"):
+            for ending in (".mat", ".xml"):
+                if found := sorted(base.glob(f"*{ending}")):
+                    return ending, found
+        found = sorted(self.path.rglob("*.json"))
+        return (".json", found) if found else ("", [])
+
+    @cached_property
+    def json(self) -> Any:
+        """Content of its only JSON file; None where it has none or several."""
+        ending, files = self.files
+        return read_json(files[0]) if ending == ".json" and len(files) == 1 else None
+
+    @cached_property
+    def xml(self) -> Element | None:
+        """Root of its only XML file; None where it has none or several."""
+        ending, files = self.files
+        return read_xml(files[0]) if ending == ".xml" and len(files) == 1 else None
+
+
+Read = Callable[[AnnotationSource], Annotations | None]
+_READERS: Final[dict[str, tuple[int, Read]]] = {}
+
+
+def layout(place: int, words: str) -> Callable[[Read], Read]:
+    """Register a function that reads a layout, or gives None for what has another.
+
+    Args:
+        place: of the try; layouts known by a file's name come before those known by its content.
+        words: what the layout is called in messages.
+    """
+
+    def register(read: Read) -> Read:
+        _READERS[words] = (place, read)
+        return read
+
+    return register
+
+
+@cache
+def layouts() -> dict[str, Read]:
+    """What a layout is called -> what reads it, in the order in which they are tried."""
+    for module in iter_modules(import_module(__package__).__path__):
+        import_module(f".{module.name}", __package__)
+    return {words: read for words, (_, read) in sorted(_READERS.items(), key=lambda item: item[1][0])}
 
 
 def open_annotations(path: str | Path) -> Annotations:
@@ -36,55 +88,10 @@ def open_annotations(path: str | Path) -> Annotations:
     Raises:
         AnnotationError: no such file, a layout that is not known, or one that is broken.
     """
-    source = Path(path)
-    if not source.exists():
-        raise AnnotationError(f"{source}: no such file or folder; expected part annotations")
-    if source.is_dir():
-        return _folder(source)
-    suffix = source.suffix.lower()
-    if source.name in ("names.json", "names.txt"):
-        return read_mask_folder(source.parent, source)
-    if suffix == ".json":
-        return _json(source)
-    if suffix == ".xml":
-        root = is_cvat(source)
-        return read_voc(source, [source]) if root is None else read_cvat(source, root)
-    if suffix == ".mat":
-        return read_voc_part(source, [source])
-    if suffix == ".csv":
-        return read_table(source)
-    raise _unknown(source)
-
-
-def _folder(folder: Path) -> Annotations:
-    for name in ("names.json", "names.txt"):
-        if (folder / name).is_file():
-            return read_mask_folder(folder, folder / name)
-    if (folder / "images.txt").is_file() or (folder / "parts").is_dir():
-        return read_cub(folder)
-    if (folder / "index.csv").is_file():
-        return read_broden(folder)
-    for base in (folder, folder / "Annotations", folder / "Annotations_Part"):
-        if mats := sorted(base.glob("*.mat")):
-            return read_voc_part(folder, mats)
-        if documents := sorted(base.glob("*.xml")):
-            root = is_cvat(documents[0]) if len(documents) == 1 else None
-            return read_voc(folder, documents) if root is None else read_cvat(documents[0], root)
-    if files := sorted(folder.rglob("*.json")):
-        return _json(files[0]) if len(files) == 1 else read_labelme(folder, files)
-    raise _unknown(folder)
-
-
-def _json(path: Path) -> Annotations:
-    members = read_json(path)
-    if isinstance(members, list):
-        return read_label_studio(path, members)
-    if isinstance(members, dict) and "shapes" in members:
-        return read_labelme(path, [path])
-    if isinstance(members, dict) and ("annotations" in members or "categories" in members):
-        return read_coco(path, members)
-    raise _unknown(path)
-
-
-def _unknown(path: Path) -> AnnotationError:
-    return AnnotationError(f"{path}: no part annotations of a known layout; known are {'; '.join(LAYOUTS)}")
+    source = AnnotationSource(Path(path))
+    if not source.path.exists():
+        raise AnnotationError(f"{path}: no such file or folder; expected part annotations")
+    for read in layouts().values():
+        if (found := read(source)) is not None:
+            return found
+    raise AnnotationError(f"{path}: no part annotations of a known layout; known are {'; '.join(layouts())}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AnnotationError
+from .layouts import AnnotationSource, layout
 from .parts import Annotations, ImageParts, Part
 from .untrusted import entry, read_index_png, read_json, read_text
 
@@ -84,3 +85,14 @@ def _present(numbers: NDArray[np.int32]) -> list[int]:
     if numbers.max(initial=0) < 2**16:
         return [int(number) for number in np.flatnonzero(np.bincount(numbers.ravel()))]
     return [int(number) for number in np.unique(numbers)]
+
+
+@layout(10, "mask PNGs with names.json or names.txt (a folder)")
+def open_masks(source: AnnotationSource) -> Annotations | None:
+    """Known by the file of names."""
+    for name in ("names.json", "names.txt"):
+        if source.has(name):
+            return read_mask_folder(source.path, source.path / name)
+        if source.path.name == name and not source.is_folder:
+            return read_mask_folder(source.path.parent, source.path)
+    return None

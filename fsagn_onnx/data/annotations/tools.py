@@ -21,8 +21,9 @@ from ..headers import BrokenHeaderError, read_header
 from ..images import MAX_PIXELS
 from .brush import brush_mask
 from .coco import run_lengths
+from .layouts import AnnotationSource, layout
 from .parts import Annotations, ImageParts, Mask, Part, check_size, polygon_mask
-from .untrusted import entry, pairs, read_json, read_number, read_rows, read_xml
+from .untrusted import entry, pairs, read_json, read_number, read_rows
 
 
 def read_labelme(source: Path, files: list[Path]) -> Annotations:
@@ -233,7 +234,30 @@ def read_table(path: Path) -> Annotations:
     return Annotations(path, "CSV", names, readers)
 
 
-def is_cvat(path: Path) -> Element | None:
-    """The root of a CVAT file, or None for other XML."""
-    root = read_xml(path)
-    return root if root.tag == "annotations" else None
+@layout(50, "CVAT for images (.xml)")
+def open_cvat(source: AnnotationSource) -> Annotations | None:
+    """Known by its root."""
+    root = source.xml
+    return read_cvat(source.files[1][0], root) if root is not None and root.tag == "annotations" else None
+
+
+@layout(65, "boxes or points (.csv)")
+def open_table(source: AnnotationSource) -> Annotations | None:
+    """Known by the ending."""
+    return read_table(source.path) if source.files[0] == ".csv" else None
+
+
+@layout(70, "Label Studio (.json)")
+def open_label_studio(source: AnnotationSource) -> Annotations | None:
+    """Known by being a list."""
+    return read_label_studio(source.files[1][0], source.json) if isinstance(source.json, list) else None
+
+
+@layout(80, "LabelMe (.json or a folder of them)")
+def open_labelme(source: AnnotationSource) -> Annotations | None:
+    """Known by its shapes; a folder of many JSON files can be nothing else."""
+    ending, files = source.files
+    if ending == ".json" and len(files) > 1:
+        return read_labelme(source.path, files)
+    known = isinstance(source.json, dict) and "shapes" in source.json
+    return read_labelme(files[0], files) if known else None

@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from ...errors import AnnotationError
+from .layouts import AnnotationSource, layout
 from .parts import Annotations, Box, ImageParts, Part, check_size
 from .untrusted import read_bytes, read_number, read_xml
 
@@ -147,3 +148,17 @@ def _check_unpacked(path: Path, content: bytes) -> None:
                 if total > MAX_UNPACKED:
                     raise AnnotationError(f"{path}: unpacks to more than {MAX_UNPACKED} bytes")
         place += size
+
+
+@layout(40, "VOC-Part (a folder of .mat)")
+def open_voc_part(source: AnnotationSource) -> Annotations | None:
+    """Known by the ending."""
+    ending, files = source.files
+    return read_voc_part(source.path, files) if ending == ".mat" else None
+
+
+@layout(60, "Pascal VOC (.xml or a folder of them)")
+def open_voc(source: AnnotationSource) -> Annotations | None:
+    """Any XML that is none of CVAT."""
+    ending, files = source.files
+    return read_voc(source.path, files) if ending == ".xml" else None

@@ -16,6 +16,7 @@ from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks, Predicted
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
+from .registry import metric
 
 MIX: Final = "training mix"
 """The mean over the infills that the explainer was trained with; r̂ predicts r under `VERIFY` alone."""
@@ -24,6 +25,7 @@ OTHER: Final = "other"
 """Another image as infill."""
 
 
+@metric(50)
 class Calibration:
     """Of explainer files: r̂ against r measured on the explainer's own masks, cut as `explain` cuts them.
 

@@ -12,8 +12,10 @@ from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
+from .registry import metric
 
 
+@metric(20, lambda kind, setting: kind(setting.areas))
 class InsertionDeletion:
     """Area under y(a) = sum F_k(x') / sum F_k(x), pixels added (insertion) or removed (deletion) by rank.
 

@@ -12,6 +12,7 @@ from ...statistics.bootstrap import bootstrap_ratio
 from ..image_masks import ImageMasks
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable
+from .registry import metric
 
 DOMINANCE: Final = 2.0
 """One part clearly dominates where its removal changes F_k at least so many times as much as any other's ..."""
@@ -49,6 +50,7 @@ def dominant(changes: NDArray[np.float64]) -> int | None:
     return int(order[0]) if most >= CHANGE and most >= DOMINANCE * second else None
 
 
+@metric(70)
 class Intervention:
     """The share of (image, filter) pairs with a dominant part whose mask covers just that part most.
 

@@ -12,8 +12,10 @@ from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
+from .registry import metric
 
 
+@metric(40)
 class MaskOnly:
     """The masks of image x laid over another image y, under the first infill; mean over areas and filters.
 

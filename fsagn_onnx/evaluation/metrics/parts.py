@@ -16,6 +16,7 @@ from ..image_masks import ImageMasks
 from .interface import MetricRow
 from .intervention import dominant, part_changes
 from .per_image import PerImage, array, jsonable
+from .registry import metric
 
 LOCATION_AREA: Final = 0.1
 """Area of the mask whose centroid is the filter's place."""
@@ -58,6 +59,7 @@ def centroid(mask: Mask) -> NDArray[np.float64]:
     return np.asarray(np.array([rows.mean(), columns.mean()]) / np.hypot(*mask.shape))
 
 
+@metric(60)
 class PartMetrics:
     """How masks and annotated parts agree.
 

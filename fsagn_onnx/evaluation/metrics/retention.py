@@ -12,10 +12,12 @@ from ...statistics.bootstrap import bootstrap_mean, bootstrap_ratio
 from ..image_masks import AREAS, ImageMasks
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
+from .registry import metric
 
 __all__ = ["AREAS", "RetentionAUC"]
 
 
+@metric(10, lambda kind, setting: kind(setting.first))
 class RetentionAUC:
     """Retention AUC = mean over areas {.05 .1 .2 .3 .5} of r, with one row per infill and method.
 

@@ -12,6 +12,7 @@ from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks
 from .interface import MetricRow
 from .per_image import PerImage, array, jsonable, mean_of_known
+from .registry import metric
 
 
 def specificity(retention: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -31,6 +32,7 @@ def specificity(retention: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(own - others)
 
 
+@metric(30)
 class Specificity:
     """The mean over areas and filters of `specificity`, per infill; above 0 unless one mask serves all filters."""
 

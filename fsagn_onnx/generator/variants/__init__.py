@@ -5,11 +5,13 @@ from .difference import measure_loss
 from .fixed_request import SubsetGraph, fix_request, subset
 from .half import half_precision
 from .opset import MIN_OPSET, at_opset
+from .precision import PlainExplainer, lower_precisions
 from .preprocessing import check_preprocessing, preprocess_inside
 from .quantise import quantised
 
 __all__ = [
     "MIN_OPSET",
+    "PlainExplainer",
     "SubsetGraph",
     "asked_variant",
     "at_opset",
@@ -17,6 +19,7 @@ __all__ = [
     "fix_request",
     "half_precision",
     "insist_on_own",
+    "lower_precisions",
     "measure_loss",
     "preprocess_inside",
     "quantised",

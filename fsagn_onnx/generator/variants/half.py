@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...errors import ExplainerError
 from ...runtime.contract import PREFIX
+from .precision import PlainExplainer, precision
 
 ANCHORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that always compute in half precision (small convolutions of the generator excepted)."""
@@ -129,3 +130,9 @@ class _Halving:
 
 def _half_name(name: str) -> str:
     return f"{name}/half"
+
+
+@precision("fp16")
+def lower_to_half(plain: PlainExplainer) -> onnx.ModelProto:
+    """See `half_precision`."""
+    return half_precision(plain.proto)

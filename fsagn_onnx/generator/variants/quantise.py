@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import ExplainerError
 from ...runtime.contract import FILTERS
+from .precision import PlainExplainer, precision
 
 QUANTISED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool",
@@ -114,3 +115,9 @@ def _quiet() -> Any:
             yield
     finally:
         logging.disable(before)
+
+
+@precision("int8", calibrated=True)
+def lower_to_int8(plain: PlainExplainer) -> onnx.ModelProto:
+    """See `quantised`."""
+    return quantised(plain.proto, plain.image, plain.feature_map, plain.outputs, plain.batch)
