@@ -26,7 +26,7 @@ from .ops import load_converters
 from .rewrites.graph import Graph
 from .rewrites.shapes import ValueType, infer_types
 
-__all__ = ["Assembly", "Step", "Unsupported", "assemble", "opset_of", "unsupported_nodes"]
+__all__ = ["Assembly", "Step", "Unsupported", "assemble", "unsupported_nodes", "version_of_domain"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Assembly:
     constants: dict[str, Tensor]
 
 
-def opset_of(proto: onnx.ModelProto, domain: str) -> int:
+def version_of_domain(proto: onnx.ModelProto, domain: str) -> int:
     """The opset version of a domain; 1 where the model does not import it."""
     alike = ("", "ai.onnx") if domain in ("", "ai.onnx") else (domain,)
     return next((o.version for o in proto.opset_import if o.domain in alike), 1)
@@ -91,7 +91,7 @@ def unsupported_nodes(proto: onnx.ModelProto) -> list[Unsupported]:
     load_converters()
     nodes: dict[tuple[str, str, int], list[str]] = defaultdict(list)
     for node in proto.graph.node:
-        opset = opset_of(proto, node.domain)
+        opset = version_of_domain(proto, node.domain)
         if registry.find(node.op_type, opset, node.domain) is None:
             version = registry.since_version(node.op_type, opset, node.domain)
             nodes[node.op_type, node.domain, version].append(node.name or node.output[0])
@@ -162,7 +162,7 @@ def _with_types(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -
 def _convert(
     node: OnnxNode, graph: OnnxGraph, proto: onnx.ModelProto, source: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    opset = opset_of(proto, node.domain)
+    opset = version_of_domain(proto, node.domain)
     converter = registry.find(node.operation_type, opset, node.domain)
     value = node.output_values[0]
     where = f"{source}: node '{node.name or value}' ({node.operation_type}, value '{value}')"
