@@ -3,7 +3,7 @@
 //   explain EXPLAINER.onnx PICTURE [--filters=3,17 | --top=5] [--area=0.1] [--overlay=OUT.png] [--threads=N]
 //
 // Prints one JSON document: the predictions and, per filter, id, peak, area, predicted retention there, and the mask of
-// the area on the model's input as COCO's uncompressed run lengths. Everything it needs to know is in the file's
+// the area at the picture's size as COCO's uncompressed run lengths. Everything it needs to know is in the file's
 // metadata. Reads what OpenCV reads.
 #include <iostream>
 #include <opencv2/core/utility.hpp>
@@ -30,12 +30,12 @@ std::vector<std::int64_t> read_ids(const std::string &text) {
   return ids;
 }
 
-// The fitted picture, and one copy of it per mask, dark outside of the mask, its border outlined.
-cv::Mat draw(const cv::Mat &fitted, const std::vector<cv::Mat> &masks) {
-  std::vector<cv::Mat> tiles{fitted};
+// The picture, and one copy of it per mask, dark outside of the mask, its border outlined.
+cv::Mat draw(const cv::Mat &picture, const std::vector<cv::Mat> &masks) {
+  std::vector<cv::Mat> tiles{picture};
   for (const auto &mask : masks) {
-    cv::Mat tile = fitted * 0.3;
-    fitted.copyTo(tile, mask);
+    cv::Mat tile = picture * 0.3;
+    picture.copyTo(tile, mask);
     std::vector<std::vector<cv::Point>> borders;
     cv::findContours(mask, borders, cv::RETR_LIST, cv::CHAIN_APPROX_NONE);
     cv::drawContours(tile, borders, -1, {60, 190, 255}, 1, cv::LINE_AA);
@@ -55,7 +55,7 @@ void run(const cv::CommandLineParser &options) {
                            ? read_ids(options.get<std::string>("filters"))
                            : std::vector<std::int64_t>(options.get<int>("top"), fsagn::STRONGEST);
   const auto answer = explainer.explain(picture, filters);
-  const cv::Size size = explainer.input().size;
+  const cv::Size size = picture.size();
   std::vector<cv::Mat> masks;
   auto predictions = nlohmann::json::array(), found = nlohmann::json::array();
   for (const auto &[index, label, score] : answer.predictions) {
@@ -64,7 +64,7 @@ void run(const cv::CommandLineParser &options) {
   }
   for (const auto &filter : answer.filters) {
     const double area = options.has("area") ? options.get<double>("area") : filter.area;
-    masks.push_back(explainer.mask(filter, area));
+    masks.push_back(explainer.mask(filter, area, size));
     const nlohmann::json mask{{"size", {size.height, size.width}}, {"counts", fsagn::run_lengths(masks.back())}};
     found.push_back({{"id", filter.id},
                      {"peak", filter.peak},
@@ -74,7 +74,7 @@ void run(const cv::CommandLineParser &options) {
   }
   if (options.has("overlay")) {
     const auto overlay = options.get<std::string>("overlay");
-    if (!cv::imwrite(overlay, draw(fsagn::fit(picture, explainer.input()), masks)))
+    if (!cv::imwrite(overlay, draw(picture, masks)))
       throw std::runtime_error(overlay + ": cannot be written");
   }
   const nlohmann::json document{

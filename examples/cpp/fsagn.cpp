@@ -169,24 +169,59 @@ std::vector<Prediction> best_answers(const Ort::Value &result, const json &label
 
 }  // namespace
 
-cv::Mat fit(const cv::Mat &bgr, const InputSpec &spec) {
-  const double high = static_cast<double>(bgr.rows) / spec.size.height;
-  const double wide = static_cast<double>(bgr.cols) / spec.size.width;
+namespace {
+
+// What the model sees of a picture, and where that stands in the model's input.
+std::pair<cv::Rect, cv::Rect> windows(cv::Size picture, const InputSpec &spec) {
+  const auto centred = [](cv::Size outer, int width, int height) {
+    return cv::Rect((outer.width - width) / 2, (outer.height - height) / 2, width, height);
+  };
+  const cv::Rect source({0, 0}, picture), target({0, 0}, spec.size);
+  const double high = static_cast<double>(picture.height) / spec.size.height;
+  const double wide = static_cast<double>(picture.width) / spec.size.width;
   if (spec.policy == "crop") {
     const double unit = spec.number * std::min(high, wide);
-    const int height = rounded(unit * spec.size.height, bgr.rows), width = rounded(unit * spec.size.width, bgr.cols);
-    return resize(bgr(cv::Rect((bgr.cols - width) / 2, (bgr.rows - height) / 2, width, height)), spec.size);
+    const int width = rounded(unit * spec.size.width, picture.width);
+    return {centred(picture, width, rounded(unit * spec.size.height, picture.height)), target};
   }
   if (spec.policy == "letterbox") {
     const double factor = std::min(1 / high, 1 / wide);
-    const int height = rounded(bgr.rows * factor, spec.size.height);
-    const int width = rounded(bgr.cols * factor, spec.size.width);
-    cv::Mat padded(spec.size, CV_8UC3, cv::Scalar::all(cvRound(spec.number)));
-    const cv::Rect place((spec.size.width - width) / 2, (spec.size.height - height) / 2, width, height);
-    resize(bgr, place.size()).copyTo(padded(place));
-    return padded;
+    const int width = rounded(picture.width * factor, spec.size.width);
+    return {source, centred(spec.size, width, rounded(picture.height * factor, spec.size.height))};
   }
-  return resize(bgr, spec.size);
+  return {source, target};
+}
+
+// Per pixel of an axis of the picture, the pixel of the model's input that its centre falls into.
+std::vector<int> sources(int length, int from, int extent, int to, int pixels) {
+  const double scale = static_cast<double>(extent) / pixels, shift = from - to * scale;
+  std::vector<int> found(length);
+  for (int i = 0; i < length; ++i) found[i] = cvFloor((i + 0.5 - shift) / scale);
+  return found;
+}
+
+}  // namespace
+
+cv::Mat fit(const cv::Mat &bgr, const InputSpec &spec) {
+  const auto [source, target] = windows(bgr.size(), spec);
+  if (target.size() == spec.size) return resize(bgr(source), spec.size);
+  cv::Mat padded(spec.size, CV_8UC3, cv::Scalar::all(cvRound(spec.number)));
+  resize(bgr(source), target.size()).copyTo(padded(target));
+  return padded;
+}
+
+cv::Mat on_picture(const cv::Mat &mask, cv::Size picture, const InputSpec &spec) {
+  const auto [source, target] = windows(picture, spec);
+  const auto down = sources(picture.height, source.y, source.height, target.y, target.height);
+  const auto across = sources(picture.width, source.x, source.width, target.x, target.width);
+  cv::Mat shown(picture, CV_8U, cv::Scalar(0));
+  for (int y = 0; y < picture.height; ++y) {
+    if (down[y] < 0 || down[y] >= mask.rows) continue;
+    for (int x = 0; x < picture.width; ++x)
+      if (across[x] >= 0 && across[x] < mask.cols)
+        shown.at<std::uint8_t>(y, x) = mask.at<std::uint8_t>(down[y], across[x]);
+  }
+  return shown;
 }
 
 cv::Mat area_mask(const cv::Mat &rank, double area, cv::Size size) {

@@ -48,6 +48,10 @@ struct Explanation {
 // The picture at the size of the model's input by the resize policy: CV_8UC3, BGR.
 cv::Mat fit(const cv::Mat &bgr, const InputSpec &spec);
 
+// A mask of the model's input at the size of the picture: every pixel takes the pixel of the input that its centre falls
+// into; 0 where the model did not look.
+cv::Mat on_picture(const cv::Mat &mask, cv::Size picture, const InputSpec &spec);
+
 // The round(a H W) pixels with the smallest bilinearly upsampled rank, ties by position: CV_8U, 0 and 255.
 cv::Mat area_mask(const cv::Mat &rank, double area, cv::Size size);
 
@@ -66,8 +70,10 @@ class Explainer {
   // Predicted retention of a filter at an area, linear between the metadata's areas, 0 at 0 and 1 at 1.
   double retention_at(const Filter &filter, double area) const;
 
-  // The mask of a filter's area on the model's input.
-  cv::Mat mask(const Filter &filter, double area) const { return area_mask(filter.rank, area, spec_.size); }
+  // The mask of a filter's area at the size of the picture that was explained.
+  cv::Mat mask(const Filter &filter, double area, cv::Size picture) const {
+    return on_picture(area_mask(filter.rank, area, spec_.size), picture, spec_);
+  }
 
   const InputSpec &input() const { return spec_; }
   const nlohmann::json &metadata() const { return about_; }

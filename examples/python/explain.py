@@ -3,8 +3,9 @@
     python explain.py explainer.onnx picture.png [--filters 3,17 | --top 5] [--area 0.1] [--overlay out.png]
 
 Prints one JSON document: the predictions and, per filter, id, peak, area, predicted retention there, and the mask of
-the area on the model's input as COCO's uncompressed run lengths (column by column, zeros first). Everything it needs
-to know is in the file's metadata. Reads PNG (8 bits, not interlaced) and binary PPM; take any decoder you like.
+the area at the picture's size as COCO's uncompressed run lengths (column by column, zeros first). Everything it needs
+to know is in the file's metadata. Reads PNG (8 bits, not interlaced) and binary PPM by itself, and JPEG and all else
+with Pillow where that is installed; take any decoder you like.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import onnxruntime
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A PNG or PPM file as uint8 RGB (H, W, 3)."""
+    """A PNG or PPM file as uint8 RGB (H, W, 3); other files with Pillow, upright as the camera was held."""
     content = path.read_bytes()
     if found := re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", content):
         width, height = int(found[1]), int(found[2])
         return np.frombuffer(content, np.uint8, height * width * 3, found.end()).reshape(height, width, 3)
     if content[:8] != b"\x89PNG\r\n\x1a\n":
-        raise SystemExit(f"error: {path} is neither PNG nor PPM")
+        return read_with_pillow(path)
     place, packed = 8, b""
     while place < len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
@@ -41,6 +42,19 @@ def read_picture(path: Path) -> np.ndarray:
         raise SystemExit(f"error: {path}: only PNG of 8 bits per channel, without palette, not interlaced")
     pixels = unfilter(zlib.decompress(packed), height, width, channels)
     return pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+
+
+def read_with_pillow(path: Path) -> np.ndarray:
+    """JPEG and whatever else Pillow reads, as uint8 RGB (H, W, 3)."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ModuleNotFoundError:
+        raise SystemExit(f"error: {path} is neither PNG nor PPM; 'pip install pillow' for JPEG and others") from None
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError) as error:
+        raise SystemExit(f"error: {path} is no picture that Pillow can read: {error}") from None
 
 
 def unfilter(rows: bytes, height: int, width: int, channels: int) -> np.ndarray:
@@ -93,23 +107,38 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.round(np.einsum("xs,ysc->yxc", axis_matrix(pixels.shape[1], width), rows))
 
 
-def fit(picture: np.ndarray, spec: dict) -> np.ndarray:
-    """The picture at the size of the model's input, by the metadata's resize policy: (H, W, 3) in 0..255."""
+def windows(rows: int, columns: int, spec: dict) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """(top, left, height, width) of what the model sees of a picture, and of where it stands in the model's input."""
     (height, width), (policy, _, number) = spec["size"], spec["resize"].partition(":")
-    rows, columns = picture.shape[:2]
+    source, target = (0, 0, rows, columns), (0, 0, height, width)
     if policy == "crop":
         unit = float(number) * min(rows / height, columns / width)
         h, w = min(rows, max(1, round(unit * height))), min(columns, max(1, round(unit * width)))
-        top, left = (rows - h) // 2, (columns - w) // 2
-        picture = picture[top : top + h, left : left + w]
+        source = ((rows - h) // 2, (columns - w) // 2, h, w)
     if policy == "letterbox":
         factor = min(height / rows, width / columns)
         h, w = min(height, max(1, round(rows * factor))), min(width, max(1, round(columns * factor)))
-        pixels = np.full((height, width, 3), round(float(number)), np.float64)
-        top, left = (height - h) // 2, (width - w) // 2
-        pixels[top : top + h, left : left + w] = resize(picture, h, w)
-        return pixels
-    return resize(picture, height, width)
+        target = ((height - h) // 2, (width - w) // 2, h, w)
+    return source, target
+
+
+def fit(picture: np.ndarray, spec: dict) -> np.ndarray:
+    """The picture at the size of the model's input, by the metadata's resize policy: (H, W, 3) in 0..255."""
+    (top, left, h, w), (y, x, height, width) = windows(*picture.shape[:2], spec)
+    border = spec["resize"].partition(":")[2] if spec["resize"].startswith("letterbox") else 0
+    pixels = np.full((*spec["size"], 3), round(float(border)), np.float64)
+    pixels[y : y + height, x : x + width] = resize(picture[top : top + h, left : left + w], height, width)
+    return pixels
+
+
+def on_picture(mask: np.ndarray, rows: int, columns: int, spec: dict) -> np.ndarray:
+    """A mask of the model's input at the picture's size: bool (rows, columns), False where the model did not look."""
+    (top, left, h, w), (y, x, height, width) = windows(rows, columns, spec)
+    # every pixel of the picture takes the pixel of the input that its centre falls into
+    down = np.floor((np.arange(rows) + 0.5 - (top - y * h / height)) / (h / height)).astype(int)
+    across = np.floor((np.arange(columns) + 0.5 - (left - x * w / width)) / (w / width)).astype(int)
+    seen = ((down >= 0) & (down < mask.shape[0]))[:, None] & ((across >= 0) & (across < mask.shape[1]))
+    return seen & mask[np.clip(down, 0, mask.shape[0] - 1)][:, np.clip(across, 0, mask.shape[1] - 1)]
 
 
 def normalise(pixels: np.ndarray, spec: dict) -> np.ndarray:
@@ -169,9 +198,9 @@ def explain(explainer: str, picture: np.ndarray, filters: list[int], area: float
         if k < 0:
             continue
         chosen = sufficient_area(about["areas"], curve) if area is None else area
-        masks.append(area_mask(rank, chosen, tuple(spec["size"])))
+        masks.append(on_picture(area_mask(rank, chosen, tuple(spec["size"])), *picture.shape[:2], spec))
         kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0]))
-        mask = {"size": spec["size"], "counts": run_lengths(masks[-1])}
+        mask = {"size": list(picture.shape[:2]), "counts": run_lengths(masks[-1])}
         found.append({"id": k, "peak": peak, "area": chosen, "retention": kept, "mask": mask})
     answers = predictions(results, about["labels"])
     return {"layer": about["layer"], "input": spec, "predictions": answers, "filters": found}, masks
@@ -205,9 +234,9 @@ def main() -> None:
     picture = read_picture(options.picture)
     document, masks = explain(options.explainer, picture, filters, options.area)
     if options.overlay and masks:
-        small = fit(picture, document["input"]).astype(np.uint8)
-        small[~masks[0]] //= 4
-        write_png(options.overlay, small)
+        dimmed = picture.copy()
+        dimmed[~masks[0]] //= 4
+        write_png(options.overlay, dimmed)
     print(json.dumps(document))
 
 

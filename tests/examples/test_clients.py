@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+
+from fsagn_onnx.model.input_spec import InputSpec
 
 from .conftest import AREA, EXPLAINER, ROOT, Expected, decode, need, run_json
 
 EXAMPLES = ROOT / "examples"
+SPEC = {
+    "name": "x", "size": [64, 96], "layout": "NCHW", "color": "RGB", "scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1],
+}  # fmt: skip
 BLOCKER = """
 import runpy, sys
 class Blocker:
@@ -31,9 +39,33 @@ def test_python_with_onnxruntime_and_numpy_alone(expected: Expected, tmp_path: P
     document = run_json(
         sys.executable, "-c", BLOCKER, script, EXPLAINER, expected.picture, "--area", AREA, "--overlay", overlay
     )
-    expected.check_document(document)
+    expected.check_document(document, on_picture=True)
+    assert cv2.imread(str(overlay)).shape[:2] == expected.explanation.size
     again = run_json(sys.executable, script, EXPLAINER, overlay, "--filters", "3,17")
     assert [entry["id"] for entry in again["filters"]] == [3, 17]
+
+
+def test_python_reads_jpeg_where_there_is_pillow(expected: Expected, tmp_path: Path) -> None:
+    photo, script = tmp_path / "photo.jpg", EXAMPLES / "python" / "explain.py"
+    cv2.imwrite(str(photo), cv2.imread(str(expected.picture)), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    document = run_json(sys.executable, "-c", BLOCKER, script, EXPLAINER, photo, "--area", AREA)
+    Expected(photo).check_document(document, on_picture=True)
+    without = [sys.executable, "-c", BLOCKER.replace('"torch"', '"torch", "PIL"'), script, EXPLAINER, photo]
+    done = subprocess.run([str(word) for word in without], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {photo} is neither PNG nor PPM; 'pip install pillow' for JPEG and others\n"
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop:0.875", "letterbox:114"])
+@pytest.mark.parametrize("size", [(90, 200), (300, 64)])
+def test_python_s_masks_lie_where_ours_do(resize: str, size: tuple[int, int]) -> None:
+    example = runpy.run_path(str(EXAMPLES / "python" / "explain.py"))
+    spec = InputSpec.from_dict({**SPEC, "resize": resize})
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels, geometry = spec.fit(picture)
+    assert np.abs(example["fit"](picture, spec.to_dict()) - pixels).max() <= 1
+    mask = np.random.default_rng(1).random(spec.size) < 0.3
+    assert (example["on_picture"](mask, *size, spec.to_dict()) == geometry.mask_to_original(mask)).all()
 
 
 def test_node(expected: Expected) -> None:
@@ -77,9 +109,9 @@ def test_web_page_in_a_browser(expected: Expected) -> None:
 def test_cpp(expected: Expected, cpp_program: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.png"
     document = run_json(cpp_program, EXPLAINER, expected.picture, f"--area={AREA}", f"--overlay={overlay}")
-    expected.check_document(document)
+    expected.check_document(document, on_picture=True)
     for entry, explained in zip(document["filters"], expected.explanation.filters, strict=True):
-        ours = expected.explanation.input_mask(explained)
+        ours = expected.explanation.mask(explained)
         assert (ours != decode(entry["mask"])).mean() < 1e-3  # the same OpenCV, up to its version
     again = run_json(cpp_program, EXPLAINER, overlay, "--filters=3,17", "--threads=1")
     assert [entry["id"] for entry in again["filters"]] == [3, 17]
