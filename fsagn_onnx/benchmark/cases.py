@@ -16,8 +16,8 @@ from ..errors import ExplainerError, UsageError
 from ..model.model import Model
 from ..runtime.contract import FILTERS
 from ..runtime.file_engine import FileEngine
+from ..runtime.filter_request import FilterRequest
 from ..runtime.session import Session
-from ..runtime.variant import FILL
 from .machine import machine
 from .paired import Spread, paired
 
@@ -123,7 +123,7 @@ def run_benchmark(benchmark: Benchmark) -> Iterator[BenchmarkRow]:
 
 def _slots(engine: FileEngine, filters: Sequence[int]) -> list[tuple[int, ...]]:
     fixed = engine.metadata.variant.slots
-    return [fixed] if fixed else [(FILL,) * min(count, engine.metadata.filters) for count in filters]
+    return [fixed] if fixed else [FilterRequest.parse(f"top:{count}", engine.metadata).slots for count in filters]
 
 
 def _pixels(benchmark: Benchmark) -> list[NDArray[np.uint8]]:

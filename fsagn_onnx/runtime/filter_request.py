@@ -93,9 +93,12 @@ class FilterRequest:
         """
         if FILL in self.slots:
             size = len(self.slots)
-        row = np.asarray(self.slots, dtype=np.int64)
-        for start in range(0, len(row), size):
-            yield np.tile(row[start : start + size], (images, 1))
+        for start in range(0, len(self.slots), size):
+            yield FilterRequest(self.slots[start : start + size]).tiled(images)
+
+    def tiled(self, images: int) -> NDArray[np.int64]:
+        """The request for a batch: int64 (images, K)."""
+        return np.tile(np.asarray(self.slots, dtype=np.int64), (images, 1))
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -21,6 +21,7 @@ from ..runtime.area import sufficient_area
 from ..runtime.contract import FILTERS, RESULTS
 from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
+from ..runtime.filter_request import FilterRequest
 from ..runtime.masks import pixel_mask
 from ..runtime.variant import FILL
 from .settings import Settings
@@ -172,8 +173,8 @@ def _preprocessed(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tupl
 def _filters(tensor: Tensor | None, count: int, engine: FileEngine, settings: Settings) -> NDArray[np.int64]:
     fixed, known = engine.metadata.variant.slots, engine.metadata.filters
     if tensor is None:
-        slots = fixed if fixed is not None else (FILL,) * min(DEFAULT_SLOTS, known)
-        return np.tile(np.array(slots, dtype=np.int64), (count, 1))
+        asked = "all" if fixed is not None else f"top:{DEFAULT_SLOTS}"
+        return FilterRequest.parse(asked, engine.metadata).tiled(count)
     if tensor.datatype not in ("INT64", "INT32") or len(tensor.shape) != 2 or isinstance(tensor.values, list):
         raise RequestError(f"input '{FILTERS}' must be INT64 [N, K]")
     most = min(settings.max_filters, known)

@@ -19,6 +19,9 @@ from fsagn_onnx.perturbation.ablation import Ablation, tail
 from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, REGIONS, chosen_kinds, disturbed, moved_region
 from fsagn_onnx.perturbation.effects import paired_test
 from fsagn_onnx.perturbation.run import Perturbation, PerturbRequest, PerturbRun
+from fsagn_onnx.runs import tapped_explainer
+from fsagn_onnx.runs.tapped_explainer import TappedExplainer
+from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
@@ -225,3 +228,15 @@ def test_unknown_classes_are_told(planted: Path, tmp_path: Path) -> None:
         with pytest.raises(FsagnError, match="no class 'zebra'"):
             run.finish()
     assert chosen_kinds("blur, shift") == ("blur", "shift")
+
+
+def test_the_strongest_filters_are_asked_for_in_one_pass(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tapped_explainer, "FILTERS_PER_PASS", 3)
+    model = load_model(planted / "model.onnx")
+    tapped = TappedExplainer(model, planted / "explainer.onnx", **SESSION)  # type: ignore[arg-type]
+    values = model.input_spec.preprocess(planted_picture(0).image)[0][None]
+    (ids,) = tapped.run(values, FilterRequest.parse("top:200", tapped.metadata)).filter_ids.tolist()
+    assert sorted(ids) == list(range(FILTERS)), "every filter once"
+    by_id = tapped.run(values, FilterRequest(tuple(ids)))
+    assert by_id.filter_ids.tolist() == [ids]
+    tapped.close()

@@ -158,6 +158,18 @@ def test_binding_on_the_cpu() -> None:
     check_binding("cpu", Tuning())
 
 
+def test_binding_of_a_graph_in_memory() -> None:
+    proto = onnx.load(EXPLAINER)
+    feeds = {"image": np.zeros((1, 3, 128, 128), np.float32), "filters": np.full((1, 3), -1, dtype=np.int64)}
+    with Session(proto, "cpu", 1) as session:
+        binding = Binding(session, feeds)
+        binding.run()
+        np.testing.assert_array_equal(binding.fetch()["filter_ids"], session.run(None, feeds)["filter_ids"])
+    with Session(proto, "cpu", 1, Tuning(cuda_graph=True), source="the explainer") as session:
+        with pytest.raises(FsagnError, match="the explainer: a graph in memory cannot be opened again"):
+            Binding(session, feeds)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("tuning", [Tuning(tf32=False), Tuning(tf32=False, cuda_graph=True)])
 def test_binding_and_cuda_graphs_on_the_device(tuning: Tuning) -> None:

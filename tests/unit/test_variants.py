@@ -15,13 +15,18 @@ import torch
 from click.testing import CliRunner
 
 from fsagn_onnx.cli.export import command
+from fsagn_onnx.dissection import dissect
 from fsagn_onnx.errors import CheckpointError, ExplainerError, FsagnError, UsageError
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config, save_checkpoint
 from fsagn_onnx.generator.proof import run_graph
 from fsagn_onnx.generator.variants import check_preprocessing, half_precision
 from fsagn_onnx.model import InputSpec, Model, load_model
+from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
+from fsagn_onnx.runs.tapped_explainer import TappedExplainer, TappedPass
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.file_engine import FileEngine
+from fsagn_onnx.runtime.filter_request import FilterRequest
+from fsagn_onnx.runtime.stream import Failure
 from fsagn_onnx.runtime.variant import Variant
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 
@@ -198,3 +203,63 @@ def test_metadata_of_a_variant_is_checked(model: Model, tmp_path: Path) -> None:
         with pytest.raises(ExplainerError):
             FileEngine(tmp_path / "broken.onnx", "cpu")
     assert onnxruntime.get_available_providers()
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        Variant(preprocessing=True),
+        Variant(top=2),
+        Variant(preprocessing=True, top=1, filters=(5, 2, 0)),
+        Variant(filters=(5, 2, 0)),
+    ],
+    ids=lambda variant: "-".join(str(part) for part in variant.to_dict().values()),
+)
+def test_a_tapped_variant_answers_any_request_as_the_plain_file(
+    model: Model, checkpoint: Checkpoint, tmp_path: Path, variant: Variant
+) -> None:
+    export_explainer(model, checkpoint, tmp_path / "plain.onnx")
+    export_explainer(model, checkpoint, tmp_path / "variant.onnx", variant=variant)
+    batch = np.stack([model.input_spec.preprocess(picture)[0] for picture in PICTURES[:3]])
+    asked = FilterRequest((2, 0, 5) if variant.filters else (6, 2, -1, -1))
+    expected, got = (
+        answered(TappedExplainer(model, tmp_path / f"{name}.onnx", "cpu", 1), batch, asked)
+        for name in ("plain", "variant")
+    )
+    np.testing.assert_array_equal(got.filter_ids, expected.filter_ids)
+    np.testing.assert_array_equal(got.feature_map, expected.feature_map)
+    assert overlap(got.area_rank, expected.area_rank) > 0.999
+    assert got.outputs.keys() == expected.outputs.keys()
+
+
+def answered(tapped: TappedExplainer, batch: np.ndarray, asked: FilterRequest) -> TappedPass:
+    try:
+        return tapped.run(batch, asked)
+    finally:
+        tapped.close()
+
+
+@pytest.mark.parametrize(
+    "variant", [Variant(preprocessing=True), Variant(top=2), Variant(filters=(5, 2))], ids=["pixels", "top", "filters"]
+)
+def test_dissect_and_perturb_take_variants(model: Model, images: Path, tmp_path: Path, variant: Variant) -> None:
+    export_explainer(model, make_checkpoint(model, "shared"), tmp_path / "variant.onnx", variant=variant)
+    session = {"providers": "cpu", "threads": 1}
+    found = dissect(model, tmp_path / "variant.onnx", images, tmp_path / "d", session=session)
+    assert [row.filter for row in found.filters] == (sorted(variant.filters) or list(range(8)))
+    asked = PerturbRequest((str(images),), session=session, filters="top:8", disturbances="blur", ablate=False)
+    with PerturbRun(model, tmp_path / "variant.onnx", tmp_path / "p", asked) as run:
+        assert not any(isinstance(item, Failure) for item in run.images())
+        assert run.finish().images == 8
+
+
+def test_a_file_with_preprocessing_inside_measures_retention(model: Model, tmp_path: Path) -> None:
+    export_explainer(model, make_checkpoint(model, "shared"), tmp_path / "plain.onnx")
+    export_explainer(model, make_checkpoint(model, "shared"), tmp_path / "variant.onnx", variant=Variant("fp32", True))
+    found = []
+    for name in ("plain", "variant"):
+        with Explainer(tmp_path / f"{name}.onnx", providers="cpu", threads=1) as explainer:
+            found.append(
+                [f.retention_measured for f in explainer.explain(PICTURES[0], [3, 5], 0.3, verify=True)[0].filters]
+            )
+    assert found[1] == pytest.approx(found[0], abs=0.05)
