@@ -165,9 +165,9 @@ def test_binding_of_a_graph_in_memory() -> None:
         binding = Binding(session, feeds)
         binding.run()
         np.testing.assert_array_equal(binding.fetch()["filter_ids"], session.run(None, feeds)["filter_ids"])
-    with Session(proto, "cpu", 1, Tuning(cuda_graph=True), source="the explainer") as session:
-        with pytest.raises(FsagnError, match="the explainer: a graph in memory cannot be opened again"):
-            Binding(session, feeds)
+    recorded = Session(proto, "cpu", 1, Tuning(cuda_graph=True), source="the explainer")
+    with pytest.raises(FsagnError, match="the explainer: a graph in memory cannot be opened again"):
+        Binding(recorded, feeds)
 
 
 @pytest.mark.gpu
