@@ -19,11 +19,21 @@ class BrokenHeaderError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's header says: format in words, size in pixels as stored (before any rotation)."""
+    """What a file's header says.
+
+    Attributes:
+        kind: format in words.
+        height: in pixels, as stored (before any rotation).
+        width: likewise.
+        maximum: the value that stands for white, where the header says it; 0: the largest of 8 or 16 bits.
+        unfit: in words, what the pixels are where they are no brightness of 8 or 16 bits; empty where they are.
+    """
 
     kind: str
     height: int
     width: int
+    maximum: int = 0
+    unfit: str = ""
 
 
 def read_header(content: bytes) -> Header | None:
@@ -119,23 +129,62 @@ def _tiff(content: bytes) -> Header:
     start = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)[0]
     count = struct.unpack_from(order + ("Q" if big else "H"), content, start)[0]
     start += 8 if big else 2
-    sides = {}
+    found: dict[int, tuple[int, ...]] = {}
     for index in range(min(count, 512)):
         entry = start + index * (20 if big else 12)
         tag, kind = struct.unpack_from(order + "HH", content, entry)
-        if tag in (256, 257):
+        if tag in _TIFF_TAGS and tag not in found:
             letter = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
-            sides[tag] = struct.unpack_from(order + letter, content, entry + (12 if big else 8))[0]
-    if len(sides) != 2:
+            values = struct.unpack_from(order + ("Q" if big else "I"), content, entry + 4)[0]
+            values = min(values, 8)
+            size, place = values * struct.calcsize(order + letter), entry + (12 if big else 8)
+            if size > (8 if big else 4):
+                place = struct.unpack_from(order + ("Q" if big else "I"), content, place)[0]
+            found[tag] = struct.unpack_from(order + str(values) + letter, content, place)
+    if not found.get(256) or not found.get(257):
         raise BrokenHeaderError("TIFF without width and height")
-    return Header("TIFF", sides[257], sides[256])
+    return Header("TIFF", found[257][0], found[256][0], unfit=_unfit_samples(found))
+
+
+_TIFF_TAGS = frozenset({256, 257, 258, 262, 277, 339})
+"""Width, height, bits per sample, photometric interpretation, samples per pixel, sample format."""
+_TIFF_PALETTE = 3
+_TIFF_FORMATS = {
+    2: "signed {}-bit numbers",
+    3: "{}-bit floating point numbers",
+    5: "complex numbers",
+    6: "complex numbers",
+}
+
+
+def _unfit_samples(found: dict[int, tuple[int, ...]]) -> str:
+    """What the samples of a TIFF are, in words, where they cannot be taken for brightness."""
+    bits = max(found.get(258) or (1,))
+    for form in found.get(339, ()):
+        if form in _TIFF_FORMATS:
+            return _TIFF_FORMATS[form].format(bits)
+    known = (1, 4, 8, 16) if found.get(262, (0,))[0] == _TIFF_PALETTE else (1, 8, 16)
+    if bits not in known:
+        return f"{bits}-bit numbers"
+    samples = (found.get(277) or (1,))[0]
+    return f"{samples} channels" if samples > 4 else ""
+
+
+_GAP = rb"(?:\s|#[^\n]*\n)+"
 
 
 def _pnm(content: bytes) -> Header:
-    found = re.match(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s", content[:4096])
+    found = re.match(rb"P([1-6])" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})\s", content[:4096])
     if not found:
         raise BrokenHeaderError("PNM without width and height")
-    return Header("PNM", int(found[2]), int(found[1]))
+    height, width = int(found[3]), int(found[2])
+    if found[1] in b"14":
+        return Header("PNM", height, width)
+    white = re.match(rb"(?:\s|#[^\n]*\n)*(\d{1,9})\s", content[found.end() : found.end() + 4096])
+    if not white or not 0 < int(white[1]) < 2**16:
+        raise BrokenHeaderError("PNM without a maximum of 1 to 65535")
+    scaled = found[1] in b"23" and int(white[1]) < 256  # OpenCV does so, for plain text of 8 bits alone
+    return Header("PNM", height, width, maximum=0 if scaled else int(white[1]))
 
 
 def _jpeg2000(content: bytes) -> Header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .headers import BrokenHeaderError, read_header
+from .headers import BrokenHeaderError, Header, read_header
+from .opening import encoding_of, open_regular
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_FILE_BYTES", "MAX_PIXELS", "decode_image", "list_images", "read_image"]
 
@@ -22,17 +24,24 @@ MAX_PIXELS = 200_000_000
 MAX_FILE_BYTES = 2**30
 """Bytes of the largest image file that is read."""
 IMAGE_SUFFIXES = frozenset({
-    ".bmp", ".dib", ".gif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm",
-    ".tif", ".tiff", ".webp",
+    ".bmp", ".dib", ".gif", ".jfif", ".jif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".pjp", ".pjpeg", ".png",
+    ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 """Endings, in lower case, of the files that count as images when a folder is listed."""
+MAX_LINE = 65536
+"""Characters of a line in a list of images."""
+_TWELVE_BITS = 2**12 - 1
+
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors say what is wrong, and where
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read an image file as upright RGB.
 
-    16-bit values keep their high byte; gray, palette and CMYK become RGB; alpha is dropped (libtiff blends it
-    over black); of an animation the first frame counts; the orientation of the camera (EXIF) is applied.
+    16-bit values keep their high byte, PNM is scaled by its own maximum; gray, palette and CMYK become RGB; alpha is
+    dropped (libtiff blends it over black); of an animation the first frame counts; the orientation of the camera (EXIF)
+    is applied.
 
     Args:
         path: A PNG, JPEG, GIF, BMP, WebP, TIFF, PNM or JPEG 2000 file.
@@ -42,11 +51,12 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ND
         uint8 RGB (H, W, 3).
 
     Raises:
-        ImageError: the file cannot be read, is no image, is truncated, or is too large.
+        ImageError: the file cannot be read, is no regular file, no image, truncated or too large; or its numbers are
+            no brightness: signed, floating point, of 32 bits, or 16 bits of which only 12 are used.
     """
     name = os.fspath(path)
     try:
-        with open(name, "rb") as stream:
+        with open_regular(name) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise ImageError(f"{name!r} has {size} bytes, more than the limit of {MAX_FILE_BYTES}")
@@ -81,13 +91,38 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDA
         raise ImageError(f"{name!r} is no image of a known format (PNG, JPEG, GIF, BMP, WebP, TIFF, PNM, JP2)")
     if header.width * header.height > max_pixels:
         raise ImageError(f"{name!r} has {header.width} x {header.height} pixels, more than the limit of {max_pixels}")
+    if header.unfit:
+        raise ImageError(
+            f"{name!r} is a {header.kind} of {header.unfit}, expected 1 to 4 channels of unsigned 8 or 16 bits: "
+            "convert it, scaled as the model's training pictures were"
+        )
+    rgb = _decoded(content, name, header, cv2.IMREAD_COLOR_RGB)
+    if header.maximum not in (0, 255, 2**16 - 1):
+        deep = _decoded(content, name, header, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        scaled = np.rint(np.minimum(deep, header.maximum) * np.float32(255 / header.maximum))
+        return np.ascontiguousarray(scaled, dtype=np.uint8)
+    if rgb.max() <= _TWELVE_BITS >> 8:
+        _require_all_bits(_decoded(content, name, header, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH), name, header)
+    return np.ascontiguousarray(rgb, dtype=np.uint8)
+
+
+def _decoded(content: bytes, name: str, header: Header, how: int) -> NDArray[np.integer]:
     try:
-        rgb = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+        rgb = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), how)
     except cv2.error as error:
         raise ImageError(f"{name!r} is a broken {header.kind}: {error.err or 'cannot be decoded'}") from error
     if rgb is None or rgb.size == 0:
         raise ImageError(f"{name!r} is a broken {header.kind}: it cannot be decoded")
-    return np.ascontiguousarray(rgb, dtype=np.uint8)
+    return np.asarray(rgb)
+
+
+def _require_all_bits(deep: NDArray[np.integer], name: str, header: Header) -> None:
+    """Refuse 16-bit pixels with nothing in the upper four bits: as 8 bits they would be black, or almost."""
+    if deep.dtype == np.uint16 and 0 < (largest := int(deep.max())) <= _TWELVE_BITS:
+        raise ImageError(
+            f"{name!r} is a {header.kind} of 16 bits, but no value is above {largest}: it would be almost black; scale "
+            "its 12 (or fewer) bits to the full range, or save it with 8 bits"
+        )
 
 
 def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
@@ -95,8 +130,8 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
     Args:
         inputs: Files; folders (searched recursively in sorted order, hidden files and folders left out, links
-            to folders not followed); globs with `*`, `?`, `[...]`, `**` (for the shells that leave them
-            alone); `-` for paths on standard input, one on each line; `@FILE` for paths in a file.
+            to folders followed where they lead to new ones); globs with `*`, `?`, `[...]`, `**` (for the shells that
+            leave them alone); `-` for paths on standard input, one on each line; `@FILE` for paths in a file.
 
     Raises:
         ImageError: a list file cannot be read.
@@ -120,26 +155,47 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
 
 
 def _stripped(line: str) -> str:
-    return line.rstrip("\r\n")
+    return line.rstrip("\r\n").removeprefix("\ufeff")
 
 
 def _listed(name: str) -> Iterator[Path]:
     """The paths in a list file, one on each line; a line may be anything that `list_images` takes but a list."""
     try:
-        with open(name, encoding="utf-8", errors="surrogateescape") as lines:
-            for line in map(_stripped, lines):
-                if line and line != "-" and not line.startswith("@"):
-                    yield from list_images([line])
+        with open_regular(name, pipes=True) as file:
+            encoding = encoding_of(file.peek(4)[:4]) if isinstance(file, io.BufferedReader) else "utf-8-sig"
+            errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"  # names of any bytes
+            lines = io.TextIOWrapper(file, encoding=encoding, errors=errors)
+            while line := lines.readline(MAX_LINE):
+                if len(line) == MAX_LINE:
+                    raise ImageError(f"list of images {name!r}: a line is longer than {MAX_LINE} characters")
+                path = _stripped(line)
+                if path and path != "-" and not path.startswith("@"):
+                    yield from list_images([path])
     except OSError as error:
         raise ImageError(f"list of images {name!r} cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ImageError(f"list of images {name!r} is neither UTF-8 nor UTF-16 text: {error}") from error
 
 
 def _in_folder(folder: str) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    roots = [os.path.realpath(folder)]
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if _leads_on(os.path.join(parent, name), roots)]
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield Path(parent, name)
+
+
+def _leads_on(folder: str, roots: list[str]) -> bool:
+    """Whether a folder is to be searched: itself, or a link to one that lies outside of all searched so far."""
+    if not os.path.islink(folder):
+        return True
+    target = os.path.realpath(folder)
+    if any(os.path.commonpath([target, root]) in (target, root) for root in roots):
+        return False
+    roots.append(target)
+    return True
 
 
 def _matching(pattern: str) -> Iterator[Path]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from ..data.annotations.untrusted import read_json, read_rows
 from ..errors import AnnotationError
 from ..runs.column_folder import NAMES_FILE
 
 __all__ = ["NAMES_FILE", "read_filter_names"]
+
+MAX_DIGITS: Final = 9
 
 
 def read_filter_names(path: Path | None, out: Path) -> dict[int, str]:
@@ -33,7 +36,8 @@ def read_filter_names(path: Path | None, out: Path) -> dict[int, str]:
         raise AnnotationError(f"{path}: expected an object from filter numbers to names")
     names = {}
     for number, name in listed.items():
-        if not str(number).isdigit() or not isinstance(name, str):
+        whole = str(number).isascii() and str(number).isdigit() and len(str(number)) <= MAX_DIGITS
+        if not whole or not isinstance(name, str):
             raise AnnotationError(f"{path}: expected filter numbers with names, but got {number!r}: {name!r}"[:200])
         if name:
             names[int(number)] = name

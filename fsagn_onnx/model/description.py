@@ -140,6 +140,8 @@ def read_preprocess(path: Path) -> dict[str, Any]:
     if str(path) in PRESETS and not path.exists():
         return dict(PRESETS[str(path)])
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"preprocess file {path} is no regular file")
         if path.stat().st_size > MAX_PREPROCESS_BYTES:
             raise ModelError(f"preprocess file {path} has more than {MAX_PREPROCESS_BYTES} bytes")
         text = path.read_text(encoding="utf-8")

@@ -56,6 +56,8 @@ def _value(name: str, text: str) -> Feed:
 def _array(path: Path) -> NDArray[Any]:
     """Read an .npy file without pickle, its size checked first."""
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is no regular file, expected an .npy file")
         size = path.stat().st_size
         if size > MAX_FEED_BYTES:
             raise ModelError(f"{path} has {size} bytes, more than the limit of {MAX_FEED_BYTES} for a constant input")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from ..errors import ModelError
+from .local_functions import check_functions
 from .topology import subgraphs
 
 __all__ = [
@@ -80,7 +81,11 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
@@ -91,6 +96,13 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
             yield from _tensors(inner)
 
 
+def _all_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Those of the graph and of the local functions."""
+    yield from _tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
 def _texts(graph: onnx.GraphProto) -> Iterator[object]:
     """All names in a graph that mean something; protobuf hands out bytes where one is no UTF-8."""
     yield graph.name
@@ -98,11 +110,21 @@ def _texts(graph: onnx.GraphProto) -> Iterator[object]:
         yield item.name
         yield from (dim.dim_param for dim in item.type.tensor_type.shape.dim)
     yield from (tensor.name for tensor in _tensors(graph))
-    for node in graph.node:
+    yield from _node_texts(graph.node)
+
+
+def _node_texts(nodes: Iterable[onnx.NodeProto]) -> Iterator[object]:
+    for node in nodes:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         yield from (attribute.name for attribute in node.attribute)
         for inner in subgraphs(node):
             yield from _texts(inner)
+
+
+def _function_texts(proto: onnx.ModelProto) -> Iterator[object]:
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output)
+        yield from _node_texts(function.node)
 
 
 def _external_file(path: Path, tensor: TensorProto, location: str) -> Path:
@@ -152,7 +174,7 @@ def check_external_data(path: str | os.PathLike[str], proto: onnx.ModelProto) ->
     Raises:
         ModelError: it is not; the message names the tensor and the file.
     """
-    for tensor in _tensors(proto.graph):
+    for tensor in _all_tensors(proto):
         if tensor.data_location == TensorProto.EXTERNAL:
             _external_piece(Path(path), tensor)
 
@@ -178,6 +200,8 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
         size = path.stat().st_size
         if path.is_dir():
             raise ModelError(f"{path} is a folder, expected an ONNX file")
+        if not path.is_file():
+            raise ModelError(f"{path} is no regular file (a pipe, a device or a socket), expected an ONNX file")
         if size == 0:
             raise ModelError(f"{path} is empty, expected an ONNX file")
         if size > max_bytes:
@@ -203,8 +227,8 @@ def read_proto(
         The model; with `external_data`, no tensor of it refers to another file.
 
     Raises:
-        ModelError: no such file, empty, too large, truncated, not ONNX, or external data that is missing,
-            truncated, too large or outside of the model's folder.
+        ModelError: no such file, empty, too large, truncated, not ONNX, functions that cannot be written out, or
+            external data that is missing, truncated, too large or outside of the model's folder.
     """
     path = Path(path)
     content = _read_bytes(path, max_bytes)
@@ -218,10 +242,16 @@ def read_proto(
     del content
     described = (proto.producer_name, proto.producer_version, *(opset.domain for opset in proto.opset_import))
     metadata = (text for entry in proto.metadata_props for text in (entry.key, entry.value))
-    if not all(isinstance(text, str) for text in chain(_texts(proto.graph), described, metadata)):
+    if not all(
+        isinstance(text, str) for text in chain(_texts(proto.graph), _function_texts(proto), described, metadata)
+    ):
         raise ModelError(f"{path} is a damaged ONNX file: a name in it is not UTF-8 text")
+    try:
+        check_functions(proto)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     budget = MAX_EXTERNAL_BYTES
-    for tensor in _tensors(proto.graph) if external_data else ():
+    for tensor in _all_tensors(proto) if external_data else ():
         if tensor.data_location == TensorProto.EXTERNAL:
             budget -= _load_external(path, tensor, budget)
     return proto

@@ -18,6 +18,9 @@ FORMAT: Final = 1
 KEY: Final = "fsagn"
 """The metadata key of the ONNX file."""
 
+MAX_FILTERS: Final = 2**20
+"""More filters than any layer has; what is made for each is made only then."""
+
 ENCODERS: Final = ("shared", "own")
 
 T = TypeVar("T")
@@ -99,7 +102,7 @@ class ExplainerMetadata:
             tool=member("tool", str, "a text"),
             model_sha256=member("model_sha256", str, "a text", lambda value: len(value) > 0),
             layer=member("layer", str, "a value name", lambda value: len(value) > 0),
-            filters=member("filters", int, "a number > 0", lambda value: value > 0),
+            filters=member("filters", int, f"a number in 1..{MAX_FILTERS}", lambda value: 0 < value <= MAX_FILTERS),
             encoder=member("encoder", str, " or ".join(ENCODERS), lambda value: value in ENCODERS),
             input=spec,
             labels=labels,
@@ -123,13 +126,17 @@ def _variant(members: dict[str, Any], source: str) -> Variant:
     value = members.get("variant", {})
     if not isinstance(value, dict):
         raise ExplainerError(f"{source}: metadata '{KEY}': variant must be an object, but is {value!r:.60}")
-    return Variant.from_dict(value, source)
+    return Variant.from_dict(value, source, members["filters"])
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _json_object(text: str, source: str) -> dict[str, Any]:
     try:
-        members = json.loads(text)
-    except ValueError as error:
+        members = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise ExplainerError(
             f"{source}: metadata '{KEY}' is broken JSON ({error}); export the explainer again"
         ) from error

@@ -65,11 +65,16 @@ class Variant:
         }
 
     @classmethod
-    def from_dict(cls, members: Mapping[str, Any], source: str) -> Variant:
+    def from_dict(cls, members: Mapping[str, Any], source: str, count: int) -> Variant:
         """Read back what `to_dict` wrote; members that are missing have their defaults.
 
+        Args:
+            members: the object.
+            source: what it comes from, for the messages.
+            count: filters of the layer.
+
         Raises:
-            ExplainerError: a member is unknown or of the wrong type.
+            ExplainerError: a member is unknown, of the wrong type, or asks for filters that the layer has not.
         """
         known = cls().to_dict()
         if unknown := sorted(set(members) - set(known)):
@@ -83,6 +88,9 @@ class Variant:
             raise ExplainerError(f"{source}: metadata: variant: filters, top or loss is of the wrong type")
         if not isinstance(values["precision"], str) or not isinstance(values["preprocessing"], bool):
             raise ExplainerError(f"{source}: metadata: variant: precision or preprocessing is of the wrong type")
+        if (top or 0) > count or len(filters) > count or max(filters, default=0) >= count:
+            asked = f"top {top}" if (top or 0) > count else f"{len(filters)} filters up to {max(filters)}"
+            raise ExplainerError(f"{source}: metadata: variant asks for {asked} of a layer with {count} filters")
         return cls(values["precision"], values["preprocessing"], tuple(filters), top, loss)
 
 

@@ -395,7 +395,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "short row": (lambda f: (f / "a.csv").write_text("file,part,x,y\na\n") and f / "a.csv", "fewer fields"),
     "no task": (lambda f: json_file(f / "a.json", [{"data": {}}]), "names no image"),
-    "not UTF-8": (lambda f: (f / "a.json").write_bytes(b"\xff\xfe{}") and f / "a.json", "UTF-8"),
+    "not UTF-8": (lambda f: (f / "a.json").write_bytes(b"\xff{}") and f / "a.json", "UTF-8"),
 }
 
 
@@ -428,3 +428,18 @@ def test_hostile_contents_are_refused_before_anything_large_is_made(tmp_path: Pa
     (folder / "masks" / "a.png").write_bytes(png(np.full((H, W), 9, np.uint8)))
     with pytest.raises(AnnotationError, match="number 9 has no name"):
         open_annotations(folder).find("a.jpg")
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_labels_may_come_from_a_spreadsheet(mark: str, encoding: str, tmp_path: Path) -> None:
+    text = f"file{mark}label\r\na.png{mark}0\r\nb.png{mark}grün\r\n"
+    (tmp_path / "labels.csv").write_text(text, encoding=encoding, newline="")
+    labels = read_labels(str(tmp_path / "labels.csv"))
+    assert (labels.find("x/a.png"), labels.find("b.png")) == ("0", "grün")
+
+
+def test_a_field_without_an_end_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text('file,label\n"' + "a" * 200_000, encoding="utf-8")
+    with pytest.raises(AnnotationError, match="broken CSV"):
+        read_labels(str(tmp_path / "labels.csv"))

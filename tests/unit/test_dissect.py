@@ -13,6 +13,7 @@ import pytest
 
 from fsagn_onnx.dissection import Dissection, DissectRequest, DissectRun, dissect
 from fsagn_onnx.dissection.groups import group
+from fsagn_onnx.dissection.dissection import harmless
 from fsagn_onnx.dissection.observations import mask_bits, matched_iou, unpack
 from fsagn_onnx.dissection.significance import cross_iou, drawn_orders, max_test, q_values
 from fsagn_onnx.dissection.untrained import reinitialised, share_reaching
@@ -277,3 +278,8 @@ def test_other_models_other_folders_and_unreadable_images(planted: Path, tmp_pat
         dissect(
             planted / "model.onnx", planted / "explainer.onnx", tmp_path / "bad.png", tmp_path / "b", session=SESSION
         )
+
+
+def test_cells_of_a_table_are_harmless_and_empty_ones_stay_empty() -> None:
+    cells = ["", None, "door", "=1+1", "@x", "-", 0, -1.5]
+    assert [harmless(cell) for cell in cells] == ["", "", "door", "'=1+1", "'@x", "'-", 0, -1.5]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from fsagn_onnx.data.annotations.untrusted import read_rows, read_text
 from fsagn_onnx.data.headers import read_header
 from fsagn_onnx.data.images import MAX_PIXELS, decode_image, list_images, read_image
-from fsagn_onnx.errors import ImageError
+from fsagn_onnx.errors import AnnotationError, ImageError, ModelError
+from fsagn_onnx.model import read_proto
 
 LOSSLESS: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -108,6 +111,95 @@ def test_16_bits(extension: str, channels: int) -> None:
     content = cv2.imencode(extension, deep)[1].tobytes()
     expected = np.broadcast_to(deep[..., ::-1] >> 8, (40, 60, 3)).astype(int)
     assert np.abs(decode_image(content, "deep") - expected).max() <= 1
+
+
+def tiff(samples: np.ndarray, form: int = 1, bits: int | None = None) -> bytes:
+    """A little-endian TIFF of one strip: (H, W) or (H, W, channels); form 1 unsigned, 2 signed, 3 floating point."""
+    height, width = samples.shape[:2]
+    channels = samples.shape[2] if samples.ndim == 3 else 1
+    data, depth = samples.tobytes(), bits or samples.dtype.itemsize * 8
+    after = 8 + len(data)
+    long = channels > 2  # then the shorts of a tag do not fit into it
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, after if long else depth), (259, 3, 1, 1),
+        (262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data)),
+        (339, 3, channels, after + 2 * channels if long else form),
+    ]  # fmt: skip
+    more = struct.pack(f"<{2 * channels}H", *[depth] * channels, *[form] * channels) if long else b""
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = struct.pack("<2sHI", b"II", 42, after + len(more))
+    return head + data + more + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+RAMP = np.tile(np.linspace(0, 1, 64), (4, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (tiff((2000 * RAMP - 1000).astype("<i2"), 2), "signed 16-bit numbers"),
+        (tiff((200 * RAMP - 100).astype("i1"), 2), "signed 8-bit numbers"),
+        (tiff(RAMP.astype("<f4"), 3), "32-bit floating point numbers"),
+        (tiff(RAMP.astype("<f8"), 3), "64-bit floating point numbers"),
+        (tiff((2**32 * 0.9 * RAMP).astype("<u4")), "32-bit numbers"),
+        (tiff(np.zeros((4, 48), np.uint8), bits=12), "12-bit numbers"),
+        (tiff(np.zeros((4, 4, 5), np.uint8)), "5 channels"),
+        (tiff(np.zeros((4, 4, 3), "<i2"), 2), "signed 16-bit numbers"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_that_are_no_brightness_are_refused_by_name(
+    content: bytes, what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        ImageError, match=f"^'x.tif' is a TIFF of {what}, expected 1 to 4 channels of unsigned"
+    ) as caught:
+        decode_image(content, "x.tif")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("extension", [".png", ".tiff"])
+def test_twelve_bits_in_sixteen_are_refused_and_darkness_is_not(extension: str) -> None:
+    for white in (200, 1023, 4095):
+        content = cv2.imencode(extension, np.rint(white * RAMP).astype(np.uint16))[1].tobytes()
+        with pytest.raises(ImageError, match=f"of 16 bits, but no value is above {white}: it would be almost black"):
+            decode_image(content, "dark")
+    for black in (np.zeros((4, 4), np.uint16), np.zeros((4, 4), np.uint8), np.full((4, 4), 12, np.uint8)):
+        decoded = decode_image(cv2.imencode(extension, black)[1].tobytes(), "black")
+        assert np.array_equal(decoded[..., 0], black)
+
+
+@pytest.mark.parametrize("white", [7, 100, 1023, 4095, 40000])
+def test_pnm_is_scaled_by_its_own_maximum(white: int) -> None:
+    values = np.array([0, white // 3, white // 2, white])
+    plain = f"P2 # by hand\n4 1\n# white\n{white}\n{' '.join(map(str, values))}\n".encode()
+    raw = f"P5\n4 1\n{white}\n".encode() + values.astype(">u2" if white > 255 else np.uint8).tobytes()
+    for content in (plain, raw):
+        assert decode_image(content, "x.pgm")[0, :, 1] == pytest.approx(values * (255 / white), abs=1)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path, picture: Image.Image) -> None:
+    picture.save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    with socket.socket(socket.AF_UNIX) as open_socket:
+        open_socket.bind(os.path.relpath(tmp_path / "c.png"))
+    (tmp_path / "d.png").symlink_to("/dev/zero")
+    (tmp_path / "e.png").symlink_to(tmp_path / "b.png")
+    wrong = {"b": "a pipe", "c": "a socket", "d": "a device", "e": "a pipe"}
+    for path in list_images([tmp_path]):
+        if path.stem in wrong:
+            with pytest.raises(ImageError, match=f"cannot be read: it is {wrong[path.stem]}, expected a regular file"):
+                read_image(path)
+        else:
+            assert read_image(path).shape == (40, 60, 3)
+    for reading in (read_text, read_rows):
+        with pytest.raises(AnnotationError, match="it is a device"):
+            list(reading(Path("/dev/zero"), *[()] * (reading is read_rows)))  # type: ignore[operator]
+    with pytest.raises(ImageError, match="it is a device"):
+        list(list_images(["@/dev/zero"]))
+    with pytest.raises(ModelError, match="no regular file"):
+        read_proto("/dev/zero")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -215,7 +307,7 @@ def test_name_that_is_no_text(tmp_path: Path, picture: Image.Image) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"gone.png' cannot be read: No such file"):
         read_image(tmp_path / "gone.png")
-    with pytest.raises(ImageError, match="cannot be read: Is a directory"):
+    with pytest.raises(ImageError, match="cannot be read: it is a folder"):
         read_image(tmp_path)
     with pytest.raises(ImageError, match="cannot be read: embedded null byte"):
         read_image("a\0b.png")
@@ -228,6 +320,8 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "sub")
+    (tmp_path / "up").symlink_to("/")
     return tmp_path
 
 
@@ -237,6 +331,19 @@ def names(inputs: list[str | Path], folder: Path) -> list[str]:
 
 def test_list_folder(folder: Path) -> None:
     assert names([folder], folder) == ["a.JPG", "b.png", "sub/c.tif", "sub/deep/d.webp"]
+
+
+def test_links_to_other_folders_are_followed_once(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("x.jfif", "deep/y.png"):
+        (elsewhere / name).parent.mkdir(exist_ok=True)
+        (elsewhere / name).touch()
+    (elsewhere / "back").symlink_to(folder)
+    for name in ("l1", "l2"):
+        (folder / name).symlink_to(elsewhere)
+    (folder / "l3").symlink_to(elsewhere / "deep")
+    found = names([folder], folder)
+    assert found == ["a.JPG", "b.png", "l1/x.jfif", "l1/deep/y.png", "sub/c.tif", "sub/deep/d.webp"]
 
 
 def test_list_globs_and_files(folder: Path) -> None:
@@ -268,3 +375,19 @@ def test_a_list_file_names_images(tmp_path: Path) -> None:
     assert list(list_images([f"@{listed}"])) == [tmp_path / "a.png", tmp_path / "folder" / "b.png"]
     with pytest.raises(ImageError, match="list of images"):
         list(list_images(["@missing.txt"]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_file_may_come_from_any_editor(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "grün.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'grün.png'}\r\n", encoding=encoding, newline="")
+    assert list(list_images([f"@{tmp_path / 'list.txt'}"])) == [tmp_path / "grün.png"]
+
+
+def test_a_list_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a" * 200_000)
+    with pytest.raises(ImageError, match="a line is longer than"):
+        list(list_images([f"@{tmp_path / 'list.txt'}"]))
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(ImageError, match="neither UTF-8 nor UTF-16"):
+        list(list_images([f"@{tmp_path / 'list.txt'}"]))

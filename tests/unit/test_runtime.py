@@ -142,6 +142,13 @@ def test_metadata_round_trip_and_every_broken_member_is_named() -> None:
         ExplainerMetadata.from_json(json.dumps(members | {"more": 1}))
     with pytest.raises(ExplainerError, match="broken JSON"):
         ExplainerMetadata.from_json("{")
+    for text in ("{", '{"format": NaN}', "[" * 100_000, '{"filters": ' + "9" * 5000 + "}"):
+        with pytest.raises(ExplainerError, match="broken JSON"):
+            ExplainerMetadata.from_json(text)
+    huge = {"filters": 10**9}, {"variant": {"top": 300_000_000}}, {"variant": {"filters": [0, 10**9]}}
+    for change, what in zip(huge, ("filters must be", "variant asks for top", "variant asks for 2"), strict=True):
+        with pytest.raises(ExplainerError, match=what):
+            ExplainerMetadata.from_json(json.dumps(members | change))
     with pytest.raises(ExplainerError, match="field 'std'"):
         ExplainerMetadata.from_json(json.dumps(members | {"input": members["input"] | {"std": [0, 0, 0]}}))
 

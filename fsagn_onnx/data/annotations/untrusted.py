@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ...errors import AnnotationError
 from ..headers import BrokenHeaderError, read_header
 from ..images import MAX_PIXELS
+from ..opening import decoded, open_regular
 
 MAX_BYTES: Final = 2**29
 """Largest annotation file that is read, in bytes."""
@@ -30,18 +32,19 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         AnnotationError: it is not there, cannot be read, or is larger.
     """
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise AnnotationError(f"{path}: {size} bytes, more than the limit of {limit}; split the annotations")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise AnnotationError(f"{path}: {size} bytes, more than the limit of {limit}; split the annotations")
+            return file.read(limit)
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def read_text(path: Path) -> str:
-    """The content of a UTF-8 file, byte order mark removed."""
+    """The content of a UTF-8 or UTF-16 file, byte order mark removed."""
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return decoded(read_bytes(path))
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path}: expected UTF-8 text, but byte {error.start} is none") from error
 
@@ -66,13 +69,22 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def read_rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, fields) of a CSV file whose first line names the columns.
+    """(line number, fields) of a CSV file whose first line names the columns, with commas, semicolons or tabs.
 
     Raises:
-        AnnotationError: a needed column is missing, or a row is shorter than the head.
+        AnnotationError: a needed column is missing, a row is shorter than the head, or it is no CSV.
     """
+    try:
+        yield from _rows(path, needed)
+    except csv.Error as error:
+        raise AnnotationError(f"{path}: broken CSV ({error}); expected the columns {', '.join(needed)}") from error
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     lines = read_text(path).splitlines()
-    rows = csv.DictReader(lines)
+    first = lines[0] if lines else ""
+    mark = max(",;\t", key=first.count)  # a tie, and none at all, is a comma
+    rows = csv.DictReader(lines, delimiter=mark)
     head = [name.strip() for name in rows.fieldnames or []]
     rows.fieldnames = head
     if missing := [name for name in needed if name not in head]:
