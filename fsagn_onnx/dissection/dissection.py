@@ -175,16 +175,6 @@ def write_tables(folder: ColumnFolder, filters: Sequence[FilterRow], parts: Sequ
     _write_parquet(folder.path / "filters.parquet", filters, parts)
 
 
-<<<<<<< HEAD
-=======
-def harmless(value: object) -> object:
-    """A value for CSV: texts that a spreadsheet would run as a formula get an apostrophe."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return "" if value is None else value
-
-
->>>>>>> 6e64285 (Pictures of signed, 12-bit and floating point numbers refused by name; only regular files opened; lists and tables of any editor; functions counted before they are written out)
 def _write_parquet(path: Path, filters: Sequence[FilterRow], parts: Sequence[str]) -> None:
     import pyarrow as arrow
 

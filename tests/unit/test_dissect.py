@@ -13,13 +13,13 @@ import pytest
 
 from fsagn_onnx.dissection import Dissection, DissectRequest, DissectRun, dissect
 from fsagn_onnx.dissection.groups import group
-from fsagn_onnx.dissection.dissection import harmless
 from fsagn_onnx.dissection.observations import mask_bits, matched_iou, unpack
 from fsagn_onnx.dissection.significance import cross_iou, drawn_orders, max_test, q_values
 from fsagn_onnx.dissection.untrained import reinitialised, share_reaching
 from fsagn_onnx.errors import ExplainerError, FsagnError, ImageError, OutputError, UsageError
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
+from fsagn_onnx.runs.tables import csv_text
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
@@ -282,4 +282,6 @@ def test_other_models_other_folders_and_unreadable_images(planted: Path, tmp_pat
 
 def test_cells_of_a_table_are_harmless_and_empty_ones_stay_empty() -> None:
     cells = ["", None, "door", "=1+1", "@x", "-", 0, -1.5]
-    assert [harmless(cell) for cell in cells] == ["", "", "door", "'=1+1", "'@x", "'-", 0, -1.5]
+    assert csv_text(["head"], [[cell] for cell in cells]).replace('""', "").splitlines()[1:] == [
+        *["", "", "door", "'=1+1", "'@x", "'-", "0", "-1.5"]
+    ]
