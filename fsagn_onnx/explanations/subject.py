@@ -104,6 +104,11 @@ def _read_as(explainer: Explainer) -> tuple[str, ...]:
     hints = [f"output {_listed(found.left_out)} is a sequence or map, no array: left out"] if found.left_out else []
     if found.outputs and not explainer.classes:
         hints.append(f"no class is shown: {found.reason}")
+    if found.guessed:
+        hints.append(
+            f"output '{found.output}' is read as {found.scores} of classes, a guess: nothing but its form says so; "
+            "--scores none if it is something else"
+        )
     return tuple(hints)
 
 

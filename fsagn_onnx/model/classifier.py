@@ -4,9 +4,10 @@ The rule, in this order; where two outputs are equally good, none is taken:
 1. An output with as many numbers as there are labels.
 2. One that ends in a softmax over all its numbers.
 3. One whose name says so (`SAYS_CLASS`).
-4. The only one: a dense layer's numbers, or one number behind a sigmoid.
+4. The only one: a dense layer's numbers, or one number behind a sigmoid. That is a guess, and said to be one.
 A name that says something else (`SAYS_OTHER`: boxes, landmarks, ages, embeddings, ...) rules an output out, unless it
-ends in a softmax. One number per place of a map is no answer about the image.
+ends in a softmax. One number per place of a map is no answer about the image. A list of what was found (the best
+scores, chosen among many) is taken for classes by rule 1 only.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Classifier:
         scores: what its numbers are, one of `SCORES`; ``none`` where there is no such output.
         width: how many numbers it has per image, where that is known.
         reason: why, in a few words.
+        guessed: nothing but the form speaks for it.
     """
 
     outputs: tuple[Output, ...]
@@ -62,6 +64,7 @@ class Classifier:
     scores: str
     width: int | None
     reason: str
+    guessed: bool = False
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -111,13 +114,13 @@ def find_classifier(
         chosen, reason = _named(outputs, output), "named by the user"
     if chosen is None:
         return Classifier(tuple(outputs), None, "none", None, reason)
-    kind = _kind(chosen)
+    kind, guessed = _kind(chosen), output is None and reason == _GUESS
     if scores is not None:
-        kind, reason = scores, "said so by the user"
+        kind, reason, guessed = scores, "said so by the user", False
         if chosen.width is not None and (chosen.width == 1) != (scores in SINGLE):
             numbers = "logit or sigmoid: it has one number" if chosen.width == 1 else f"for {chosen.width:,} numbers"
             raise UsageError(f"--scores {scores}: output '{chosen.name}' must be {numbers} per image")
-    return Classifier(tuple(outputs), chosen.name, kind, chosen.width, reason)
+    return Classifier(tuple(outputs), chosen.name, kind, chosen.width, reason, guessed)
 
 
 def _named(outputs: Sequence[Output], name: str) -> Output:
@@ -165,6 +168,8 @@ def _chosen(outputs: Sequence[Output], labels: Sequence[str] | None) -> tuple[Ou
 
 
 _NOT: Final = 9
+_GUESS: Final = "a guess: the only row of numbers, of a dense layer"
+_ROWS: Final = ("dense", "pool", "sigmoid")
 
 
 def _rank(output: Output, labels: Sequence[str] | None, *, alone: bool) -> tuple[int, str]:
@@ -182,10 +187,10 @@ def _rank(output: Output, labels: Sequence[str] | None, *, alone: bool) -> tuple
         return 1, f"one of {count:,} labels each"
     if soft:
         return 2, "ends in a softmax"
-    if said & SAYS_CLASS:
+    if said & SAYS_CLASS and output.end in _ROWS:
         return 3, f"its name says '{min(said & SAYS_CLASS)}'"
     if alone and (output.end == "dense" or (output.end == "pool" and output.width in IMAGENET)):
-        return 4, "the only row of numbers, of a dense layer"
+        return 4, _GUESS
     several = "one of several outputs of its form" if not alone else f"{output.width or 'some'} numbers"
     return _NOT, f"{several}, neither named nor made like classes"
 

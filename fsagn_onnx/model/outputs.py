@@ -29,7 +29,7 @@ SCALING = frozenset({"Add", "Sub", "Mul", "Div"})
 DENSE = frozenset({
     "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Conv", "ConvInteger", "QLinearConv", "Einsum",
 })  # fmt: skip
-POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax"})
+POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean"})
 CHOOSING = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress", "Loop", "Scan"})
 """Ops after which the first axis counts what was found, not images."""
 FLOATS = frozenset({"float32", "float16", "float64", "bfloat16"})
@@ -173,6 +173,7 @@ class _Reader:
             return "other", source, []
         op, head = node.op_type, [source]
         if op in ("Softmax", "LogSoftmax") or self._is_spelled_softmax(node):
+            head += self._makers(node.input[0]) if op != "Div" else []
             return ("log-softmax" if op == "LogSoftmax" else "softmax"), source, head
         if op == "Log" and (inner := self._maker(self._behind(node.input[0], PASSING))) is not None:
             if inner.op_type == "Softmax":

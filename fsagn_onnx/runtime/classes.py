@@ -172,6 +172,7 @@ class Classes:
             "count": self.count if self else None,
             "named": bool(self) and bool(self.names()),
             "reason": found.reason,
+            "guessed": found.guessed,
             "left_out": list(found.left_out),
             "outputs": [{"name": o.name, "images_axis": o.axis, "constant": o.constant} for o in found.outputs],
         }

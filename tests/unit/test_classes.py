@@ -154,6 +154,37 @@ def test_a_softmax_over_groups_is_none_over_classes() -> None:
     assert net.found() == (None, "none")
 
 
+def test_lists_of_what_was_found_are_no_classes() -> None:
+    """The best scores of a detector, as EfficientNMS and TensorFlow give them, and a best score per query."""
+    for kind in ("TopK", "ReduceMax"):
+        net = Net()
+        places = net.op("Reshape", net.op("Conv", "r", net.weight(4, 16, 1, 1)), net.constant([0, 64, 4], np.int64))
+        scores = net.op("ReduceMax", net.op("Sigmoid", places), axes=[2], keepdims=0)
+        if kind == "TopK":
+            net.nodes.append(helper.make_node("TopK", [scores, net.constant([10], np.int64)], ["best", "places"]))
+            scores = "best"
+        net.output(scores, "scores", ["N", 10 if kind == "TopK" else 64])
+        assert net.found() == (None, "none")
+
+
+def test_a_softmax_over_places_is_none_over_classes() -> None:
+    net = Net()
+    places = net.op("Flatten", net.op("Conv", "r", net.weight(1, 16, 1, 1)))
+    net.output(net.op("Softmax", places), "y", ["N", 64])
+    assert net.found() == (None, "none")
+
+
+def test_a_guess_is_said_to_be_one() -> None:
+    assert Net().row("y", 10).classes().classifier.guessed
+    for net, labels in (
+        (Net().row("y", 10), TEN),
+        (Net().row("logits", 10), None),
+        (Net().row("y", 10, "Softmax"), None),
+    ):
+        assert not net.classes(labels).classifier.guessed
+    assert not Net().row("y", 10).classes().chosen(scores="logits").classifier.guessed
+
+
 def test_softmax_of_older_opsets_and_spelled_out() -> None:
     net = Net()
     wide = net.op("Softmax", net.op("Conv", net.op("GlobalAveragePool", "r"), net.weight(10, 16, 1, 1)), axis=1)
