@@ -88,27 +88,54 @@ function resize({ data, width: stride, channels }, window, height, width) {
 const roundEven = (x) => (Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x));
 const between = (low, x, high) => Math.min(high, Math.max(low, x));
 
-// The picture at the model's input size by the resize policy: RGB, H W 3. `picture`: {data, width, height, channels}.
-export function fit(picture, spec) {
+// What the model sees of a picture, and where that stands in the model's input.
+function windows(picture, spec) {
   const [height, width] = spec.size;
   const [policy, number] = spec.resize.split(":");
-  const whole = { top: 0, left: 0, height: picture.height, width: picture.width };
+  const centred = (outer, h, w) => ({ top: (outer.height - h) >> 1, left: (outer.width - w) >> 1, height: h, width: w });
+  const source = { top: 0, left: 0, height: picture.height, width: picture.width };
+  const target = { top: 0, left: 0, height, width };
   if (policy === "crop") {
     const unit = Number(number) * Math.min(picture.height / height, picture.width / width);
     const h = between(1, roundEven(unit * height), picture.height);
     const w = between(1, roundEven(unit * width), picture.width);
-    const [top, left] = [(picture.height - h) >> 1, (picture.width - w) >> 1];
-    return resize(picture, { top, left, height: h, width: w }, height, width);
+    return [centred(picture, h, w), target];
   }
-  if (policy !== "letterbox") return resize(picture, whole, height, width);
+  if (policy !== "letterbox") return [source, target];
   const factor = Math.min(height / picture.height, width / picture.width);
   const h = between(1, roundEven(picture.height * factor), height);
   const w = between(1, roundEven(picture.width * factor), width);
-  const [top, left] = [(height - h) >> 1, (width - w) >> 1];
-  const small = resize(picture, whole, h, w);
-  const pixels = new Uint8ClampedArray(height * width * 3).fill(roundEven(Number(number)));
+  return [source, centred(target, h, w)];
+}
+
+// The picture at the model's input size by the resize policy: RGB, H W 3. `picture`: {data, width, height, channels}.
+export function fit(picture, spec) {
+  const [height, width] = spec.size;
+  const [source, { top, left, height: h, width: w }] = windows(picture, spec);
+  const small = resize(picture, source, h, w);
+  if (h === height && w === width) return small;
+  const pixels = new Uint8ClampedArray(height * width * 3).fill(roundEven(Number(spec.resize.split(":")[1])));
   for (let y = 0; y < h; y++) pixels.set(small.subarray(y * w * 3, (y + 1) * w * 3), ((top + y) * width + left) * 3);
   return pixels;
+}
+
+// A mask of the model's input at the size of the picture: every pixel takes the pixel of the input that its centre falls
+// into; 0 where the model did not look.
+export function onPicture(mask, picture, spec) {
+  const [height, width] = spec.size;
+  const [source, target] = windows(picture, spec);
+  const along = (length, from, extent, to, pixels) =>
+    Array.from({ length }, (_, i) => Math.floor((i + 0.5 - (from - (to * extent) / pixels)) / (extent / pixels)));
+  const down = along(picture.height, source.top, source.height, target.top, target.height);
+  const across = along(picture.width, source.left, source.width, target.left, target.width);
+  const shown = new Uint8Array(picture.height * picture.width);
+  down.forEach((row, y) => {
+    if (row < 0 || row >= height) return;
+    across.forEach((column, x) => {
+      if (column >= 0 && column < width) shown[y * picture.width + x] = mask[row * width + column];
+    });
+  });
+  return shown;
 }
 
 // RGB pixels -> Float32Array and dims of the model's input.

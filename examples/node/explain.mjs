@@ -1,13 +1,13 @@
 // Explains a picture with an explainer file: node explain.mjs explainer.onnx picture.png [--filters 3,17] [--top 5] [--area 0.1]
 //
 // Prints one JSON document: the predictions and, per filter, id, peak, area, predicted retention there, and the mask of
-// the area on the model's input as COCO's uncompressed run lengths. Reads PNG and JPEG.
+// the area at the picture's size as COCO's uncompressed run lengths. Reads PNG and JPEG.
 import { readFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import jpeg from "jpeg-js";
 import * as ort from "onnxruntime-node";
 import { PNG } from "pngjs";
-import { Explainer, runLengths } from "../javascript/fsagn.mjs";
+import { Explainer, onPicture, runLengths } from "../javascript/fsagn.mjs";
 
 function decode(content) {
   const { data, width, height } =
@@ -31,11 +31,13 @@ try {
   const [bytes, content] = await Promise.all(positionals.map((path) => readFile(path)));
   const explainer = await Explainer.open(ort, bytes);
   const filters = values.filters ? values.filters.split(",").map(Number) : Array(Number(values.top)).fill(-1);
-  const answer = await explainer.explain(decode(content), filters);
-  const size = explainer.about.input.size;
+  const picture = decode(content);
+  const answer = await explainer.explain(picture, filters);
+  const size = [picture.height, picture.width];
   const found = answer.filters.map((filter) => {
     const area = values.area ? Number(values.area) : filter.area;
-    const mask = { size, counts: runLengths(explainer.mask(answer, filter, area), size) };
+    const shown = onPicture(explainer.mask(answer, filter, area), picture, explainer.about.input);
+    const mask = { size, counts: runLengths(shown, size) };
     return { id: filter.id, peak: filter.peak, area, retention: explainer.retentionAt(filter, area), mask };
   });
   console.log(JSON.stringify({ layer: answer.layer, predictions: answer.predictions, filters: found }));

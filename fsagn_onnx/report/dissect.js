@@ -73,7 +73,7 @@ function atlas() {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = records.filter((row) => (!isPressed(named) || row.part) &&
       words.every((word) => `filter ${row.filter} ${row.name || ""} ${row.part || ""} ${row.also.join(" ")}`.toLowerCase().includes(word)));
-    place.replaceChildren(rows.length ? table("filters and parts", columns, rows, 60) : el("p", {}, "nothing found"));
+    place.replaceChildren(rows.length ? table("filters and parts", columns, rows, 30) : el("p", {}, "nothing found"));
   }
   fill();
   return el("section", { class: "card", "aria-label": "atlas" }, el("div", { class: "tools" }, el("span", {}, search, annotated && named)),

@@ -92,10 +92,7 @@ class _Server:
         if "text/html" not in request.headers.get("accept", ""):
             about = {"name": "fsagn-onnx", "version": __version__, "model": self.name, "layer": self._layer}
             return JSONResponse({**about, "endpoints": endpoints})
-        rows = "".join(
-            f"<li><a href='{escape(path)}'><code>{escape(path)}</code></a> {escape(words)}</li>"
-            for path, words in endpoints.items()
-        )
+        rows = "".join(f"<li>{_link(path)} {escape(words)}</li>" for path, words in endpoints.items())
         text = (
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>fsagn-onnx {__version__}</title>"
             f"<h1>fsagn-onnx {__version__}</h1><p>Explains images with <b>{escape(self.name)}</b>: where the "
@@ -236,6 +233,12 @@ def _wanted_outputs(asked: dict[str, Any], known: list[str]) -> tuple[list[str],
             binary.add(name)
     names += [name for name in (MASKS, AREAS) if name in known and name not in names]
     return names, binary - {MASKS}
+
+
+def _link(path: str) -> str:
+    """A path of a page; one that takes POST alone leads nowhere."""
+    shown = f"<code>{escape(path)}</code>"
+    return shown if path.endswith("/infer") else f"<a href='{escape(path)}'>{shown}</a>"
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

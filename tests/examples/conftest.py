@@ -103,12 +103,12 @@ class Expected:
             assert same_to_one_cell(ours, mask, round(self.cell * (self.zoom if on_picture else 1))), explained.id
             assert mask.sum() == pytest.approx(ours.sum(), rel=0.01 if on_picture else 0)
 
-    def check_document(self, document: dict[str, Any], *, on_picture: bool = False) -> None:
+    def check_document(self, document: dict[str, Any]) -> None:
         """`check` of the JSON document that the command-line examples print."""
         filters = document["filters"]
         best = document["predictions"][0]["index"]
         masks = [decode(entry["mask"]) for entry in filters]
-        self.check([entry["id"] for entry in filters], masks, best, on_picture=on_picture)
+        self.check([entry["id"] for entry in filters], masks, best, on_picture=True)
         for entry, explained in zip(filters, self.explanation.filters, strict=True):
             assert entry["peak"] == pytest.approx(explained.peak, rel=1e-2)
             assert entry["retention"] == pytest.approx(explained.retention_predicted, abs=2e-2)

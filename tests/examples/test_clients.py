@@ -39,7 +39,7 @@ def test_python_with_onnxruntime_and_numpy_alone(expected: Expected, tmp_path: P
     document = run_json(
         sys.executable, "-c", BLOCKER, script, EXPLAINER, expected.picture, "--area", AREA, "--overlay", overlay
     )
-    expected.check_document(document, on_picture=True)
+    expected.check_document(document)
     assert cv2.imread(str(overlay)).shape[:2] == expected.explanation.size
     again = run_json(sys.executable, script, EXPLAINER, overlay, "--filters", "3,17")
     assert [entry["id"] for entry in again["filters"]] == [3, 17]
@@ -49,7 +49,7 @@ def test_python_reads_jpeg_where_there_is_pillow(expected: Expected, tmp_path: P
     photo, script = tmp_path / "photo.jpg", EXAMPLES / "python" / "explain.py"
     cv2.imwrite(str(photo), cv2.imread(str(expected.picture)), [cv2.IMWRITE_JPEG_QUALITY, 95])
     document = run_json(sys.executable, "-c", BLOCKER, script, EXPLAINER, photo, "--area", AREA)
-    Expected(photo).check_document(document, on_picture=True)
+    Expected(photo).check_document(document)
     without = [sys.executable, "-c", BLOCKER.replace('"torch"', '"torch", "PIL"'), script, EXPLAINER, photo]
     done = subprocess.run([str(word) for word in without], capture_output=True, text=True)
     assert done.returncode == 1
@@ -72,6 +72,25 @@ def test_node(expected: Expected) -> None:
     folder = EXAMPLES / "node"
     node = need("node", folder / "node_modules")
     expected.check_document(run_json(node, folder / "explain.mjs", EXPLAINER, expected.picture, "--area", AREA))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop:0.875", "letterbox:114"])
+@pytest.mark.parametrize("size", [(90, 200), (300, 64)])
+def test_javascript_s_masks_lie_where_ours_do(resize: str, size: tuple[int, int], tmp_path: Path) -> None:
+    spec = InputSpec.from_dict({**SPEC, "resize": resize})
+    mask = np.random.default_rng(1).random(spec.size) < 0.3
+    picture = {"height": size[0], "width": size[1]}
+    script = tmp_path / "masks.mjs"
+    script.write_text(
+        f"import {{ onPicture, runLengths }} from {json.dumps(str(EXAMPLES / 'javascript' / 'fsagn.mjs'))};\n"
+        f"const shown = onPicture({mask.ravel().astype(int).tolist()}, {json.dumps(picture)}, "
+        f"{json.dumps(spec.to_dict())});\n"
+        f"console.log(JSON.stringify({{ size: {list(size)}, counts: runLengths(shown, {list(size)}) }}));\n",
+        encoding="utf-8",
+    )
+    shown = decode(run_json(need("node"), script))
+    _, geometry = spec.fit(np.zeros((*size, 3), np.uint8))
+    assert (shown == geometry.mask_to_original(mask)).all()
 
 
 def test_node_says_what_is_wrong(tmp_path: Path) -> None:
@@ -109,7 +128,7 @@ def test_web_page_in_a_browser(expected: Expected) -> None:
 def test_cpp(expected: Expected, cpp_program: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.png"
     document = run_json(cpp_program, EXPLAINER, expected.picture, f"--area={AREA}", f"--overlay={overlay}")
-    expected.check_document(document, on_picture=True)
+    expected.check_document(document)
     for entry, explained in zip(document["filters"], expected.explanation.filters, strict=True):
         ours = expected.explanation.mask(explained)
         assert (ours != decode(entry["mask"])).mean() < 1e-3  # the same OpenCV, up to its version
