@@ -189,7 +189,7 @@ def _rank(output: Output, labels: Sequence[str] | None, *, alone: bool) -> tuple
         return 2, "ends in a softmax"
     if said & SAYS_CLASS and output.end in _ROWS:
         return 3, f"its name says '{min(said & SAYS_CLASS)}'"
-    if alone and (output.end == "dense" or (output.end == "pool" and output.width in IMAGENET)):
+    if alone and output.width and (output.end == "dense" or (output.end == "pool" and output.width in IMAGENET)):
         return 4, _GUESS
     several = "one of several outputs of its form" if not alone else f"{output.width or 'some'} numbers"
     return _NOT, f"{several}, neither named nor made like classes"

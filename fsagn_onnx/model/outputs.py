@@ -100,6 +100,10 @@ class _Reader:
         self._opset = max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=0)
         made = [item.name for item in outputs if item.name in self._topology.producer]
         self._shapes = self._infer(proto, image, sample, made) if made else {}
+        found = [(item, self._shapes.get(item.name, ())) for item in outputs]
+        if any(self._baked(item, shape) for item, shape in found) and not any(PROBE in shape for _, shape in found):
+            self._fixed = self._batch = 1  # the graph holds on to one image, whatever it declares
+            self._shapes = self._infer(proto, image, sample, made)
 
     def _infer(
         self, proto: onnx.ModelProto, image: str, sample: Sequence[int], made: Sequence[str]
@@ -117,12 +121,18 @@ class _Reader:
         shape = self._shapes.get(item.name)
         if shape is None and item.shape is not None and all(isinstance(dim, int) for dim in item.shape[1:]):
             shape = (self._batch, *(int(dim) for dim in item.shape[1:] if isinstance(dim, int)))
-        row = axis == 0 and (shape is None or _row(shape))
+        rank = len(item.shape) if item.shape is not None else 2
+        row = axis == 0 and (rank <= 2 if shape is None else _row(shape))
         width = math.prod(shape[1:]) if row and shape is not None else None
         whole = row and all(self._is_row(name, width) for name in head)
         if end.endswith("softmax") and whole and not self._over_all(source, width):
             end = "other"
         return Output(item.name, item.dtype, axis, constant, whole, width, end, source)
+
+    def _baked(self, item: ValueInfo, shape: tuple[int, ...]) -> bool:
+        """Whether an output is declared to have as many rows as there are images, and is computed to have one."""
+        declared = item.shape[0] if item.shape else None
+        return len(shape) > 1 and shape[0] == 1 and self._symbol is not None and declared == self._symbol
 
     def _axis(self, item: ValueInfo) -> int | None:
         shape = self._shapes.get(item.name)
@@ -130,8 +140,7 @@ class _Reader:
         if shape is not None:
             if self._batch in shape:
                 return shape.index(self._batch)
-            baked = len(shape) > 1 and shape[0] == 1 and self._symbol is not None and declared == self._symbol
-            return 0 if baked else None
+            return 0 if self._baked(item, shape) else None
         if item.shape == () or self._chosen(item.name):
             return None
         if isinstance(declared, int):

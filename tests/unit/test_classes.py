@@ -230,6 +230,14 @@ def test_which_outputs_belong_to_the_images() -> None:
     assert (classifier.output, classifier.scores) == ("y", "logits")
 
 
+def test_a_batch_that_is_baked_in_is_one_image() -> None:
+    net = Net()
+    flat = net.op("Reshape", net.op("GlobalAveragePool", "r"), net.constant([1, 16], np.int64))
+    net.output(net.dense(10, flat), "y", ["N", 10])
+    assert net.found(TEN) == ("y", "logits")
+    assert axes(net) == {"y": 0}
+
+
 def test_sequences_and_maps_are_left_out_by_name() -> None:
     net = Net().row("logits", 3)
     net.op("ZipMap", net.op("Softmax", "logits"), out="prob", domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
