@@ -212,7 +212,9 @@ def generated(marker: re.Match[str]) -> str:
     if kind == "options":
         return options(name)
     if kind == "python":
-        return "\n".join(f"::: fsagn_onnx.{name}\n" for name in fsagn_onnx.__all__ if name != "__version__")
+        return "\n".join(
+            f"::: fsagn_onnx.{name}\n" for name in fsagn_onnx.__all__ if name not in ("__version__", *errors.__all__)
+        )
     if kind == "errors":
         listed = [f"| `{name}` | {(getattr(errors, name).__doc__ or '').splitlines()[0]} |" for name in errors.__all__]
         return "\n".join(["| error | |", "|---|---|", *listed])

@@ -9,7 +9,10 @@ runtime never meets torch:
     Explanation   what it answers for one image
     evaluate      measure methods against each other
     dissect       find out which object part each filter stands for
+    perturb       see what becomes of the answers when these parts are disturbed
     compare       find what moved between two runs
+
+and `FsagnError` with its children, one line each that says what to do.
 """
 
 from __future__ import annotations
@@ -17,12 +20,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .errors import (
+    AnnotationError,
+    CheckpointError,
+    ConversionError,
+    ExplainerError,
+    FsagnError,
+    ImageError,
+    LayerError,
+    ModelError,
+    OutputError,
+    ParityError,
+    UsageError,
+)
+
 if TYPE_CHECKING:
     from .comparison import compare as compare
     from .dissection import dissect as dissect
     from .evaluation import evaluate as evaluate
     from .generator import train as train
     from .model import load_model as load_model
+    from .perturbation import perturb as perturb
     from .runtime import Explainer as Explainer
     from .runtime import Explanation as Explanation
 
@@ -35,10 +53,32 @@ _WHERE = {
     "dissect": ".dissection",
     "evaluate": ".evaluation",
     "load_model": ".model",
+    "perturb": ".perturbation",
     "train": ".generator",
 }
 
-__all__ = ["Explainer", "Explanation", "__version__", "compare", "dissect", "evaluate", "load_model", "train"]
+__all__ = [
+    "AnnotationError",
+    "CheckpointError",
+    "ConversionError",
+    "Explainer",
+    "ExplainerError",
+    "Explanation",
+    "FsagnError",
+    "ImageError",
+    "LayerError",
+    "ModelError",
+    "OutputError",
+    "ParityError",
+    "UsageError",
+    "__version__",
+    "compare",
+    "dissect",
+    "evaluate",
+    "load_model",
+    "perturb",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

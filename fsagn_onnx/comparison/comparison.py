@@ -92,6 +92,12 @@ def compare(first: str | Path, second: str | Path, *, level: float = 0.05, least
     Raises:
         OutputError: a folder holds no finished run.
         UsageError: the runs are of different kinds or about different things.
+
+    Example:
+        >>> for seed in range(2):
+        ...     _ = dissect("model.onnx", "explainer.onnx", "photos", f"run-{seed}", filters="0,1", seed=seed)
+        >>> compare("run-0", "run-1").drifted
+        ()
     """
     if not 0 < level < 1 or not 0 <= least < 1:
         raise UsageError(f"level and least must be between 0 and 1, but got {level} and {least}")

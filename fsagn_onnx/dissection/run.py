@@ -248,6 +248,11 @@ def dissect(
 
     Raises:
         FsagnError: something cannot be read or written.
+
+    Example:
+        >>> dissection = dissect("model.onnx", "explainer.onnx", "photos", "dissection", filters="0,1,2")
+        >>> dissection.layer, dissection.images, [row.filter for row in dissection.filters]
+        ('block6', 4, [0, 1, 2])
     """
     named = (images,) if isinstance(images, str | Path) else tuple(images)
     run = DissectRun(

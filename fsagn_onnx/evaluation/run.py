@@ -275,6 +275,13 @@ def evaluate(
         ImageError: no image can be read.
         OutputError: the folder cannot be written or holds another run.
         UsageError: options that do not exist or do not fit.
+
+    Example:
+        >>> from fsagn_onnx.evaluation import Options
+        >>> options = Options(metrics=("retention",), infills=("inpaint",), filters=1)
+        >>> found = evaluate("model.onnx", "explainer.onnx", ["photos"], options)
+        >>> found.methods, found.images
+        (('generator', 'activation', 'random'), 4)
     """
     model = model if isinstance(model, Model) else load_model(model)
     run = Run(model, named(explainers), options or Options())

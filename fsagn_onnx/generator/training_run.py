@@ -64,6 +64,12 @@ def train(
 
     Raises:
         FsagnError: one of its children, with a line that says what to do.
+
+    Example:
+        >>> from fsagn_onnx.generator import TrainingOptions
+        >>> report = train("model.onnx", ["photos"], "trained.onnx", options=TrainingOptions(pairs=8, images_per_step=2))
+        >>> report.retention < 1e-5  # onnxruntime against torch; a real training sees 40,000 pairs
+        True
     """
     model = model if isinstance(model, Model) else load_model(model)
     model.require_one_input()

@@ -230,6 +230,11 @@ def load_model(
         ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec or a
             constant is wrong.
         UsageError: a text of `feeds` is not NAME=VALUE.
+
+    Example:
+        >>> model = load_model("model.onnx")
+        >>> model.default_layer.value, model.input_spec.size
+        ('block6', (128, 128))
     """
     path = Path(path)
     given = feeds if isinstance(feeds, Mapping) else parse_feeds(feeds or ())

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .effects import Effect
 from .perturbation import Perturbation
-from .run import PerturbRequest, PerturbRun
+from .run import PerturbRequest, PerturbRun, perturb
 
-__all__ = ["Effect", "PerturbRequest", "PerturbRun", "Perturbation"]
+__all__ = ["Effect", "PerturbRequest", "PerturbRun", "Perturbation", "perturb"]

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..data.annotations import Annotations, Labels
+from ..data.annotations import Annotations, Labels, open_annotations, read_labels
 from ..data.images import list_images
 from ..dissection.dissection import Dissection
-from ..model import Model
+from ..model import Model, load_model
 from ..runs.column_folder import PerturbationFolder
 from ..runs.folder_run import FolderRun, RunRequest
 from ..runs.tables import csv_text, finite, save_parquet
@@ -208,6 +208,61 @@ class PerturbRun(FolderRun):
         self.plan.answers.close()
         if self.plan.ablation is not None:
             self.plan.ablation.close()
+
+
+def perturb(
+    model: str | Path | Model,
+    explainer: str | Path | Engine,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    parts: str | Path | None = None,
+    labels: str | Path | None = None,
+    dissection: str | Path | None = None,
+    overwrite: bool = False,
+    **asked: Any,
+) -> Perturbation:
+    """What happens to a classifier when the areas that its filters look at are disturbed?
+
+    Args:
+        model: the model, or its file.
+        explainer: its explainer file, or an engine of a training-free method.
+        images: files, folders, globs.
+        out: folder for the results.
+        parts: part annotations, see `open_annotations`; they are disturbed too.
+        labels: true classes, see `read_labels`.
+        dissection: folder of a `dissect` run, whose names filters get.
+        overwrite: replace the results in the folder.
+        **asked: further fields of `PerturbRequest`.
+
+    Returns:
+        The effects on score, decision and accuracy.
+
+    Raises:
+        FsagnError: something cannot be read or written, or the model is no classifier.
+
+    Example:
+        >>> found = perturb(
+        ...     "model.onnx", "explainer.onnx", "photos", "perturbation", filters="top:1", disturbances="blur", ablate=False
+        ... )
+        >>> found.layer, found.images
+        ('block6', 4)
+    """
+    named = (images,) if isinstance(images, str | Path) else tuple(images)
+    run = PerturbRun(
+        model if isinstance(model, Model) else load_model(model),
+        explainer,
+        Path(out),
+        PerturbRequest(tuple(str(image) for image in named), **asked),
+        annotations=None if parts is None else open_annotations(parts),
+        labels=None if labels is None else read_labels(str(labels)),
+        dissection=None if dissection is None else Path(dissection),
+        overwrite=overwrite,
+    )
+    with run:
+        for _ in run.images():
+            pass
+        return run.finish()
 
 
 def _names_of(dissection: Path | None) -> dict[int, str]:

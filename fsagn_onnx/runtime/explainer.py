@@ -49,6 +49,12 @@ class Explainer:
     Raises:
         ExplainerError: the file is no explainer, too new or broken.
         UsageError: no such provider or output, or an output that cannot be what it is said to be.
+
+    Example:
+        >>> with Explainer("explainer.onnx") as explainer:
+        ...     (explanation,) = explainer.explain("photos/0.png", filters="top:3")
+        >>> [found.id for found in explanation.filters]
+        [61, 64, 48]
     """
 
     def __init__(

@@ -117,6 +117,13 @@ class Explanation:
         predictions: the model's strongest answers, best first; empty where it is no classifier.
         filters: the filters in the order asked, or strongest first.
         preview: uint8 (h', w', 3) RGB, the image reduced for drawing; empty where none was asked for.
+
+    Example:
+        >>> explanation = Explainer("explainer.onnx").explain("photos/0.png", filters=[61], area=0.1)[0]
+        >>> explanation.predictions[0].label, explanation.filter(61).area
+        ('argo', 0.1)
+        >>> explanation.mask(61).shape
+        (128, 128)
     """
 
     name: str

@@ -194,7 +194,7 @@ def test_public_names() -> None:
     assert set(fsagn_onnx.__all__) <= set(dir(fsagn_onnx))
     for name in fsagn_onnx.__all__:
         assert getattr(fsagn_onnx, name) is not None
-    for name in ("load_model", "train", "Explainer", "evaluate"):
+    for name in ("load_model", "train", "Explainer", "evaluate", "dissect", "perturb", "compare", "FsagnError"):
         assert callable(getattr(fsagn_onnx, name)), name
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         _ = fsagn_onnx.no_such_name
