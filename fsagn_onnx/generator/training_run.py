@@ -67,8 +67,9 @@ def train(
 
     Example:
         >>> from fsagn_onnx.generator import TrainingOptions
-        >>> report = train("model.onnx", ["photos"], "trained.onnx", options=TrainingOptions(pairs=8, images_per_step=2))
-        >>> report.retention < 1e-5  # onnxruntime against torch; a real training sees 40,000 pairs
+        >>> few = TrainingOptions(pairs=8, images_per_step=2)  # a real training sees 40,000
+        >>> report = train("model.onnx", ["photos"], "trained.onnx", options=few)
+        >>> report.retention < 1e-5  # onnxruntime against torch
         True
     """
     model = model if isinstance(model, Model) else load_model(model)

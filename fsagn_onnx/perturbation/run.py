@@ -242,9 +242,8 @@ def perturb(
         FsagnError: something cannot be read or written, or the model is no classifier.
 
     Example:
-        >>> found = perturb(
-        ...     "model.onnx", "explainer.onnx", "photos", "perturbation", filters="top:1", disturbances="blur", ablate=False
-        ... )
+        >>> few = {"filters": "top:1", "disturbances": "blur", "ablate": False}
+        >>> found = perturb("model.onnx", "explainer.onnx", "photos", "perturbation", **few)
         >>> found.layer, found.images
         ('block6', 4)
     """
