@@ -87,10 +87,11 @@ def _free_batch(value: onnx.ValueInfoProto) -> None:
         dims[0].dim_param = "N"
 
 
-def _base(model: Model, shared: bool, batching: Batching) -> tuple[onnx.ModelProto, str]:
+def _base(model: Model, config: GeneratorConfig, batching: Batching) -> tuple[onnx.ModelProto, str]:
     """What the generator's nodes are added to, and its float32 image: the model, or just its image input."""
-    spec = model.input_spec
+    spec, shared = model.input_spec, config.encoder == "shared"
     proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path)) if shared else _own_base(model)
+    free_names(proto.graph, [tap.value for tap in config.taps] if shared else [], str(model.path))
     batch = fixed_batch(proto, spec.name)
     if batching == "pinned" and not batch:
         proto = pin_batch(proto, spec.name, 1)
@@ -122,8 +123,7 @@ def build_graph(
         ExplainerError: if the model's opset cannot be raised, or a name is taken.
     """
     shared = generator.config.encoder == "shared"
-    proto, image = _base(model, shared, batching)
-    free_names(proto.graph, {tap.value for tap in generator.config.taps}, str(model.path))
+    proto, image = _base(model, generator.config, batching)
     batch = fixed_batch(proto, model.input_spec.name) or "N"
     graph = proto.graph
     sizes = {tap.value: model.shapes[tap.value][-2:] for tap in generator.config.taps}

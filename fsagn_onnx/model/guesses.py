@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from .input_spec import CHANNELS
 from .onnx_file import Shape, ValueInfo
-from .topology import Topology
+from .own_normalisation import own_range
 
 __all__ = ["IMAGE_CHANNELS", "completed", "layout_of"]
 
@@ -20,10 +18,6 @@ GUESSED_SIZE = 224
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Mean of ImageNet's pixels, RGB in 0..255 (torchvision's .485 .456 .406)."""
 IMAGENET_STD = (58.395, 57.12, 57.375)
-SCANNED = 16
-"""Nodes behind the image that are looked at for a normalisation."""
-MOVING = frozenset({"Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape"})
-"""Ops that leave the pixels' values as they are."""
 
 Guess = tuple[str, object, str]
 """(field, value, words); no words: not really a guess."""
@@ -89,57 +83,10 @@ def _range(full: Mapping[str, Any], image: ValueInfo, graph: onnx.GraphProto | N
         yield "scale", 1.0, ""
         yield "mean", 128.0 if image.dtype == "int8" else 0.0, ""
         yield "std", 1.0, ""
-    elif graph is not None and (largest := _own_range(graph, image.name)):
+    elif graph is not None and (largest := own_range(graph, image.name)):
         yield "scale", 1.0 if largest == 255 else 1 / 255, f"pixels in 0..{largest} (the graph normalises them itself)"
         yield "mean", 0.0, ""
         yield "std", 1.0, ""
-
-
-def _own_range(graph: onnx.GraphProto, image: str) -> int | None:
-    """255 or 1: the largest pixel that a graph expects which begins with - mean, / std or * scale; None: it does not.
-
-    A divisor of 20 or more, a factor of 1/20 or less, or a mean of 2 or more belong to pixels in 0..255.
-    """
-    topology = Topology(graph)
-    initializers = topology.initializers
-    constants = {
-        node.output[0]: item.t
-        for node in topology.nodes[:SCANNED]
-        if node.op_type == "Constant" and node.output
-        for item in node.attribute
-        if item.name == "value"
-    }
-    at, mean = image, False
-    for _ in range(SCANNED):
-        users = topology.consumers.get(at, ())
-        if len(users) != 1:
-            return None
-        node = topology.nodes[users[0]]
-        if node.op_type in MOVING:
-            at = node.output[0]
-            continue
-        other = next((name for name in node.input if name != at), "")
-        tensor = initializers.get(other) or constants.get(other)
-        if node.op_type not in ("Sub", "Add", "Div", "Mul") or tensor is None or not 1 <= _count(tensor) <= 4:
-            return 1 if mean else None
-        size = float(np.abs(numpy_helper.to_array(tensor).astype(np.float64)).max())
-        if node.op_type in ("Sub", "Add"):
-            if size >= 2:
-                return 255
-            mean = mean or size > 0
-        elif (size >= 20) if node.op_type == "Div" else (0 < size <= 1 / 20):
-            return 255
-        else:
-            return 1
-        at = node.output[0]
-    return None
-
-
-def _count(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count
 
 
 def _imagenet(full: Mapping[str, Any]) -> Iterator[Guess]:

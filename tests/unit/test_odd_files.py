@@ -181,3 +181,40 @@ def test_presets_of_preprocessing(tmp_path: Path, name: str) -> None:
     expected = {"imagenet": (-2.118, 2.64), "0..1": (0, 1), "-1..1": (-1, 1), "caffe-bgr": (-123.68, 151.061)}
     assert (low, high) == pytest.approx(expected.get(name, (-1, 1)), abs=0.01)
     assert not any("mean" in guess for guess in spec.guessed)
+
+
+def normalised(b: GraphBuilder, value: str, kind: str) -> str:
+    """(x - 127.5) / 127.5 as a pair of ops, or a batch norm with ImageNet's statistics of pixels in 0..1 or 0..255."""
+    if kind == "pair":
+        apart = b.op("Sub", value, b.constant(np.float32(127.5)))
+        return b.op("Div", apart, b.constant(np.float32(127.5)))
+    scale = 255.0 if kind == "batch norm" else 1.0
+    mean, deviation = np.float32([0.485, 0.456, 0.406]) * scale, np.float32([0.229, 0.224, 0.225]) * scale
+    numbers = (np.ones(3, np.float32), np.zeros(3, np.float32), mean, deviation**2)
+    return b.op("BatchNormalization", value, *map(b.constant, numbers))
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("pair", 255), ("batch norm", 255), ("batch norm of 0..1", 1)])
+@pytest.mark.parametrize("before", ["nothing", "Resize", "flip", "Clip", "Transpose", "Cast"])
+def test_a_normalisation_inside_the_graph_is_not_put_on_twice(
+    tmp_path: Path, kind: str, largest: int, before: str
+) -> None:
+    b = GraphBuilder()
+    value = "image"
+    if before == "Resize":
+        b.op("Shape", value)
+        value = b.op("Resize", value, "", b.constant(np.float32([1, 1, 1, 1])), mode="nearest")
+    elif before == "flip":
+        value = b.op("Gather", value, b.constant(np.array([2, 1, 0], np.int64)), axis=1)
+    elif before == "Clip":
+        value = b.op("Clip", value, b.constant(np.float32(0)), b.constant(np.float32(255)))
+    elif before == "Transpose":
+        value = b.op("Transpose", b.op("Transpose", value, perm=[0, 2, 3, 1]), perm=[0, 3, 1, 2])
+    elif before == "Cast":
+        value = b.op("Cast", value, to=TensorProto.FLOAT)
+    b.head(b.conv(normalised(b, value, kind), 3, 8), 8)
+    spec = load_model(b.save(tmp_path / "m.onnx", ["logits"])).input_spec
+    assert spec.scale == pytest.approx(1.0 if largest == 255 else 1 / 255)
+    assert set(np.ravel(spec.mean)) == {0.0}
+    assert set(np.ravel(spec.std)) == {1.0}
+    assert f"pixels in 0..{largest}" in " ".join(spec.guessed)
