@@ -122,7 +122,6 @@ def build_graph(
     Raises:
         ExplainerError: if the model's opset cannot be raised, or a name is taken.
     """
-    shared = generator.config.encoder == "shared"
     proto, image = _base(model, generator.config, batching)
     batch = fixed_batch(proto, model.input_spec.name) or "N"
     graph = proto.graph
