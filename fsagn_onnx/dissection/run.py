@@ -137,7 +137,7 @@ class DissectRun(FolderRun):
         limits, overall, per_class = score_run(folder, self.grid, len(self.parts), classes)
         place = untrained = None
         sample = self._sample(index)
-        with FeatureMaps(self.model.proto, self.tapped.spec, self.tapped.layer, **request.session) as network:
+        with FeatureMaps.of_model(self.model, self.tapped.layer, **request.session) as network:
             maps = list(sample.feature_maps(network))
         if self.annotations is not None:
             on_stage("permutation tests")

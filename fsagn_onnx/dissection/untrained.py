@@ -181,7 +181,7 @@ def untrained_test(
         drawn = reinitialised(piece, seed + number)
         if drawn is None:
             return None
-        with FeatureMaps(drawn, model.input_spec, layer, **session) as untrained:
+        with FeatureMaps(drawn, model.input_spec, layer, source=f"{model.path}, untrained", **session) as untrained:
             found = follower.measure(sample.feature_maps(untrained))
         null.append(found[np.isfinite(found).any(axis=1)])
         living += len(null[-1])

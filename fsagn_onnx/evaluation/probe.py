@@ -40,7 +40,7 @@ class Probe:
         threads: int | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        self._maps = FeatureMaps(model.proto, model.input_spec, layer, providers, threads, batch_size=batch_size)
+        self._maps = FeatureMaps.of_model(model, layer, providers, threads, batch_size=batch_size)
         self.forwards = 0
 
     def features(self, pixels: Pixels, filters: NDArray[np.int64] | None = None) -> Maps:

@@ -73,7 +73,7 @@ def dead_filters(
         layer.value: _Range(np.full(layer.channels, np.inf, np.float32), np.full(layer.channels, -np.inf, np.float32))
         for layer in layers
     }
-    with FeatureMaps(model.proto, model.input_spec, list(ranges), source=str(model.path)) as layer_maps:
+    with FeatureMaps.of_model(model, list(ranges)) as layer_maps:
         for batch in _batches(model, images, found):
             computed = layer_maps.run(np.stack([item.values for item in batch]))
             for value, maps in computed.items():

@@ -43,7 +43,7 @@ class DiannaRise:
     name = "dianna-rise"
 
     def __init__(self, model: Model, layer: str, masks: int = MASKS) -> None:
-        self._maps = FeatureMaps(model.proto, model.input_spec, layer, batch_size=BATCH)
+        self._maps = FeatureMaps.of_model(model, layer, batch_size=BATCH)
         self._spec, self._masks = model.input_spec, masks
 
     def saliency(

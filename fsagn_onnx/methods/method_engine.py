@@ -85,9 +85,7 @@ class MethodEngine(Engine):
         self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)
         self._model = model
         self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
-        self._maps = FeatureMaps(
-            model.proto, model.input_spec, found.value, providers, threads, keep_outputs=True, source=str(model.path)
-        )
+        self._maps = FeatureMaps.of_model(model, found.value, providers, threads, keep_outputs=True)
         self.provider = self._maps.provider
         self._grid = grid_of(model.input_spec.size, grid_stride(model.input_spec.size))
 

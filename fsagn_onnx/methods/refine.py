@@ -56,7 +56,7 @@ class RefinedEngine(Engine):
         self._engine, self._model, self._steps = engine, model, steps
         self.metadata, self.provider = engine.metadata, engine.provider
         layer = engine.metadata.layer
-        self._maps = FeatureMaps(model.proto, model.input_spec, layer, providers, threads, source=str(model.path))
+        self._maps = FeatureMaps.of_model(model, layer, providers, threads)
         self._optimise = Optimise(model, layer, steps=steps, rate=RATE)
 
     @property

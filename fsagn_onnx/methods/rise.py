@@ -75,7 +75,7 @@ class Rise:
         threads: int | None = None,
     ) -> None:
         self._spec: InputSpec = model.input_spec
-        self._maps = FeatureMaps(model.proto, self._spec, layer, providers, threads, batch_size=BATCH)
+        self._maps = FeatureMaps.of_model(model, layer, providers, threads, batch_size=BATCH)
         self._count = masks
         self._masks = rise_masks(masks, self._spec.size, np.random.default_rng(seed))
 

@@ -71,7 +71,7 @@ class Ablation:
         outputs: Sequence[str] | None = None,
         **session: Any,
     ) -> None:
-        self._session = Session(tail(model.proto, layer, outputs), **session)
+        self._session = Session(tail(model.proto, layer, outputs), source=f"{model.path} from '{layer}' on", **session)
         self._layer, self._means, self._outputs = layer, means, outputs
         self._image = next((port.name for port in self._session.inputs if port.name != layer), None)
 

@@ -101,7 +101,7 @@ class PerturbRun(FolderRun):
         self.plan = PerturbationPass(
             self.classes,
             self.tapped,
-            Session(model.proto, **request.session),
+            Session(model.proto, source=str(model.path), **request.session),
             ablation,
             tuple(range(self.tapped.filters)) if request.ablate else (),
             filters,

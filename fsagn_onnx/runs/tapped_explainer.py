@@ -88,9 +88,7 @@ class TappedExplainer:
         self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
         self._maps: FeatureMaps | None = None
         if self._file is None or not self._file.contains_model:
-            self._maps = FeatureMaps(
-                model.proto, self.spec, self.layer, providers, threads, keep_outputs=True, source=str(model.path)
-            )
+            self._maps = FeatureMaps.of_model(model, self.layer, providers, threads, keep_outputs=True)
         self.provider = engine.provider if self._maps is None else self._maps.provider
 
     def run(self, batch: NDArray[np.float32], request: FilterRequest) -> TappedPass:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..model.cut import cut
 from ..model.input_spec import InputSpec
+from ..model.model import Model
 from .session import Session
 
 Array = NDArray[Any]
@@ -69,6 +70,18 @@ class FeatureMaps:
         self._outputs = [port.name for port in self._session.outputs if port.dtype.startswith("tensor(")]
         self.provider = self._session.provider
         self.batch_size = self._session.batch or batch_size
+
+    @classmethod
+    def of_model(
+        cls,
+        model: Model,
+        values: str | Sequence[str],
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+        **options: Any,
+    ) -> Self:
+        """Of a model as it was loaded; ``options`` as above."""
+        return cls(model.proto, model.input_spec, values, providers, threads, source=str(model.path), **options)
 
     def run(self, batch: Array) -> dict[str, Array]:
         """All values, and the outputs where they are kept, of a preprocessed batch (N, ...) in one pass."""

@@ -49,11 +49,11 @@ class FilterRequest:
             if text == "all":
                 return cls(tuple(range(count)) if fixed is None else fixed)
             if text.startswith("top:"):
-                asked = _whole(text.removeprefix("top:"), filters)
-                if asked < 1:
-                    raise UsageError(f"filters must ask for at least one, but got '{filters}'")
-                return cls((FILL,) * min(asked, count if fixed is None else len(fixed)))
-            slots = [_whole(part, filters) for part in text.split(",")]
+                counts = read_ids(text.removeprefix("top:"), got=filters)
+                if len(counts) > 1 or counts[0] < 1:
+                    raise UsageError(f"filters must ask for at least one, as 'top:1' does, but got '{filters}'")
+                return cls((FILL,) * min(counts[0], count if fixed is None else len(fixed)))
+            slots = list(read_ids(text))
         else:
             slots = [filters] if isinstance(filters, int) else [int(slot) for slot in filters]
         if not slots:
@@ -104,8 +104,18 @@ class FilterRequest:
         return len(self.slots)
 
 
-def _whole(text: str, filters: str) -> int:
+def read_ids(text: str, expected: str = "'top:K', 'all' or ids like '3,17'", got: str = "") -> tuple[int, ...]:
+    """Whole numbers with commas between them.
+
+    Args:
+        text: the numbers.
+        expected: what filters must be, for the message.
+        got: what the user wrote, if more than the text.
+
+    Raises:
+        UsageError: another form.
+    """
     try:
-        return int(text)
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"filters must be 'top:K', 'all' or ids like '3,17', but got '{filters}'") from None
+        raise UsageError(f"filters must be {expected}, but got '{got or text}'") from None

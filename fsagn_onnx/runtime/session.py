@@ -123,7 +123,7 @@ class Session:
     def __reduce__(self) -> tuple[Callable[..., Session], tuple[Any, ...]]:
         if self._file is None:
             raise FsagnError("a session of a graph in memory cannot go to another process; open it there")
-        return Session, (self._file, self._providers, None, self._tuning)
+        return Session, (self._file, self._providers, None, self._tuning, self.source)
 
     @property
     def batch(self) -> int | None:

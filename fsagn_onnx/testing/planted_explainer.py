@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..model.content_hash import content_hash
+from ..runtime import contract
 from .planted import FILTERS, TAP, planted_model
 
 AREAS: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -125,13 +126,13 @@ def planted_explainer(changes: Mapping[str, Any] | None = None) -> onnx.ModelPro
     steps = onnx.parser.parse_graph(f"steps (float[N] none) => () {{{_GRAPH}}}")
     proto.graph.node.extend(steps.node)
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in _constants().items())
-    proto.graph.input.append(helper.make_tensor_value_info("filters", TensorProto.INT64, ["N", "K"]))
+    proto.graph.input.append(helper.make_tensor_value_info(contract.FILTERS, TensorProto.INT64, ["N", "K"]))
     proto.graph.output.extend(
         [
-            helper.make_tensor_value_info("filter_ids", TensorProto.INT64, ["N", "K"]),
-            helper.make_tensor_value_info("filter_peaks", TensorProto.FLOAT, ["N", "K"]),
-            helper.make_tensor_value_info("area_rank", TensorProto.FLOAT, ["N", "K", 8, 8]),
-            helper.make_tensor_value_info("retention", TensorProto.FLOAT, ["N", "K", len(AREAS)]),
+            helper.make_tensor_value_info(contract.FILTER_IDS, TensorProto.INT64, ["N", "K"]),
+            helper.make_tensor_value_info(contract.FILTER_PEAKS, TensorProto.FLOAT, ["N", "K"]),
+            helper.make_tensor_value_info(contract.AREA_RANK, TensorProto.FLOAT, ["N", "K", 8, 8]),
+            helper.make_tensor_value_info(contract.RETENTION, TensorProto.FLOAT, ["N", "K", len(AREAS)]),
         ]
     )
     del proto.metadata_props[:]

@@ -57,7 +57,7 @@ def intervention_truth(
     """
     spec, chosen = model.input_spec, list(filters)
     changed, norms = np.zeros((len(chosen), len(PARTS))), np.zeros(len(chosen))
-    with FeatureMaps(model.proto, spec, layer, **session) as network:
+    with FeatureMaps.of_model(model, layer, **session) as network:
         for seed, lit in zip(seeds, active, strict=True):
             pictures = [render(seed).image, *(render(seed, remove=part).image for part in PARTS)]
             batch = np.stack([spec.preprocess(picture)[0] for picture in pictures])

@@ -216,7 +216,7 @@ def test_a_two_by_two_picture_by_hand() -> None:
 
     class Tiny:
         def __init__(self) -> None:
-            self.proto = proto
+            self.proto, self.path = proto, "tiny.onnx"
             self.input_spec = InputSpec("image", "NCHW", "GRAY", (2, 2), 1.0, (0.0,), (1.0,), "stretch")
 
     probe = Probe(Tiny(), "out", threads=1)  # type: ignore[arg-type]

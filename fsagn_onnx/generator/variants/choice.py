@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import CheckpointError, ExplainerError, UsageError
+from ...runtime.filter_request import read_ids
 from ...runtime.variant import Variant
 from ..checkpoint import Checkpoint
 
@@ -15,10 +16,7 @@ def asked_variant(precision: str, with_preprocessing: bool, filters: str | None,
     Raises:
         UsageError: what cannot be asked for.
     """
-    try:
-        ids = tuple(int(part) for part in filters.split(",")) if filters else ()
-    except ValueError:
-        raise UsageError(f"--filters must be filter ids like 3,17,40, but got {filters!r}") from None
+    ids = read_ids(filters, "ids like '3,17,40'") if filters else ()
     try:
         return Variant(precision, with_preprocessing, ids, top)
     except ExplainerError as error:
