@@ -207,10 +207,15 @@ def explain(explainer: str, picture: np.ndarray, filters: list[int], area: float
 
 
 def predictions(outputs: dict, labels: list[str] | None) -> list[dict]:
-    """The five best answers of a classifier's first output; softmax where they are no probabilities."""
+    """The five best answers of the first output that is a row of numbers; softmax where they are no probabilities.
+
+    Where there are labels, it must have as many numbers. Say here which output of yours is what: the file does not.
+    """
     for values in outputs.values():
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim < 2 or len(values) != 1:
+            continue
         scores = values[0].astype(np.float64).ravel()
-        if values.dtype.kind != "f" or scores.size != values.shape[1]:
+        if scores.size != values.shape[1] or scores.size != len(labels or scores):
             continue
         if scores.min() < 0 or scores.max() > 1 + 1e-6:
             scores = np.exp(scores - scores.max())
