@@ -26,15 +26,9 @@ if TYPE_CHECKING:
     from .tapped_module import TappedModule
 
 __all__ = [
-    "DRIFT_LIMIT",
-    "PROBES",
-    "ROUNDED_TOLERANCE",
-    "TOLERANCE",
-    "Parity",
-    "check_parity",
-    "probe_images",
+    "DRIFT_LIMIT", "PROBES", "ROUNDED_TOLERANCE", "TOLERANCE", "Parity", "check_parity", "probe_images",
     "relative_error",
-]
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 

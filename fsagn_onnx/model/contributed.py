@@ -8,13 +8,13 @@ no entry here stays as it is and is told as unsupported where it is needed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from ..errors import ModelError
+from .expansion_writer import ExpansionWriter
 from .opset import opset_of
 
 __all__ = ["DOMAIN", "expand", "needs_expansion"]
@@ -24,62 +24,7 @@ _NORM_OPSET = 17
 """The first opset with LayerNormalization of its own."""
 
 
-class _Writer:
-    """Collects the nodes and constants that one contributed node becomes."""
-
-    def __init__(self, node: onnx.NodeProto, opset: int, taken: set[str]) -> None:
-        self.node, self.opset, self._taken = node, opset, taken
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-
-    def input(self, index: int) -> str:
-        """Input number `index`, "" where it is left out."""
-        return self.node.input[index] if index < len(self.node.input) else ""
-
-    def text(self, name: str, default: str = "") -> str:
-        """A string attribute."""
-        found = self.attributes.get(name, default)
-        return found.decode() if isinstance(found, bytes) else str(found)
-
-    def constant(self, array: Any) -> str:
-        """A new constant."""
-        name = self.fresh("constant")
-        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
-        return name
-
-    def number(self, value: float) -> str:
-        """A new float32 scalar."""
-        return self.constant(np.float32(value))
-
-    def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """A node; returns the value that it makes."""
-        output = output or self.fresh(op)
-        self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}.{op}", **attributes))
-        return output
-
-    def fresh(self, like: str) -> str:
-        """A new value name."""
-        number, stem = 0, f"{self.node.output[0]}.{like}"
-        name = stem
-        while name in self._taken:
-            number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(name)
-        return name
-
-    def dequantised(self, first: int, axis: int | None = None) -> str:
-        """(value - zero) scale of the inputs value, scale, zero from number `first` on; scales along `axis`."""
-        given = [self.input(index) for index in range(first, first + 3)]
-        attributes = {} if axis is None else {"axis": axis}
-        return self.add("DequantizeLinear", [name for name in given if name], "", **attributes)
-
-    def quantised(self, value: str, scale: str, zero: str, output: str) -> None:
-        """round(value / scale) + zero, as `output`."""
-        self.add("QuantizeLinear", [value, scale, zero] if zero else [value, scale], output)
-
-
-_Expansion = Callable[[_Writer, str], None]
+_Expansion = Callable[[ExpansionWriter, str], None]
 """Writes nodes that end in the given output."""
 _EXPANSIONS: dict[str, _Expansion] = {}
 _LAYER_NORMS = ("LayerNormalization", "SimplifiedLayerNormalization")
@@ -93,7 +38,7 @@ def _expansion(*ops: str) -> Callable[[_Expansion], _Expansion]:
     return add
 
 
-def _activated(writer: _Writer, value: str, kind: str, numbers: Sequence[float], output: str) -> None:
+def _activated(writer: ExpansionWriter, value: str, kind: str, numbers: Sequence[float], output: str) -> None:
     """The activation that a fused conv or gemm holds."""
     attributes: dict[str, float] = {}
     if kind == "Clip":
@@ -109,7 +54,7 @@ def _activated(writer: _Writer, value: str, kind: str, numbers: Sequence[float],
 
 
 @_expansion("FusedConv", "NhwcFusedConv")
-def _fused_conv(writer: _Writer, output: str) -> None:
+def _fused_conv(writer: ExpansionWriter, output: str) -> None:
     """activation(Conv(X, W, B) + Z)."""
     if writer.node.op_type != "FusedConv":
         raise NotImplementedError
@@ -125,7 +70,7 @@ def _fused_conv(writer: _Writer, output: str) -> None:
 
 
 @_expansion("FusedGemm")
-def _fused_gemm(writer: _Writer, output: str) -> None:
+def _fused_gemm(writer: ExpansionWriter, output: str) -> None:
     kept = {name: value for name, value in writer.attributes.items() if not name.startswith("activation")}
     numbers = [writer.attributes[name] for name in ("activation_alpha", "activation_beta") if name in writer.attributes]
     value = writer.add("Gemm", list(writer.node.input), **kept)
@@ -133,7 +78,7 @@ def _fused_gemm(writer: _Writer, output: str) -> None:
 
 
 @_expansion("FusedMatMul", "TransposeMatMul")
-def _fused_matmul(writer: _Writer, output: str) -> None:
+def _fused_matmul(writer: ExpansionWriter, output: str) -> None:
     """Make alpha A' B', each perhaps with its last two axes exchanged."""
     given = writer.attributes
     if given.get("transBatchA", 0) or given.get("transBatchB", 0):
@@ -151,7 +96,7 @@ def _fused_matmul(writer: _Writer, output: str) -> None:
         writer.add("Mul", [value, writer.number(alpha)], output)
 
 
-def _gelu(writer: _Writer, x: str, output: str) -> None:
+def _gelu(writer: ExpansionWriter, x: str, output: str) -> None:
     """Gelu: x (1 + erf(x / sqrt 2)) / 2."""
     scaled = writer.add("Div", [x, writer.number(np.sqrt(2.0))])
     share = writer.add("Add", [writer.add("Erf", [scaled]), writer.number(1.0)])
@@ -159,13 +104,13 @@ def _gelu(writer: _Writer, x: str, output: str) -> None:
 
 
 @_expansion("Gelu", "BiasGelu")
-def _gelus(writer: _Writer, output: str) -> None:
+def _gelus(writer: ExpansionWriter, output: str) -> None:
     x = writer.input(0)
     _gelu(writer, writer.add("Add", [x, writer.input(1)]) if writer.input(1) else x, output)
 
 
 @_expansion("FastGelu")
-def _fast_gelu(writer: _Writer, output: str) -> None:
+def _fast_gelu(writer: ExpansionWriter, output: str) -> None:
     """Gelu by tanh: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
     x = writer.add("Add", [writer.input(0), writer.input(1)]) if writer.input(1) else writer.input(0)
     cubed = writer.add("Mul", [writer.add("Mul", [x, x]), x])
@@ -176,14 +121,14 @@ def _fast_gelu(writer: _Writer, output: str) -> None:
 
 
 @_expansion("QuickGelu")
-def _quick_gelu(writer: _Writer, output: str) -> None:
+def _quick_gelu(writer: ExpansionWriter, output: str) -> None:
     """Swish: x sigmoid(alpha x)."""
     x, alpha = writer.input(0), float(writer.attributes.get("alpha", 1.702))
     scaled = x if alpha == 1.0 else writer.add("Mul", [x, writer.number(alpha)])
     writer.add("Mul", [x, writer.add("Sigmoid", [scaled])], output)
 
 
-def _normed(writer: _Writer, x: str, scale: str, shift: str, output: str, *, centred: bool = True) -> None:
+def _normed(writer: ExpansionWriter, x: str, scale: str, shift: str, output: str, *, centred: bool = True) -> None:
     """(x - mean) / sqrt(variance + epsilon) scale + shift over the axes from `axis` on."""
     axis = int(writer.attributes.get("axis", -1))
     epsilon = float(writer.attributes.get("epsilon", 1e-5))
@@ -209,14 +154,14 @@ def _normed(writer: _Writer, x: str, scale: str, shift: str, output: str, *, cen
 
 
 @_expansion(*_LAYER_NORMS)
-def _layer_norm(writer: _Writer, output: str) -> None:
+def _layer_norm(writer: ExpansionWriter, output: str) -> None:
     _only_output(writer)
     centred = writer.node.op_type == "LayerNormalization"
     _normed(writer, writer.input(0), writer.input(1), writer.input(2), output, centred=centred)
 
 
 @_expansion("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
-def _skip_layer_norm(writer: _Writer, output: str) -> None:
+def _skip_layer_norm(writer: ExpansionWriter, output: str) -> None:
     """The norm of x + skip + bias, which is the fourth output too."""
     node, centred = writer.node, writer.node.op_type == "SkipLayerNormalization"
     bias = writer.input(4 if centred else 3)
@@ -229,13 +174,13 @@ def _skip_layer_norm(writer: _Writer, output: str) -> None:
     _normed(writer, value, writer.input(2), writer.input(3) if centred else "", output, centred=centred)
 
 
-def _only_output(writer: _Writer) -> None:
+def _only_output(writer: ExpansionWriter) -> None:
     if any(writer.node.output[1:]):
         raise NotImplementedError
 
 
 @_expansion("QLinearAdd", "QLinearMul")
-def _quantised_pair(writer: _Writer, output: str) -> None:
+def _quantised_pair(writer: ExpansionWriter, output: str) -> None:
     parts = [writer.dequantised(first) for first in (0, 3)]
     value = writer.add(writer.node.op_type.removeprefix("QLinear"), parts)
     writer.quantised(value, writer.input(6), writer.input(7), output)
@@ -244,7 +189,7 @@ def _quantised_pair(writer: _Writer, output: str) -> None:
 @_expansion(
     "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearAveragePool", "QLinearGlobalAveragePool",
 )  # fmt: skip
-def _quantised_one(writer: _Writer, output: str) -> None:
+def _quantised_one(writer: ExpansionWriter, output: str) -> None:
     op = writer.node.op_type.removeprefix("QLinear")
     given = dict(writer.attributes)
     if given.pop("channels_last", 0):
@@ -261,20 +206,20 @@ def _quantised_one(writer: _Writer, output: str) -> None:
 
 
 @_expansion("QLinearConcat")
-def _quantised_concat(writer: _Writer, output: str) -> None:
+def _quantised_concat(writer: ExpansionWriter, output: str) -> None:
     parts = [writer.dequantised(first) for first in range(2, len(writer.node.input), 3)]
     value = writer.add("Concat", parts, axis=writer.attributes["axis"])
     writer.quantised(value, writer.input(0), writer.input(1), output)
 
 
 @_expansion("QLinearWhere")
-def _quantised_where(writer: _Writer, output: str) -> None:
+def _quantised_where(writer: ExpansionWriter, output: str) -> None:
     parts = [writer.dequantised(first) for first in (1, 4)]
     writer.quantised(writer.add("Where", [writer.input(0), *parts]), writer.input(7), writer.input(8), output)
 
 
 @_expansion("QGemm")
-def _quantised_gemm(writer: _Writer, output: str) -> None:
+def _quantised_gemm(writer: ExpansionWriter, output: str) -> None:
     """Make alpha A' B' + C with C in units of alpha scale_A scale_B."""
     given = writer.attributes
     column = (0 if given.get("transB", 0) else 1) if writer.opset >= 13 else None
@@ -292,7 +237,7 @@ def _quantised_gemm(writer: _Writer, output: str) -> None:
         writer.quantised(value, writer.input(7), writer.input(8), output)
 
 
-def _integer_product(writer: _Writer, inputs: Sequence[str], unit: str, bias: str, output: str) -> None:
+def _integer_product(writer: ExpansionWriter, inputs: Sequence[str], unit: str, bias: str, output: str) -> None:
     steps = writer.add("Cast", [writer.add("MatMulInteger", inputs)], to=onnx.TensorProto.FLOAT)
     value = writer.add("Mul", [steps, unit], "" if bias else output)
     if bias:
@@ -300,7 +245,7 @@ def _integer_product(writer: _Writer, inputs: Sequence[str], unit: str, bias: st
 
 
 @_expansion("MatMulIntegerToFloat")
-def _integer_matmul(writer: _Writer, output: str) -> None:
+def _integer_matmul(writer: ExpansionWriter, output: str) -> None:
     """(A - zero_A) (B - zero_B) scale_A scale_B + bias."""
     inputs = [writer.input(index) for index in (0, 1, 4, 5)]
     unit = writer.add("Mul", [writer.input(2), writer.input(3)])
@@ -308,7 +253,7 @@ def _integer_matmul(writer: _Writer, output: str) -> None:
 
 
 @_expansion("DynamicQuantizeMatMul")
-def _dynamic_matmul(writer: _Writer, output: str) -> None:
+def _dynamic_matmul(writer: ExpansionWriter, output: str) -> None:
     a, scale, zero = writer.fresh("a"), writer.fresh("scale"), writer.fresh("zero")
     made = helper.make_node("DynamicQuantizeLinear", [writer.input(0)], [a, scale, zero], name=f"{a}.quantised")
     writer.nodes.append(made)
@@ -343,7 +288,7 @@ def expand(proto: onnx.ModelProto) -> None:
             nodes.append(_copied(node))
             continue
         try:
-            writer = _Writer(node, opset, taken)
+            writer = ExpansionWriter(node, opset, taken)
             _EXPANSIONS[node.op_type](writer, node.output[0])
         except NotImplementedError:
             nodes.append(_copied(node))

@@ -12,6 +12,7 @@ SHARED = {
     "command": "what `cli/NAME.py` holds, by which `cli/main.py` finds it",
 }
 """Names that several modules may define, and why."""
+FOLDERS = ("fsagn_onnx", "cli", "models")
 LIMIT = 350
 """Lines of a file."""
 
@@ -30,3 +31,8 @@ def test_no_two_public_things_share_a_name() -> None:
     wrong = [f"{name}: {', '.join(places)}" for name, places in sorted(twins.items()) if name not in SHARED]
     assert not wrong, "one name, several things:\n" + "\n".join(wrong)
     assert set(SHARED) <= set(twins), f"no longer shared: {set(SHARED) - set(twins)}"
+
+
+def test_no_file_is_long() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(*FOLDERS)}
+    assert not {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > LIMIT}

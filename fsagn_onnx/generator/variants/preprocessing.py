@@ -20,7 +20,7 @@ from ...errors import ExplainerError
 from ...model.input_spec import OPAQUE, InputSpec, parse_resize
 from ...model.opset import opset_of
 from ...runtime.contract import BEFORE, PREFIX, PREPROCESSED
-from ..graph import GraphWriter
+from ..graph_writer import GraphWriter
 
 MOST_LEVELS: Final = 1.6
 """Levels of 0..255 by which the graph's preprocessing may differ from the host's."""

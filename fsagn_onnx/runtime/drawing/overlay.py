@@ -6,17 +6,19 @@ same for a thumbnail and for a photograph of 50 megapixels. Nothing is drawn on 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ..explanation import Explanation, FilterExplanation
 from ..masks import Mask, upsample
 from ..stream import Pixels
 from .typeface import BOLD, REGULAR, Color, Style, put_text, shorten
+
+if TYPE_CHECKING:
+    from ..explanation import Explanation, FilterExplanation
 
 TILE: Final = (300, 340)
 """Largest height and width in pixels of a picture in the panel."""

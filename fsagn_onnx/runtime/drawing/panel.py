@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import UsageError
-from ..explanation import Explanation
 from ..stream import Pixels
 from .overlay import OUTLINED, draw_panel, encode_png
+
+if TYPE_CHECKING:
+    from ..explanation import Explanation
 
 
 @dataclass(frozen=True, eq=False)
