@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
 import onnx
 
@@ -32,8 +31,9 @@ from fsagn_onnx.evaluation.metrics.intervention import DOMINANCE
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runs.reader import FinishedRun
-from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
+from fsagn_onnx.testing.planted import write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.planted_set import write_planted_set
 from fsagn_onnx.testing.synthetic import write_folder
 from fsagn_onnx.testing.truth import CLEAR, intervention_truth
 
@@ -113,17 +113,7 @@ def planted(out: Path, count: int, *, shuffled: bool) -> tuple[float, float]:
     ``shuffled``: the masks of one picture's patterns are given to another picture, so that nothing can be named.
     """
     folder = out / ("planted-shuffled" if shuffled else "planted")
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for seed in range(count):
-        picture = planted_picture(seed)
-        truth = planted_picture(count + seed) if shuffled else picture
-        numbers = np.zeros(picture.image.shape[:2], dtype=np.uint8)
-        for k in truth.boxes:
-            numbers[truth.box_mask(k)] = k + 1
-        cv2.imwrite(str(folder / "images" / f"{seed}.png"), picture.image[..., ::-1])
-        cv2.imwrite(str(folder / "masks" / f"{seed}.png"), numbers)
-    (folder / "names.json").write_text(json.dumps({str(k + 1): f"pattern {k}" for k in range(FILTERS)}))
+    write_planted_set(folder, count, masks_from=count if shuffled else 0)
     model, explainer = write_planted(out / "planted.onnx"), write_planted_explainer(out / "planted-explainer.onnx")
     run = folder.with_name(folder.name + "-run")
     found = dissect(model, explainer, folder / "images", run, parts=folder, overwrite=True, session=SESSION)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from ..errors import OutputError
+from .closing import Closing
 
 PART: Final = ".part"
 """Ending of temporary names."""
@@ -60,7 +60,7 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out")
 
 
-class LineFile:
+class LineFile(Closing):
     """A file of whole lines that grows: each line is one write, and a half line at its end is cut off when opened.
 
     Attributes:
@@ -105,14 +105,6 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-    def __enter__(self) -> LineFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def read_lines(path: Path) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from onnx import helper
 from ..errors import ModelError
 from .expansion_writer import ExpansionWriter
 from .opset import opset_of
+from .topology import copied_node
 
 __all__ = ["DOMAIN", "expand", "needs_expansion"]
 
@@ -285,13 +286,13 @@ def expand(proto: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if not _applies(node, opset):
-            nodes.append(_copied(node))
+            nodes.append(copied_node(node))
             continue
         try:
             writer = ExpansionWriter(node, opset, taken)
             _EXPANSIONS[node.op_type](writer, node.output[0])
         except NotImplementedError:
-            nodes.append(_copied(node))
+            nodes.append(copied_node(node))
             continue
         except (KeyError, IndexError, ValueError, TypeError) as error:
             what = f"{node.domain}.{node.op_type} '{node.name or ''.join(node.output[:1])}'"
@@ -300,12 +301,6 @@ def expand(proto: onnx.ModelProto) -> None:
         graph.initializer.extend(writer.constants)
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
 
 
 def _names(graph: onnx.GraphProto) -> Iterable[str]:

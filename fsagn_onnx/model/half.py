@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
+from .topology import copied_node
 
 __all__ = ["is_half", "widen"]
 
@@ -104,12 +105,6 @@ def _cast_borders(graph: onnx.GraphProto, inputs: set[str], outputs: set[str]) -
                         values[index] = names[name]
     before = [helper.make_node("Cast", [n], [names[n]], name=f"{n}.widened", to=TensorProto.FLOAT) for n in inputs]
     after = [helper.make_node("Cast", [names[n]], [n], name=f"{n}.narrowed", to=TensorProto.FLOAT16) for n in outputs]
-    nodes = [*sorted(before, key=lambda n: n.name), *map(_copied, graph.node), *sorted(after, key=lambda n: n.name)]
+    nodes = [*sorted(before, key=lambda n: n.name), *map(copied_node, graph.node), *sorted(after, key=lambda n: n.name)]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy

@@ -10,12 +10,19 @@ from functools import cached_property
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["RANDOM_OPS", "Topology", "node_inputs", "sort_nodes", "subgraphs", "training_nodes"]
+__all__ = ["RANDOM_OPS", "Topology", "copied_node", "node_inputs", "sort_nodes", "subgraphs", "training_nodes"]
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 """Ops whose outputs differ from run to run: never constants."""
+
+
+def copied_node(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node of its own with the same content."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

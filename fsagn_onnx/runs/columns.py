@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ..data.closing import Closing
 from ..data.files import cannot_write
 from ..errors import OutputError
 
@@ -17,7 +17,7 @@ SLICE_BYTES: Final = 32 * 2**20
 """Bytes that are held in memory at a time while a column is read."""
 
 
-class Column:
+class Column(Closing):
     """A file of equal rows, one per image.
 
     Args:
@@ -73,11 +73,3 @@ class Column:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Column:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

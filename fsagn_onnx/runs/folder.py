@@ -6,9 +6,9 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
+from ..data.closing import Closing
 from ..data.files import PART, LineFile, make_folder, read_lines, write_file
 from ..errors import OutputError, UsageError
 from .manifest import manifest_file, read_manifest, require_same
@@ -16,7 +16,7 @@ from .manifest import manifest_file, read_manifest, require_same
 INDEX: Final = "images.jsonl"
 
 
-class RunFolder:
+class RunFolder(Closing):
     """A folder with a manifest and an index of a line per image; what is done is never done again.
 
     Subclasses say what else lies there: `results` names the files that ``overwrite`` removes, `take_up` reads what a
@@ -135,14 +135,6 @@ class RunFolder:
     def close(self) -> None:
         """Close all files."""
         self._index.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def remove(path: Path) -> None:

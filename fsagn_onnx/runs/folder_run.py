@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..data.annotations import Annotations
+from ..data.closing import Closing
 from ..errors import ImageError, UsageError
 from ..model import Model
 from ..runtime.engine import Engine
@@ -48,7 +48,7 @@ class RunRequest:
             raise UsageError(f"workers must be at least 1, but got {self.workers}")
 
 
-class FolderRun:
+class FolderRun(Closing):
     """What runs that fill a folder share; a context manager.
 
     Attributes:
@@ -125,11 +125,3 @@ class FolderRun:
         """Close the folder and free the sessions."""
         self.folder.close()
         self.tapped.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

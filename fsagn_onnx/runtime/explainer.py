@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.closing import Closing
 from ..errors import FsagnError, ImageError, UsageError
 from ..model.model import Model
 from .area import fixed_area
@@ -28,7 +28,7 @@ SLOTS_PER_PASS: Final = 1024
 """Images times filters that go through the graph at a time, at most (but always one image)."""
 
 
-class Explainer:
+class Explainer(Closing):
     """Explains images with an explainer file or another engine.
 
     Use it as a context manager, or call `close`. Threads may share it; it works in a forked child, and can be sent to
@@ -211,14 +211,6 @@ class Explainer:
         """Free the session of a file that this explainer opened."""
         if self._owns:
             self.engine.close()
-
-    def __enter__(self) -> Explainer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _not_finite_message(name: str, outputs: Sequence[str]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..data.closing import Closing
 from ..errors import ModelError
 from ..model.cut import cut
 from ..model.input_spec import InputSpec
@@ -23,7 +23,7 @@ BATCH_SIZE: Final = 25
 """Images per pass, where the graph takes any number."""
 
 
-class FeatureMaps:
+class FeatureMaps(Closing):
     """The part of a model up to some of its values, in onnxruntime; a context manager.
 
     Attributes:
@@ -116,14 +116,6 @@ class FeatureMaps:
     def close(self) -> None:
         """Free the session."""
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def retained(masked: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.float64]:

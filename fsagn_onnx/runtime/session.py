@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +17,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from ..data.closing import Closing
 from ..errors import FsagnError, UsageError
 from ..model.inference_session import ORT_ERRORS
 from .fixed_batch import fixed_size, in_batches
@@ -69,7 +69,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Session:
+class Session(Closing):
     """An onnxruntime session that speaks in FsagnError.
 
     Threads may share it. After a fork the child opens the file anew when it first computes (onnxruntime's threads do
@@ -210,14 +210,6 @@ class Session:
     def close(self) -> None:
         """Free the session's memory; closing twice is fine."""
         self._session = None
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def cast(array: Array, dtype: type[np.generic] | None) -> Array:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import cv2
 import numpy as np
 
+from ..data.closing import Closing
 from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
 from .drawing.overlay import dim_unseen, percent, shown_area
@@ -139,7 +140,7 @@ def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
 
 
 @dataclass
-class VideoOut:
+class VideoOut(Closing):
     """A video file that gets its name when it is closed, and the rows of its frames beside it (``.jsonl``).
 
     Raises:
@@ -185,12 +186,6 @@ class VideoOut:
                 self._part.replace(self.path)
             except OSError as error:
                 raise cannot_write(self.path, error) from error
-
-    def __enter__(self) -> VideoOut:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def explain_video(

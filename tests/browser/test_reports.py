@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -17,6 +15,7 @@ from fsagn_onnx.explanations.page import DETAILED, SMALL, Facts, article, page
 from fsagn_onnx.runtime import Explainer, Explanation
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.planted_set import write_planted_set
 
 NASTY = "</title></script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>${alert(3)} a&amp;b.png"
 SESSION = {"providers": "cpu", "threads": 1}
@@ -192,7 +191,6 @@ def test_ten_thousand_images_open_in_three_seconds(
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """dissect, perturb and compare reports of the planted CNN, with a hostile part name."""
-    import json
 
     from fsagn_onnx.comparison.comparison import Change, Comparison, write_comparison
     from fsagn_onnx.data.annotations import open_annotations
@@ -201,17 +199,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
 
     folder = tmp_path_factory.mktemp("planted")
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
-    for seed in range(24):
-        picture = planted_picture(seed)
-        numbers = np.zeros(picture.image.shape[:2], dtype=np.uint8)
-        for k in picture.boxes:
-            numbers[picture.box_mask(k)] = k + 1
-        cv2.imwrite(str(folder / "images" / f"{seed:03}.png"), picture.image[..., ::-1])
-        cv2.imwrite(str(folder / "masks" / f"{seed:03}.png"), numbers)
-    names = {str(k + 1): f"pattern {k}" if k else NASTY for k in range(FILTERS)}
-    (folder / "names.json").write_text(json.dumps(names))
+    write_planted_set(folder, 24, [f"pattern {k}" if k else NASTY for k in range(FILTERS)])
     model, explainer = write_planted(folder / "model.onnx"), write_planted_explainer(folder / "explainer.onnx")
     dissect(model, explainer, folder / "images", folder / "dissected", parts=folder, session=SESSION, permutations=99)
     dissect(model, explainer, folder / "images", folder / "grouped", session=SESSION)

@@ -6,7 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -22,6 +21,7 @@ from fsagn_onnx.model import load_model
 from fsagn_onnx.runs.tables import csv_text
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.planted_set import write_planted_set
 
 PICTURES = 40
 SESSION = {"providers": "cpu", "threads": 1}
@@ -33,17 +33,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
     write_planted(folder / "model.onnx")
     write_planted_explainer(folder / "explainer.onnx")
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
-    for seed in range(PICTURES):
-        picture = planted_picture(seed)
-        numbers = np.zeros(picture.image.shape[:2], dtype=np.uint8)
-        for k in picture.boxes:
-            numbers[picture.box_mask(k)] = k + 1
-        cv2.imwrite(str(folder / "images" / f"{seed:03}.png"), picture.image[..., ::-1])
-        cv2.imwrite(str(folder / "masks" / f"{seed:03}.png"), numbers)
-    (folder / "names.json").write_text(json.dumps({str(k + 1): f"pattern {k}" for k in range(FILTERS)}))
-    return folder
+    return write_planted_set(folder, PICTURES)
 
 
 def run(planted: Path, out: Path, **asked: object) -> Dissection:

@@ -16,6 +16,7 @@ from fsagn_onnx.evaluation.plots import write_plots
 from fsagn_onnx.evaluation.run import named
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.planted_set import write_planted_set
 from fsagn_onnx.testing.synthetic import write_folder
 
 PICTURES = 6
@@ -27,20 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evaluate")
     write_planted(root / "planted.onnx")
     write_planted_explainer(root / "explainer.onnx")
-    (root / "images").mkdir()
-    (root / "masks").mkdir()
-    entries = []
-    for seed in range(PICTURES):
-        picture = planted_picture(seed)
-        numbers = np.zeros(picture.image.shape[:2], dtype=np.uint8)
-        for k in picture.boxes:
-            numbers[picture.box_mask(k)] = k + 1
-        cv2.imwrite(str(root / "images" / f"{seed}.png"), picture.image[..., ::-1])
-        cv2.imwrite(str(root / "masks" / f"{seed}.png"), numbers)
-        entries.append({"file": f"images/{seed}.png", "mask": f"masks/{seed}.png"})
-    names = {"parts": {str(k + 1): f"pattern{k}" for k in range(8)}, "images": entries}
-    (root / "names.json").write_text(json.dumps(names))
-    return root
+    return write_planted_set(root, PICTURES)
 
 
 def options(folder: Path, **changes: object) -> Options:
@@ -94,7 +82,7 @@ def test_tables(found: Evaluation) -> None:
 
 def test_a_filter_that_is_dead_everywhere_is_listed(folder: Path) -> None:
     one = evaluate(
-        folder / "planted.onnx", {}, [folder / "images" / "0.png"], options(folder, methods=(), filters=8, layer=TAP)
+        folder / "planted.onnx", {}, [folder / "images" / "000.png"], options(folder, methods=(), filters=8, layer=TAP)
     )
     alive = set(planted_picture(0).boxes)
     assert not alive & set(one.dead)
@@ -166,7 +154,7 @@ def test_plots(found: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_unreadable_images_are_listed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
     quick = options(folder, metrics=("retention",), methods=())
-    some = evaluate(folder / "planted.onnx", {}, [tmp_path / "bad.png", folder / "images" / "0.png"], quick)
+    some = evaluate(folder / "planted.onnx", {}, [tmp_path / "bad.png", folder / "images" / "000.png"], quick)
     assert (some.images, len(some.failures)) == (1, 1)
     with pytest.raises(ImageError, match="none of the 1 images can be read"):
         evaluate(folder / "planted.onnx", {}, [tmp_path / "bad.png"], quick)

@@ -6,7 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -23,8 +22,9 @@ from fsagn_onnx.runs import tapped_explainer
 from fsagn_onnx.runs.tapped_explainer import TappedExplainer
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.session import Session
-from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
+from fsagn_onnx.testing.planted import planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.planted_set import write_planted_set
 
 PICTURES = 24
 SESSION = {"providers": "cpu", "threads": 1}
@@ -36,20 +36,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
     model = load_model(write_planted(folder / "model.onnx"))
     write_planted_explainer(folder / "explainer.onnx")
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
+    write_planted_set(folder, PICTURES)
     lines = ["file,label"]
     with Session(model.proto, **SESSION) as session:  # type: ignore[arg-type]
         for seed in range(PICTURES):
-            picture = planted_picture(seed)
-            numbers = np.zeros(picture.image.shape[:2], dtype=np.uint8)
-            for k in picture.boxes:
-                numbers[picture.box_mask(k)] = k + 1
-            cv2.imwrite(str(folder / "images" / f"{seed:03}.png"), picture.image[..., ::-1])
-            cv2.imwrite(str(folder / "masks" / f"{seed:03}.png"), numbers)
-            values = model.input_spec.preprocess(picture.image)[0][None]
+            values = model.input_spec.preprocess(planted_picture(seed).image)[0][None]
             lines.append(f"{seed:03}.png,{int(session.run(None, {'image': values})['scores'].argmax())}")
-    (folder / "names.json").write_text(json.dumps({str(k + 1): f"pattern {k}" for k in range(FILTERS)}))
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
 

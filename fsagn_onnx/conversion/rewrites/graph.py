@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from ...model.cut import without_data
 from ...model.opset import opset_of
+from ...model.topology import copied_node, subgraphs
 
 __all__ = ["Graph", "Rewrite", "attribute", "is_op"]
 
@@ -34,7 +35,7 @@ class Graph:
     def __init__(self, proto: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto] | None = None) -> None:
         """Of a model; `weights` stand in for the initializers that it has without their data (see `cut`)."""
         self._proto = proto
-        self.nodes: list[onnx.NodeProto] = [_copied(node) for node in proto.graph.node]
+        self.nodes: list[onnx.NodeProto] = [copied_node(node) for node in proto.graph.node]
         self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in proto.graph.initializer}
         if weights is not None:
             self.constants = {name: weights.get(name, tensor) for name, tensor in self.constants.items()}
@@ -140,23 +141,9 @@ def is_op(node: onnx.NodeProto, *ops: str) -> bool:
     return node.domain in ("", "ai.onnx") and node.op_type in ops
 
 
-def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
-
-
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for found in node.attribute:
-        if found.type == onnx.AttributeProto.GRAPH:
-            yield found.g
-        elif found.type == onnx.AttributeProto.GRAPHS:
-            yield from found.graphs
-
-
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     yield from (name for name in node.input if name)
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
             yield from _reads(inner)
@@ -166,7 +153,7 @@ def _rename_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
     for index, name in enumerate(node.input):
         if name in names:
             node.input[index] = names[name]
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         for inner in graph.node:
             _rename_reads(inner, names)
 

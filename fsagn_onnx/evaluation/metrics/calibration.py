@@ -12,10 +12,9 @@ from ...runtime.area import TARGET_RETENTION, retention_at, sufficient_area
 from ...runtime.feature_maps import retained
 from ...runtime.infill import MASK_FREE, VERIFY
 from ...runtime.masks import pixel_mask
-from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks, Predicted
 from .interface import MetricRow
-from .per_image import PerImage, array, jsonable, mean_of_known
+from .per_image import PerImage, array, jsonable, mean_of_known, titled_rows
 from .registry import metric
 
 MIX: Final = "training mix"
@@ -88,16 +87,7 @@ class Calibration:
             "auto": "retention at the area of --area auto",
             "reached": "target reached at the area of --area auto",
         }
-        rows = []
-        for kind, title in titles.items():
-            for method, key in self._values.keys():  # noqa: SIM118
-                which, infill = str(key).split("|")
-                if which == kind:
-                    values = self._values.of(method, key)
-                    rows.append(
-                        MetricRow(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
-                    )
-        return rows
+        return titled_rows(self._values, titles)
 
 
 def _sufficient(

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...runtime.feature_maps import retained
-from ...statistics.bootstrap import bootstrap_mean
 from ..image_masks import ImageMasks
 from .interface import MetricRow
-from .per_image import PerImage, array, jsonable, mean_of_known
+from .per_image import PerImage, array, jsonable, mean_of_known, titled_rows
 from .registry import metric
 
 
@@ -60,13 +59,4 @@ class MaskOnly:
     def compute(self) -> Sequence[MetricRow]:
         """Two rows per method."""
         titles = {"applied": "mask on another image", "shape": "mask shape alone"}
-        rows = []
-        for kind, title in titles.items():
-            for method, key in self._values.keys():  # noqa: SIM118
-                which, infill = str(key).split("|")
-                if which == kind:
-                    values = self._values.of(method, key)
-                    rows.append(
-                        MetricRow(title, method, infill, bootstrap_mean(values), int((~np.isnan(values)).sum()))
-                    )
-        return rows
+        return titled_rows(self._values, titles)

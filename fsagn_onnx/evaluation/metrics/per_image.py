@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...statistics.bootstrap import bootstrap_mean
+from .interface import MetricRow
 
 DIGITS = 5
 
@@ -64,3 +67,15 @@ class PerImage:
         for image, value in self._values.get((method, infill), {}).items():
             values[image] = value
         return values
+
+
+def titled_rows(values: PerImage, titles: Mapping[str, str]) -> list[MetricRow]:
+    """A row per title, method and infill, out of numbers kept under ``KIND|INFILL``."""
+    rows = []
+    for kind, title in titles.items():
+        for method, key in values.keys():  # noqa: SIM118
+            which, infill = str(key).split("|")
+            if which == kind:
+                known = values.of(method, key)
+                rows.append(MetricRow(title, method, infill, bootstrap_mean(known), int((~np.isnan(known)).sum())))
+    return rows
