@@ -22,7 +22,7 @@ from fsagn_onnx.runs import tapped_explainer
 from fsagn_onnx.runs.tapped_explainer import TappedExplainer
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.session import Session
-from fsagn_onnx.testing.planted import planted_picture, write_planted
+from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 from fsagn_onnx.testing.planted_set import write_planted_set
 
