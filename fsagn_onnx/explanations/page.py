@@ -96,8 +96,8 @@ def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
         note += f" After the first {DETAILED} images, pictures are small and show their three strongest filters."
     lead = (
         f"Each picture shows the area of the image that one filter of layer {facts.layer} looks at: bright inside, "
-        "dimmed outside. The slider sets the share of the model’s input to keep. Retention says how much of the "
-        "filter’s answer stays when everything outside is blurred: 1 is all of it, 0 nothing."
+        "dimmed outside. Under “details” a slider sets the share of the model’s input to keep. Retention says how much "
+        "of the filter’s answer stays when everything outside is blurred: 1 is all of it, 0 nothing."
     )
     frame = Sheet(
         kind="explain",
