@@ -19,6 +19,7 @@ from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
 from ..model.batch import fixed_batch, free_batch, pin_batch
+from ..runtime.classes import classes_of
 from ..runtime.contract import FILTERS, PREFIX, RESULTS
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
@@ -133,8 +134,9 @@ def build_graph(
     graph.initializer.extend(writer.initializers)
     graph.value_info.extend(writer.values)
     graph.input.append(helper.make_tensor_value_info(FILTERS, onnx.TensorProto.INT64, [batch, "K"]))
+    divided = {item.name for item in classes_of(model).classifier.outputs if item.axis == 0}
     for value in (*graph.input, *graph.output):
-        if value.name != FILTERS:
+        if value.name == model.input_spec.name or value.name in divided:
             _free_batch(value)
     rows, columns = generator.config.grid
     areas = len(generator.config.areas)

@@ -76,6 +76,7 @@ def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: 
         raise RequestError(
             f"input '{spec.name}' must hold 1 to {settings.max_images} images, but holds {image.shape[0]}"
         )
+    _check_shared(image.shape[0], engine)
     parameters = request.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise RequestError("parameters must be an object")
@@ -89,6 +90,16 @@ def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: 
     if masks is not None:
         _check_masks(geometries, filters.shape[1], spec.size, settings)
     return Job(values, filters, masks, area, geometries)
+
+
+def _check_shared(images: int, engine: FileEngine) -> None:
+    """Refuse more images than one pass takes where an output belongs to all images of a pass together."""
+    fixed = next((port.shape[0] for port in engine.inputs if port.name == engine.metadata.input.name), None)
+    if fixed is not None and images > fixed and (shared := engine.classes.classifier.shared):
+        raise RequestError(
+            f"output '{shared[0]}' belongs to all images of a pass together, and a pass of this file takes {fixed}: "
+            f"send at most so many images, not {images}"
+        )
 
 
 def _check_masks(

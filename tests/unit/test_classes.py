@@ -12,13 +12,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fsagn_onnx.dissection.run import DissectRun
-from fsagn_onnx.errors import ExplainerError, UsageError
+from fsagn_onnx.errors import ExplainerError, ModelError, UsageError
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
 from fsagn_onnx.model.classifier import SCORES, Classifier, find_classifier, words
 from fsagn_onnx.model.input_spec import InputSpec
-from fsagn_onnx.runtime import Explainer
-from fsagn_onnx.runtime.classes import Classes, classes_in
+from fsagn_onnx.perturbation.observations import require_classes
+from fsagn_onnx.runtime import Explainer, FileEngine
+from fsagn_onnx.runtime.classes import Classes, classes_in, classes_of
+from fsagn_onnx.server import Settings
+from fsagn_onnx.server.jobs import make_job
+from fsagn_onnx.server.tensors import RequestError, Tensor
 from fsagn_onnx.testing.planted import planted_model
 from fsagn_onnx.testing.planted_explainer import planted_explainer, write_planted_explainer
 
@@ -401,3 +405,31 @@ def test_what_the_user_said_when_training_is_kept(tmp_path: Path) -> None:
     path = write_planted_explainer(tmp_path / "e.onnx", {"training": {"classes": {"output": "nothing"}}})
     with pytest.raises(ExplainerError, match="training: classes: no output 'nothing'"):
         Explainer(path, threads=1)
+
+
+def test_images_of_several_passes_do_not_share_one_number(tmp_path: Path) -> None:
+    """A file for one image at a time cannot give one number for two images."""
+    proto = with_odd_outputs(planted_explainer(), "scores")
+    for value in (*proto.graph.input, *proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if dims and dims[0].dim_param == "N":
+            dims[0].dim_value = 1
+    onnx.save(proto, tmp_path / "one.onnx")
+    engine = FileEngine(tmp_path / "one.onnx", threads=1)
+    pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    for count in (1, 2):
+        tensor = Tensor("image", "UINT8", (count, 32, 32, 3), pictures[:count].ravel())
+        if count == 1:
+            assert len(make_job({}, {"image": tensor}, engine, Settings()).values) == 1
+            continue
+        with pytest.raises(RequestError, match="output 'top_score' belongs to all images of a pass together"):
+            make_job({}, {"image": tensor}, engine, Settings())
+    engine.close()
+
+
+def test_perturb_refuses_what_does_not_classify(tmp_path: Path) -> None:
+    onnx.save(Net().row("boxes", 4).proto(), tmp_path / "boxes.onnx")
+    model = load_model(tmp_path / "boxes.onnx")
+    with pytest.raises(ModelError, match=r"perturb needs a classifier: 'boxes' \(its name says 'box'\)"):
+        require_classes(model, classes_of(model))
+    require_classes(model, classes_of(model, "boxes", "logits"))
