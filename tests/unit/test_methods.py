@@ -14,6 +14,7 @@ from fsagn_onnx.methods.activation import Activation
 from fsagn_onnx.methods.controls import Random
 from fsagn_onnx.methods.method_engine import strongest
 from fsagn_onnx.model import load_model
+from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.masks import to_grid
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "demo_cnn.onnx"
@@ -66,7 +67,7 @@ def test_the_engine_ranks_the_method_s_maps_and_keeps_the_model_s_outputs() -> N
 
 def test_wrong_methods_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(MODEL)
-    with pytest.raises(UsageError, match=r"no method 'magic'; there are activation, gradient"):
+    with pytest.raises(UsageError, match=r"no method 'magic'; there are activation, .*gradient"):
         engine_for(model, method="magic")
     with pytest.raises(LayerError, match="nearest"):
         engine_for(model, layer="block5x", method="activation")
@@ -74,3 +75,15 @@ def test_wrong_methods_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="needs torch"):
         make_method("optimise", model, model.default_layer.value)
     assert engine_for(model, providers="cpu").method.name == "activation"
+
+
+def test_a_method_measures_retention_on_its_own_model() -> None:
+    model = load_model(MODEL)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    engine = engine_for(model, method="activation", providers="cpu", threads=1)
+    with Explainer(engine, providers="cpu", threads=1) as explainer:
+        (alone,) = explainer.explain(picture, "top:2", 0.3, verify=True)
+        (given,) = explainer.explain(picture, "top:2", 0.3, verify=True, model=model)
+    engine.close()
+    assert [one.retention_measured for one in alone.filters] == [one.retention_measured for one in given.filters]
+    assert all(one.retention_measured is not None for one in alone.filters)

@@ -26,6 +26,7 @@ from fsagn_onnx.runtime.classes import Classes
 from fsagn_onnx.runtime.engine import Pass
 from fsagn_onnx.runtime.explanation import locate
 from fsagn_onnx.runtime.explanation_builder import not_finite
+from fsagn_onnx.runtime.feature_maps import FeatureMaps
 from fsagn_onnx.runtime.file_engine import read_metadata
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.infill import MASK_FREE, infill
@@ -245,6 +246,28 @@ def test_measured_retention_is_its_definition(monkeypatch: pytest.MonkeyPatch) -
     verifier.close()
     with pytest.raises(ExplainerError, match="no node of 'g' makes it"):
         Verifier(sum_model(), "other", SPEC)
+
+
+@pytest.mark.parametrize("fixed", [None, 2])
+def test_feature_maps_of_any_number_of_images(fixed: int | None) -> None:
+    proto = sum_model()
+    if fixed:
+        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    with FeatureMaps(proto, SPEC, "top", "cpu", 1, batch_size=3) as maps:
+        assert maps.batch_size == (fixed or 3)
+        made = maps.of_pixels(pixels)
+        np.testing.assert_array_equal(made[:, 0], pixels.sum(axis=3, dtype=np.float32))
+        np.testing.assert_array_equal(maps.maps(SPEC.normalise(pixels), np.array([1])), made[:, 1:])
+        np.testing.assert_array_equal(maps.run(SPEC.normalise(pixels))["top"], made)
+
+
+def test_feature_maps_that_need_more_than_the_image_are_refused() -> None:
+    proto = sum_model()
+    proto.graph.node[0].input[1] = "weight"
+    proto.graph.input.append(helper.make_tensor_value_info("weight", TensorProto.FLOAT, [2, 3, 1, 1]))
+    with pytest.raises(ModelError, match=r"needs the inputs x, weight, expected only 'x'"):
+        FeatureMaps(proto, SPEC, "top", "cpu", 1)
 
 
 @pytest.mark.parametrize("kind", [*MASK_FREE, "inpaint"])
