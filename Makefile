@@ -51,7 +51,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 test: lint
-	CI=1 $(BIN)/python -m pytest
+	CI=1 $(BIN)/python -m pytest --durations=20
 
 ## apt-get asks for root; without it, or elsewhere than on Debian, install these yourself first: node, npm, chromium, cmake,
 ## a C++ compiler, OpenCV, nlohmann-json.

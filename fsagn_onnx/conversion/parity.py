@@ -157,13 +157,8 @@ def _saturation(model: Model, module: TappedModule, images: Array) -> str:
 
 def _checked(model: Model, module: TappedModule, images: Array, batch: Tensor, allowed: float) -> Parity:
     name = model.path.name
-    expected = dict(
-        zip(
-            module.values,
-            run_reference(model.proto, module.values, module.input_name, images, name, module),
-            strict=True,
-        )
-    )
+    values = run_reference(model.proto, module.values, module.input_name, images, name, module)
+    expected = dict(zip(module.values, values, strict=True))
     made = _torch(model, module, batch)
     if is_quantised(model.proto):
         parity = _quantised(model, module, images, (made, expected), allowed)

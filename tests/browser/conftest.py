@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+PATIENCE = 1_800_000
+"""Milliseconds that a busy machine gets for what takes an idle one moments."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -20,7 +22,7 @@ def browser() -> Iterator[Any]:
         pytest.skip(f"no browser on this machine: none of {', '.join(BROWSERS)} is in PATH (apt-get install chromium)")
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=30_000)
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
@@ -32,6 +34,7 @@ class Watched:
 
     def __init__(self, browser: Any, width: int = 1200, scheme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page.set_default_timeout(PATIENCE)
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda line: self.complaints.append(line.text) if line.type == "error" else None)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=600)
+    return subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ from fsagn_onnx.cli.main import run
 sys.exit(run(["demo", "--json", "--out", sys.argv[1]]))
 """
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, str(out)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-X", "faulthandler", "-c", code, str(out)], capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

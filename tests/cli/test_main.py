@@ -21,7 +21,7 @@ SCRIPT = str(Path(sys.executable).with_name("fsagn-onnx"))
 def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the installed script."""
     return subprocess.run(
-        [SCRIPT, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **environment}
+        [SCRIPT, *arguments], capture_output=True, text=True, timeout=1800, env={**os.environ, **environment}
     )
 
 
@@ -147,7 +147,7 @@ def test_the_exit_status_of_a_command_is_kept(monkeypatch: pytest.MonkeyPatch) -
 def test_a_closed_pipe_is_quiet() -> None:
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {SCRIPT} completion zsh | head -c 1"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.stderr == ""
 

@@ -36,7 +36,7 @@ def need(tool: str, *folders: Path) -> str:
 
 def run_json(*words: object) -> dict[str, Any]:
     """Run a program and read the JSON document that it prints."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document

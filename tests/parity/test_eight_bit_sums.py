@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto
 
 from benchmarks.coverage.transforms import TRANSFORMS
-from benchmarks.eight_bit_sums import OPS, off_by, written
+from benchmarks.robustness.eight_bit_sums import OPS, off_by, written
 from fsagn_onnx.conversion import ParityError, TappedModule, check_parity, convert
 from fsagn_onnx.generator.proof import run_graph
 from fsagn_onnx.model import Model, load_model

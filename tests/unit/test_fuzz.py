@@ -20,8 +20,8 @@ pytestmark = [
 
 def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     results = tmp_path / "fuzz.json"
-    options = ["--mutants", "25", "--seed", "4", "--workers", "2", "--seconds", "120", "--out", str(results)]
-    done = subprocess.run([*COMMAND, *options], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    options = ["--mutants", "25", "--seed", "4", "--workers", "2", "--seconds", "900", "--out", str(results)]
+    done = subprocess.run([*COMMAND, *options], cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     mutants = json.loads(results.read_text())["mutants"]
     assert len(mutants) == 25

@@ -133,7 +133,7 @@ def test_the_wheel_holds_every_file(project: dict[str, Any], tmp_path: Path) -> 
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
          "--wheel-dir", str(tmp_path), str(source)],
-        check=True, timeout=300, capture_output=True,
+        check=True, timeout=1800, capture_output=True,
     )  # fmt: skip
     expected = {
         "/".join([*package.split("."), *path.relative_to(ROOT / folder).parts])

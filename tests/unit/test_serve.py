@@ -32,6 +32,8 @@ from fsagn_onnx.testing.synthetic import SyntheticParts
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
 PICTURE = SyntheticParts("test", 1)[0].image
 MODEL = "/v2/models/demo_explainer"
+PATIENCE = 1800
+"""Seconds that a busy machine gets for what takes an idle one moments."""
 PNG = cv2.imencode(".png", cv2.resize(PICTURE, (200, 90))[..., ::-1])[1].tobytes()
 
 
@@ -51,7 +53,7 @@ class Server:
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any, Any]:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
         try:
             content = json.dumps(body).encode() if isinstance(body, dict | list) else body
             connection.request(method, path, content, headers or {})
@@ -66,13 +68,13 @@ class Server:
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
-        _, err = self.process.communicate(timeout=30)
+        _, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, err
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    running = Server("--timeout", "1", "--max-body", "1")
+    running = Server("--timeout", str(PATIENCE), "--max-body", "1")
     yield running
     status, err = running.stop()
     assert status == 0
@@ -263,10 +265,10 @@ def test_masks_of_many_filters_over_large_pictures_are_refused(server: Server) -
 
 
 def test_huge_bodies_are_refused(server: Server) -> None:
-    with socket.create_connection((server.host, server.port), timeout=10) as declared:
+    with socket.create_connection((server.host, server.port), timeout=PATIENCE) as declared:
         declared.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {10**12}\r\n\r\n".encode())
         assert b" 413 " in declared.recv(100)
-    with socket.create_connection((server.host, server.port), timeout=10) as chunked:
+    with socket.create_connection((server.host, server.port), timeout=PATIENCE) as chunked:
         chunked.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
         try:
             for _ in range(40):
@@ -278,19 +280,24 @@ def test_huge_bodies_are_refused(server: Server) -> None:
     assert server.infer({"inputs": [png()]})[0] == 200
 
 
-def test_slow_and_broken_connections_are_dropped(server: Server) -> None:
+def test_slow_connections_are_dropped() -> None:
+    hasty = Server("--timeout", "1")
     started = time.monotonic()
-    with socket.create_connection((server.host, server.port), timeout=10) as headers:
+    with socket.create_connection((hasty.host, hasty.port), timeout=PATIENCE) as headers:
         headers.sendall(b"POST / HTTP/1.1\r\nHos")
         assert headers.recv(100) == b""
-    with socket.create_connection((server.host, server.port), timeout=10) as body:
+    with socket.create_connection((hasty.host, hasty.port), timeout=PATIENCE) as body:
         body.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
         assert b" 408 " in body.recv(100)
-    assert 1.5 < time.monotonic() - started < 9
-    with socket.create_connection((server.host, server.port), timeout=10) as noise:
+    assert time.monotonic() - started > 1.5
+    assert hasty.stop() == (0, "")
+
+
+def test_broken_connections_are_dropped(server: Server) -> None:
+    with socket.create_connection((server.host, server.port), timeout=PATIENCE) as noise:
         noise.sendall(b"\x16\x03\x01\x02\x00" * 20 + b"\r\n\r\n")
         assert b" 400 " in noise.recv(100)
-    with socket.create_connection((server.host, server.port), timeout=10) as gone:
+    with socket.create_connection((server.host, server.port), timeout=PATIENCE) as gone:
         gone.sendall(f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{".encode())
     assert server.infer({"inputs": [png()]})[0] == 200
 
@@ -301,7 +308,7 @@ def test_a_full_queue_says_come_again_and_a_stop_lets_requests_finish() -> None:
     lock = threading.Lock()
 
     def client() -> None:
-        for _ in range(4):
+        while not {200, 429} <= {status for status, _ in answers}:
             status, headers, content = server.ask("POST", f"{MODEL}/infer", {"inputs": [png(8)]})
             with lock:
                 answers.append((status, headers.get("Retry-After")))
@@ -312,12 +319,13 @@ def test_a_full_queue_says_come_again_and_a_stop_lets_requests_finish() -> None:
         thread.start()
     for thread in clients:
         thread.join()
-    assert {status for status, _ in answers} == {200, 429}
+    assert {status for status, _ in answers} == {200, 429}  # and not 500
     assert all(int(again) >= 1 for status, again in answers if status == 429)
     last: list[int] = []
     thread = threading.Thread(target=lambda: last.append(server.infer({"inputs": [png(16)]})[0]))
     thread.start()
-    time.sleep(0.1)
+    while not last and b"fsagn_requests_in_hand 1.0" not in server.ask("GET", "/metrics")[2]:
+        pass
     status, err = server.stop()
     thread.join()
     assert (status, err, last) == (0, "", [200])
@@ -328,7 +336,7 @@ def test_wrong_settings_and_taken_ports_are_one_line(server: Server) -> None:
         Settings(max_batch=0)
     code = "from fsagn_onnx.cli.main import main; main()"
     words = ["serve", str(EXPLAINER), "--port", str(server.port)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert done.stderr.startswith("error: cannot listen on 127.0.0.1")
     assert done.stderr.count("\n") == 1

@@ -50,7 +50,7 @@ def test_threads_share_an_explainer_and_closing_meanwhile_is_an_error_not_a_cras
             worker.start()
         explainer.close()
         for worker in workers:
-            worker.join(timeout=60)
+            worker.join(timeout=1800)
         assert [str(error) for error in failures] == [f"{EXPLAINER}: the session is closed"] * 4
         explainer.close()
 
@@ -59,7 +59,7 @@ FORK = """
 import faulthandler, multiprocessing, sys
 from fsagn_onnx.testing.synthetic import SyntheticParts
 from fsagn_onnx.runtime import Explainer
-faulthandler.dump_traceback_later(60, exit=True)
+faulthandler.dump_traceback_later(1800, exit=True)
 picture = SyntheticParts("test", 1)[0].image
 explainer = Explainer(sys.argv[1], providers="cpu", threads=2)
 def ids(_):
@@ -73,7 +73,7 @@ assert ids(0) == before
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_an_explainer_works_in_a_forked_child() -> None:
-    done = subprocess.run([sys.executable, "-c", FORK, EXPLAINER], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", FORK, EXPLAINER], capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
 
 
@@ -93,7 +93,7 @@ if child == 0:
     os._exit(9)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-c", code, EXPLAINER], timeout=120).returncode == 7
+    assert subprocess.run([sys.executable, "-c", code, EXPLAINER], timeout=1800).returncode == 7
 
 
 def test_an_explainer_can_be_sent_to_a_spawned_process() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -104,19 +103,22 @@ def test_what_cannot_be_read_or_written_is_one_line(clip: Path, tmp_path: Path) 
 
 def test_reading_ahead_waits_for_the_consumer() -> None:
     taken: list[int] = []
+    ahead = threading.Event()
     closed: list[bool] = []
 
     def source() -> Generator[int]:
         try:
             for number in range(1, 1000):
                 taken.append(number)
+                if number == 5:
+                    ahead.set()
                 yield number
         finally:
             closed.append(True)
 
     items = read_ahead(source(), 4)
     assert [next(items), next(items)] == [1, 2]
-    time.sleep(0.2)
-    assert max(taken) <= 6
+    ahead.wait()
     items.close()
+    assert max(taken) <= 6
     assert closed == [True]

@@ -2,18 +2,28 @@
 
 Run it on a processor of the other kind too, or on an emulated one (Debian: qemu-user):
 
-    python benchmarks/eight_bit_sums.py
-    qemu-x86_64 -cpu Haswell .venv/bin/python benchmarks/eight_bit_sums.py
+    python -m benchmarks.robustness.eight_bit_sums
+    qemu-x86_64 -cpu Haswell .venv/bin/python -m benchmarks.robustness.eight_bit_sums
+
+Last come the int8 variant of the demo explainer, made once as build/eight_bit_sums.onnx, and a digest of its answers.
 """
 
 from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from fsagn_onnx.generator.variants.quantise import quantised
 from fsagn_onnx.model.inference_session import inference_session, sums_saturate
+from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 ROWS, DEPTH, COLUMNS = 32, 64, 16
 OPS = {
@@ -81,6 +91,39 @@ FORMS = {
 }
 
 
+def explainer() -> None:
+    """How far the int8 explainer's answers are from exact ones here, and what exact ones cost."""
+    path, pictures = Path("build/eight_bit_sums.onnx"), [sample.image for sample in SyntheticParts("test", 8)]
+    source = Path(__file__).parents[2] / "models" / "demo_explainer.onnx"
+    with Explainer(source, providers="cpu", threads=1) as float_form:
+        spec, layer = float_form.metadata.input, float_form.metadata.layer
+    batch = np.stack([spec.preprocess(picture)[0] for picture in pictures])
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        onnx.save(quantised(onnx.load(source), "image", layer, ["logits"], batch), path)
+    answers, cost = {}, {}
+    for exact in (False, True):
+        session = inference_session(str(path), threads=1, exact=exact)
+        names = [port.name for port in session.get_outputs()]
+        feeds = {"image": batch[:1], "filters": np.full((1, 3), -1, np.int64)}
+        answers[exact] = dict(zip(names, session.run(None, feeds), strict=True))
+        cost[exact] = statistics.median(seconds(session, feeds) for _ in range(50))
+    logits = {exact: answer["logits"] for exact, answer in answers.items()}
+    rounded = [np.round(answers[True][name], 4).tobytes() for name in ("logits", "filter_ids", "area_rank")]
+    print(
+        f"int8 explainer: largest logit {np.abs(logits[True]).max():.2f}, off by "
+        f"{np.abs(logits[True] - logits[False]).max():.2f} without the option\n"
+        f"digest of the exact answers: {hashlib.sha256(b''.join(rounded)).hexdigest()[:12]}\n"
+        f"a picture, one thread: {1000 * cost[False]:.2f} ms without the option, {1000 * cost[True]:.2f} ms with it"
+    )
+
+
+def seconds(session: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]) -> float:
+    started = time.perf_counter()
+    session.run(None, feeds)
+    return time.perf_counter() - started
+
+
 def main() -> None:
     print(
         f"onnxruntime {onnxruntime.__version__}; adds 8-bit products in 16 bits: {'yes' if sums_saturate() else 'no'}"
@@ -90,6 +133,7 @@ def main() -> None:
         for signed in (False, True):
             cells = [f"{off_by(op, signed, **form):.2f}" for form in FORMS.values()]
             print(f"| {op}, {'int8' if signed else 'uint8'} x int8 | " + " | ".join(cells) + " |", flush=True)
+    explainer()
 
 
 if __name__ == "__main__":
