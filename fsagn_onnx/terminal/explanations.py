@@ -107,7 +107,9 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
             for value in (explained.retention_predicted, explained.retention_measured)
         )
         retention = predicted if explained.retention_measured is None else f"{measured} measured"
-        area = percent(explained.area) if explained.active else "not active"
+        area = percent(explained.area)
+        if not explained.active:
+            area, retention = "not active", "-"
         table.add_row(str(explained.id), f"{explained.peak:.2f}", area, retention)
     yield table
     if len(explanation.filters) > MAX_ROWS:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.table import Table
 
 from fsagn_onnx.errors import UsageError
 from fsagn_onnx.model.geometry import Geometry, Window
@@ -19,6 +20,7 @@ from fsagn_onnx.runtime.drawing.overlay import (
     filter_figures,
 )
 from fsagn_onnx.runtime.drawing.typeface import shorten
+from fsagn_onnx.terminal.explanations import image_lines
 
 RANK = ((np.arange(256, dtype=np.float32) + 1) / 256).reshape(16, 16)
 ACTIVE = FilterExplanation(3, 123.45, 0.25, 0.26, 0.75, RANK, ((0.1, 0.5), (0.5, 0.9)), (0, 0, 64, 16), (32.0, 8.0))
@@ -73,6 +75,12 @@ def test_a_panel_has_the_style_that_is_asked_for() -> None:
     assert (outlined != heated).any()
     with pytest.raises(UsageError, match="style must be one of outline, heat, but got 'cold'"):
         one.plot(style="cold")
+
+
+def test_the_terminal_claims_no_retention_of_a_filter_that_is_not_active() -> None:
+    *_, table = image_lines(explained(replace(ACTIVE, peak=0.0, retention_measured=None), ACTIVE))
+    assert isinstance(table, Table)
+    assert [list(column.cells) for column in table.columns[2:]] == [["not active", "25%"], ["-", "0.75 measured"]]
 
 
 def test_repr_is_one_short_line() -> None:
