@@ -65,6 +65,9 @@ class LineFile(Closing):
 
     Attributes:
         path: the file; made if it is not there.
+
+    Raises:
+        OutputError: it cannot be made or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,7 +111,11 @@ class LineFile(Closing):
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file, with their line breaks; nothing where there is no file."""
+    """The whole lines of a file, with their line breaks; nothing where there is no file.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
     if not path.is_file():
         return
     try:

@@ -106,6 +106,9 @@ class Run:
         model: the CNN.
         explainers: explainer files by name.
         options: what is measured.
+
+    Raises:
+        UsageError: options that do not fit to the methods.
     """
 
     def __init__(self, model: Model, explainers: Mapping[str, str | Path], options: Options) -> None:

@@ -109,7 +109,11 @@ class ExplanationFolder(RunFolder):
         return {**manifest, "style": OUTLINED, **manifest["arguments"]}
 
     def take_up(self) -> None:
-        """Learn from the folder what is done, and keep exactly the articles of that."""
+        """Learn from the folder what is done, and keep exactly the articles of that.
+
+        Raises:
+            OutputError: a line is damaged.
+        """
         names = set()
         for number, line in enumerate(read_lines(self.index_path), start=1):
             try:

@@ -34,6 +34,9 @@ class ImagePool:
         paths: the pictures.
         spec: the model's input.
         report: is told each picture that cannot be read and why.
+
+    Raises:
+        ImageError: there are no pictures.
     """
 
     def __init__(self, paths: Sequence[Path], spec: InputSpec, report: Callable[[Path, str], None]) -> None:

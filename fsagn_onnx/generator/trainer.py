@@ -145,7 +145,11 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def advance(self) -> None:
-        """One step of the optimiser."""
+        """One step of the optimiser.
+
+        Raises:
+            ImageError: no picture can be read.
+        """
         if self.step >= self.options.steps and not self.judging:
             self._finish_masks()
         rate = learning_rate(self.options, self.step)

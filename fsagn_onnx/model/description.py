@@ -79,6 +79,9 @@ def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     """Class names: `labels` of our metadata, Ultralytics' `names`, a plain `labels` or `classes` list.
 
     Also those in a description of timm or Hugging Face, and `character` of Paddle's exports, one on each line.
+
+    Raises:
+        ModelError: the labels in the metadata are damaged.
     """
     labels = _objects(metadata).get("labels")
     if labels is not None:

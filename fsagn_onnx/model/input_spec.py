@@ -145,6 +145,9 @@ class InputSpec:
 
         Returns:
             uint8 (H, W, c) in the order of `color`, and the geometry.
+
+        Raises:
+            ModelError: the picture does not have the channels that the model takes.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ModelError(f"an image must be uint8 RGB (H, W, 3), but got {image.dtype} {image.shape}")
@@ -219,7 +222,11 @@ def _size(found: object) -> tuple[int, int]:
 
 
 def parse_resize(resize: str) -> tuple[str, float]:
-    """("stretch", 0), ("crop", fraction in (0, 1]) or ("letterbox", pad value in 0..255)."""
+    """("stretch", 0), ("crop", fraction in (0, 1]) or ("letterbox", pad value in 0..255).
+
+    Raises:
+        ModelError: the text names no way to resize.
+    """
     policy, _, text = resize.partition(":")
     if resize == "stretch":
         return policy, 0.0

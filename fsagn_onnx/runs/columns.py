@@ -24,6 +24,9 @@ class Column(Closing):
         path: the file; made if it is not there.
         dtype: of the numbers.
         shape: of one row.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
 
     def __init__(self, path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
@@ -39,7 +42,11 @@ class Column(Closing):
         return self.path.stat().st_size // self.row_bytes
 
     def append(self, rows: Sequence[NDArray[Any]]) -> None:
-        """Append rows."""
+        """Append rows.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
         try:
             self._file.write(np.stack(rows).astype(self.dtype, copy=False).reshape(len(rows), *self.shape).tobytes())
             self._file.flush()
@@ -51,7 +58,11 @@ class Column(Closing):
         self._file.truncate(rows * self.row_bytes)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows ``start`` to ``stop``, shape (stop - start, *shape)."""
+        """Rows ``start`` to ``stop``, shape (stop - start, *shape).
+
+        Raises:
+            OutputError: the file is shorter.
+        """
         wanted = (stop - start) * self.row_bytes
         self._file.seek(start * self.row_bytes)
         content = self._file.read(wanted)

@@ -77,7 +77,11 @@ class RunFolder(Closing):
             self.take_up()
 
     def is_filled(self) -> bool:
-        """Whether something lies in the folder already."""
+        """Whether something lies in the folder already.
+
+        Raises:
+            OutputError: the folder cannot be read.
+        """
         try:
             names = [entry.name for entry in self.path.iterdir()]
         except OSError as error:

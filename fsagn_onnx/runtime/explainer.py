@@ -145,6 +145,9 @@ class Explainer(Closing):
 
         Returns:
             An iterator of an explanation or a failure per image, in order.
+
+        Raises:
+            UsageError: a request that the explainer cannot answer.
         """
         request = FilterRequest.parse(filters, self.metadata)
         self.engine.check_request(request.slots)

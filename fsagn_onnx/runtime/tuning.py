@@ -53,7 +53,11 @@ def first_line(error: BaseException) -> str:
 def open_session(
     model: str | Path | onnx.ModelProto, providers: tuple[str, ...], tuning: Tuning, source: str
 ) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session, and why the first of the providers may be missing from it."""
+    """A session, and why the first of the providers may be missing from it.
+
+    Raises:
+        ModelError: onnxruntime refuses the graph.
+    """
     reason = load_cuda_libraries() if CUDA in providers else ""
     with tempfile.TemporaryDirectory(prefix="fsagn-") as folder:
         graph = _loadable(model, Path(folder))

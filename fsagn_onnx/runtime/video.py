@@ -165,7 +165,11 @@ class VideoOut(Closing):
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, number: str, drawn: Pixels, row: dict[str, Any]) -> None:
-        """Append a frame and its row."""
+        """Append a frame and its row.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         height, width = drawn.shape[:2]
         if self._writer is None:
             code = cv2.VideoWriter.fourcc(*("MJPG" if self.path.suffix.lower() == ".avi" else "mp4v"))
@@ -177,7 +181,11 @@ class VideoOut(Closing):
         self.frames, self.last = self.frames + 1, number
 
     def close(self) -> None:
-        """Finish the video; what was written is whole, however far it came."""
+        """Finish the video; what was written is whole, however far it came.
+
+        Raises:
+            OutputError: the video cannot be written.
+        """
         self._rows.close()
         if self._writer is not None:
             self._writer.release()

@@ -22,6 +22,9 @@ def read_broden(folder: Path) -> Annotations:
     """A folder with ``index.csv`` (image, ih, iw, a column per category), ``label.csv`` and ``images/``.
 
     A cell lists PNG files under ``images/``, with ; between them, whose pixels hold the label's number as R + 256 G.
+
+    Raises:
+        AnnotationError: a file is missing or broken, or no cell names a mask.
     """
     numbers = {row["number"]: row["name"] for _, row in read_rows(folder / "label.csv", ("number", "name"))}
     readers: dict[str, Callable[[], ImageParts]] = {}

@@ -21,6 +21,9 @@ def read_coco(path: Path, members: dict[str, Any]) -> Annotations:
     Args:
         path: the file.
         members: its content.
+
+    Raises:
+        AnnotationError: a member is missing or of another kind.
     """
     images = {image.get("id"): image for image in entry(members, "images", list, path) if isinstance(image, dict)}
     categories = {
@@ -99,7 +102,11 @@ def _mask(where: str, segmentation: object, size: tuple[int, int]) -> Mask:
 
 
 def unpack_counts(where: str, text: str) -> list[int]:
-    """The run lengths of COCO's compressed text (5 bits per letter, differences to the last but one)."""
+    """The run lengths of COCO's compressed text (5 bits per letter, differences to the last but one).
+
+    Raises:
+        AnnotationError: the text ends in the middle of a number.
+    """
     counts: list[int] = []
     place = 0
     while place < len(text):

@@ -19,6 +19,9 @@ def read_cub(folder: Path) -> Annotations:
 
     ``images.txt`` and ``parts/parts.txt``, ``parts/part_locs.txt`` must be there; ``image_class_labels.txt`` with
     ``classes.txt``, ``bounding_boxes.txt`` and ``segmentations/`` (in it or beside it) may be.
+
+    Raises:
+        AnnotationError: a file is missing or broken.
     """
     images = dict(_rows(folder / "images.txt", 2))
     names = {key: words[0] for key, words in _rows(folder / "parts" / "parts.txt", 2)}

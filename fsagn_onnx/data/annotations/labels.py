@@ -16,6 +16,9 @@ class Labels:
     Args:
         source: where they come from.
         classes: path as the file gives it -> class, a name or a number as text.
+
+    Raises:
+        AnnotationError: two files of the same name have different labels.
     """
 
     def __init__(self, source: Path, classes: Mapping[str, str]) -> None:

@@ -20,6 +20,9 @@ def read_names(path: Path) -> dict[int, str]:
 
     `names.json`: ``{"1": "wheel", ...}``, a list (the first entry is number 1), or an object with one of these under
     ``parts``; `names.txt`: lines ``NUMBER NAME`` or a name per line, the first is number 1.
+
+    Raises:
+        AnnotationError: the file has another form.
     """
     if path.suffix == ".json":
         listed = read_json(path)

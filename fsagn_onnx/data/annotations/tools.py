@@ -141,7 +141,11 @@ def _cvat_mask(shape: Element, where: str, size: tuple[int, int]) -> Mask:
 
 
 def read_label_studio(path: Path, tasks: list[Any]) -> Annotations:
-    """Label Studio's JSON export: rectangles, polygons, ellipses, keypoints, brushes and choices (the class)."""
+    """Label Studio's JSON export: rectangles, polygons, ellipses, keypoints, brushes and choices (the class).
+
+    Raises:
+        AnnotationError: a member is missing or of another kind.
+    """
     names: set[str] = set()
     readers: dict[str, Callable[[], ImageParts]] = {}
     for place, task in enumerate(tasks):
@@ -216,7 +220,11 @@ def _studio_part(where: str, name: str, kind: str, value: dict[str, Any], size: 
 
 
 def read_table(path: Path) -> Annotations:
-    """A CSV file of boxes (file, part, x0, y0, x1, y1) or points (file, part, x, y), in pixels of the image."""
+    """A CSV file of boxes (file, part, x0, y0, x1, y1) or points (file, part, x, y), in pixels of the image.
+
+    Raises:
+        AnnotationError: the columns of neither boxes nor points are there.
+    """
     boxes: dict[str, list[Part]] = {}
     names: set[str] = set()
     for line, row in read_rows(path, ("file", "part")):

@@ -42,7 +42,11 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The content of a UTF-8 or UTF-16 file, byte order mark removed."""
+    """The content of a UTF-8 or UTF-16 file, byte order mark removed.
+
+    Raises:
+        AnnotationError: it cannot be read, or is no UTF-8.
+    """
     try:
         return decoded(read_bytes(path))
     except UnicodeDecodeError as error:
@@ -50,7 +54,11 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """The content of a JSON file.
+
+    Raises:
+        AnnotationError: it cannot be read, or is no JSON.
+    """
     try:
         return json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -58,7 +66,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file; documents that declare types or entities are refused."""
+    """The root of an XML file; documents that declare types or entities are refused.
+
+    Raises:
+        AnnotationError: it cannot be read, is no XML, or declares types.
+    """
     text = read_text(path)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise AnnotationError(f"{path}: declares a document type or entities; annotations never need them")
