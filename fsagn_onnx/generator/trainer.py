@@ -148,7 +148,7 @@ class Trainer:
         """One step of the optimiser.
 
         Raises:
-            ImageError: no picture can be read.
+            ImageError: the loss is not a number; the weights are as before.
         """
         if self.step >= self.options.steps and not self.judging:
             self._finish_masks()

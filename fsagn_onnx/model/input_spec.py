@@ -147,7 +147,7 @@ class InputSpec:
             uint8 (H, W, c) in the order of `color`, and the geometry.
 
         Raises:
-            ModelError: the picture does not have the channels that the model takes.
+            ModelError: the picture is not uint8 RGB (H, W, 3).
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ModelError(f"an image must be uint8 RGB (H, W, 3), but got {image.dtype} {image.shape}")

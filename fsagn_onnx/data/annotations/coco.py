@@ -23,7 +23,7 @@ def read_coco(path: Path, members: dict[str, Any]) -> Annotations:
         members: its content.
 
     Raises:
-        AnnotationError: a member is missing or of another kind.
+        AnnotationError: a member is missing, of another kind, or names what is not in the file.
     """
     images = {image.get("id"): image for image in entry(members, "images", list, path) if isinstance(image, dict)}
     categories = {

@@ -18,7 +18,7 @@ class Labels:
         classes: path as the file gives it -> class, a name or a number as text.
 
     Raises:
-        AnnotationError: two files of the same name have different labels.
+        AnnotationError: there is not a single label.
     """
 
     def __init__(self, source: Path, classes: Mapping[str, str]) -> None:
