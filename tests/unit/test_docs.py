@@ -183,6 +183,13 @@ def test_links_lead_somewhere_in_a_checkout(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "design").glob("*.md")), ids=name)
+def test_a_design_page_begins_with_what_was_decided(page: Path) -> None:
+    if page.name != "index.md":
+        top = page.read_text(encoding="utf-8").split("\n## ")[0]
+        assert all(word in top for word in ("Decided", "Because", "Instead of"))
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(
