@@ -20,6 +20,7 @@ from click.shell_completion import CompletionItem
 
 from fsagn_onnx import __version__
 from fsagn_onnx.errors import FsagnError
+from fsagn_onnx.installation import broken_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,8 +110,8 @@ def _one_line(text: str) -> str:
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
 
 
-def _missing_extra(error: ModuleNotFoundError, command: str) -> str | None:
-    package = (error.name or "").partition(".")[0]
+def _missing_extra(error: ImportError | AttributeError, command: str) -> str | None:
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package not in EXTRAS:
         return None
     extra, called = EXTRAS[package]
@@ -163,8 +164,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail("interrupted", 130)
     except FsagnError as error:
         return _fail(str(error))
-    except ModuleNotFoundError as error:
-        message = _missing_extra(error, command)
+    except (ImportError, AttributeError) as error:
+        message = broken_runtime(error) or _missing_extra(error, command)
         if message is None:
             raise
         return _fail(message)
@@ -174,7 +175,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _fail(_os_error(error))
     except MemoryError as error:
-        return _fail(f"not enough memory: {error}; use a smaller batch or smaller images")
+        reason = f": {error}" if str(error) else ""
+        return _fail(f"not enough memory{reason}; use a smaller batch or smaller images")
     return status if isinstance(status, int) else 0
 
 

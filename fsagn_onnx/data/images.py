@@ -6,7 +6,8 @@ import glob
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from ..errors import ImageError
 from .headers import BrokenHeaderError, Header, read_header
 from .opening import encoding_of, open_regular
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_FILE_BYTES", "MAX_PIXELS", "decode_image", "list_images", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_FILE_BYTES", "MAX_PIXELS", "decode_image", "list_images", "read_image", "some_images"]
 
 MAX_PIXELS = 200_000_000
 """Pixels of the largest image that is decoded (600 MB as 8-bit RGB)."""
@@ -152,6 +153,19 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
             yield from _matching(name)
         else:
             yield Path(name)
+
+
+def some_images(inputs: Sequence[str]) -> Iterator[Path]:
+    """`list_images`, once it is known that there is an image: before a folder for results is made.
+
+    Raises:
+        ImageError: there is none, or a list file cannot be read.
+    """
+    found = list_images(inputs)
+    first = next(found, None)
+    if first is None:
+        raise ImageError(f"no images in {', '.join(inputs)}: name files, folders or globs")
+    return chain([first], found)
 
 
 def _stripped(line: str) -> str:

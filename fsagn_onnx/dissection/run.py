@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.annotations import Annotations, Labels, open_annotations, read_labels
-from ..data.images import list_images
+from ..data.images import some_images
 from ..errors import UsageError
 from ..model import Model, load_model
 from ..runs.column_folder import DissectionFolder
@@ -96,9 +96,9 @@ class DissectRun(FolderRun):
         self.request = request
         self.filters = FilterRequest.parse(request.filters, self.tapped.metadata).ascending().ids()
         self._names = read_filter_names(names, out)
-        self._paths = list_images(request.images)
-        self.open_folder(DissectionFolder, out, request, resume=resume, overwrite=overwrite)
+        self._paths = some_images(request.images)
         self.grid = self._find_grid()
+        self.open_folder(DissectionFolder, out, request, resume=resume, overwrite=overwrite)
         self.folder.open_columns(dissection_columns(len(self.filters), self.grid, parts=annotations is not None))
         self._plan = DissectionPass(
             self.tapped,

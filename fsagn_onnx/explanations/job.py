@@ -82,6 +82,9 @@ def open_folder(
         OutputError: it cannot be written, or holds something else.
         UsageError: both ``resume`` and ``overwrite``.
     """
+    opened.explainer.check(request.filters, request.area, request.batch_size, opened.model)
+    if request.verify and opened.model is None:
+        opened.explainer.engine.model_graph()
     about = About(
         source=source.name,
         layer=opened.explainer.metadata.layer,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..data.annotations import Annotations, Labels, open_annotations, read_labels
-from ..data.images import list_images
+from ..data.images import some_images
 from ..dissection.dissection import Dissection
 from ..model import Model, load_model
 from ..runs.column_folder import PerturbationFolder
@@ -90,14 +90,14 @@ class PerturbRun(FolderRun):
         super().__init__(model, explainer, annotations, request)
         require_classes(model, self.classes)
         self.request, self._names = request, names
-        self._paths = list(list_images(request.images))  # once: standard input can be read only once
+        self._paths = list(some_images(request.images))  # once: standard input can be read only once
         filters = FilterRequest.parse(request.filters, self.tapped.metadata).ascending()
         drawn = {"disturbances": list(kinds), "ablate": request.ablate, "seed": request.seed}
-        self.open_folder(PerturbationFolder, out, request, resume=resume, overwrite=overwrite, **drawn)
         ablation = None
         if request.ablate:
             means = mean_channels(self.tapped, self._paths, MEANS_FROM)
             ablation = Ablation(model, self.tapped.layer, means, self.classes.wanted, **request.session)
+        self.open_folder(PerturbationFolder, out, request, resume=resume, overwrite=overwrite, **drawn)
         self.plan = PerturbationPass(
             self.classes,
             self.tapped,

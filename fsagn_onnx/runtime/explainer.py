@@ -149,17 +149,28 @@ class Explainer(Closing):
         Raises:
             UsageError: a request that the explainer cannot answer.
         """
-        request = FilterRequest.parse(filters, self.metadata)
-        self.engine.check_request(request.slots)
-        asked_area = fixed_area(area)
-        if batch_size < 1:
-            raise UsageError(f"batch size must be at least 1, but got {batch_size}")
-        if model is not None:
-            self.engine.require_model(model)
+        self.check(filters, area, batch_size, model)
+        request, asked_area = FilterRequest.parse(filters, self.metadata), fixed_area(area)
         verifier = self._verifier(model, batch_size) if verify else None
         answering = Answering(self.metadata, self.classes, request, asked_area, verifier)
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(request)))
         return self._results(images, answering, images_per_pass, previews)
+
+    def check(
+        self, filters: str | int | Sequence[int], area: str | float, batch_size: int, model: Model | None = None
+    ) -> None:
+        """Refuse arguments that `stream` would refuse, without computing or writing anything.
+
+        Raises:
+            ExplainerError: the explainer belongs to another model.
+            UsageError: filters, area or batch size out of range.
+        """
+        self.engine.check_request(FilterRequest.parse(filters, self.metadata).slots)
+        fixed_area(area)
+        if batch_size < 1:
+            raise UsageError(f"batch size must be at least 1, but got {batch_size}")
+        if model is not None:
+            self.engine.require_model(model)
 
     def _results(
         self, images: Images, answering: Answering, images_per_pass: int, previews: bool

@@ -16,6 +16,7 @@ from typing import Final
 import onnxruntime
 
 from ..errors import UsageError
+from ..installation import installed_kinds, mending
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
@@ -45,9 +46,17 @@ def wanted_providers(providers: str | Sequence[str]) -> tuple[str, ...]:
         if name not in available:
             raise UsageError(
                 f"no provider '{name}' in this onnxruntime; there are auto, {', '.join(available)}"
-                + (" (CUDA needs the package onnxruntime-gpu)" if name == CUDA else "")
+                + (f" ({_no_cuda()})" if name == CUDA else "")
             )
     return tuple(dict.fromkeys([*names, CPU]))
+
+
+def _no_cuda() -> str:
+    """Why this onnxruntime has no CUDA."""
+    kinds = installed_kinds()
+    if len(kinds) > 1:
+        return f"{' and '.join(kinds)} are installed together and overwrite each other's files: {mending(kinds)}"
+    return "CUDA needs the package onnxruntime-gpu"
 
 
 @cache

@@ -94,6 +94,8 @@ def named_images(images: Images) -> Iterator[tuple[str, Source]]:
     """
     alone = isinstance(images, str | Path | Frame) or is_pillow(images)
     singles: Iterable[Any] = [images] if alone or (isinstance(images, np.ndarray) and images.ndim == 3) else images  # type: ignore[assignment]
+    if not isinstance(singles, Iterable):
+        raise _no_images(images)
     number = 0
     for single in singles:
         if isinstance(single, np.ndarray) or is_pillow(single):
@@ -106,9 +108,13 @@ def named_images(images: Images) -> Iterator[tuple[str, Source]]:
                 yield str(path), path
                 number += 1
         else:
-            raise UsageError(
-                f"images must be paths, uint8 arrays (H, W, 3) or images of Pillow, but got {type(single).__name__}"
-            )
+            raise _no_images(single)
+
+
+def _no_images(given: object) -> UsageError:
+    return UsageError(
+        f"images must be paths, uint8 arrays (H, W, 3) or images of Pillow, but got {type(given).__name__}"
+    )
 
 
 def prepare(

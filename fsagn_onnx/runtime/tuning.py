@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ INLINE_LIMIT: Final = 2**31 - 2**20
 """Bytes of weights up to which a graph is handed over in memory; a protobuf message cannot reach 2 GiB."""
 
 _WARNING, _FATAL = 2, 4  # onnxruntime's log severities; warning is its default
+LINE: Final = 300
+_PLACE: Final = re.compile(r"(?:\b[A-Za-z]:)?[/\\][^\s:]*onnxruntime[^\s:]*\.(?:cc|cpp|cu|cuh|h|hpp):\d+ (?=[^()]*\()")
+_QUALIFIERS: Final = re.compile(r"^\s*(?:const\b)?\s*(?:\[with [^\]]*\])?")
 _log = logging.getLogger(__name__)
 
 
@@ -45,9 +49,27 @@ class Tuning:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that says something, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    """The first line of an exception's message that says something, at most 300 characters: its beginning and its end.
+
+    onnxruntime names the place in its own source before the cause, a file and a whole C++ signature; they are left out.
+    """
+    lines = [_without_places(line).strip() for line in str(error).splitlines()]
+    line = next((line for line in lines if line), type(error).__name__)
+    return line if len(line) <= LINE else f"{line[: LINE // 2 - 3]} ... {line[-LINE // 2 + 2 :]}"
+
+
+def _without_places(line: str) -> str:
+    """A line of onnxruntime's without ``/path/file.cc:256 onnxruntime::Model::Model(...) const``."""
+    while place := _PLACE.search(line):
+        at, depth = place.end(), 0
+        while at < len(line):
+            depth += (line[at] == "(") - (line[at] == ")")
+            at += 1
+            if line[at - 1] == ")" and depth == 0:
+                break
+        rest = _QUALIFIERS.sub("", line[at:])
+        line = f"{line[: place.start()].rstrip()} {rest.lstrip()}"
+    return line
 
 
 def open_session(

@@ -161,7 +161,7 @@ class VideoOut(Closing):
             raise UsageError(f"--out must end in .mp4, .avi or .mkv, but is {self.path.name!r}")
         make_folder(self.path.parent)
         self._part = self.path.with_name(f".part-{self.path.name}")
-        self._rows = LineFile(self.rows_path)
+        self._rows: LineFile | None = None
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, number: str, drawn: Pixels, row: dict[str, Any]) -> None:
@@ -176,6 +176,8 @@ class VideoOut(Closing):
             self._writer = cv2.VideoWriter(str(self._part), code, self.rate, (width, height))
             if not self._writer.isOpened():
                 raise OutputError(f"cannot write {self.path}: OpenCV has no writer for it here; try another ending")
+        if self._rows is None:  # a run without a single frame leaves nothing that is in the next one's way
+            self._rows = LineFile(self.rows_path)
         self._writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
         self._rows.append(json.dumps(row, allow_nan=False).encode("ascii") + b"\n")
         self.frames, self.last = self.frames + 1, number
@@ -186,7 +188,8 @@ class VideoOut(Closing):
         Raises:
             OutputError: the video cannot be written.
         """
-        self._rows.close()
+        if self._rows is not None:
+            self._rows.close()
         if self._writer is not None:
             self._writer.release()
             self._writer = None

@@ -337,3 +337,36 @@ def test_kill_9_leaves_whole_files_and_resume_does_the_rest(tmp_path: Path, pict
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not list(out.rglob(".*"))
     assert json.loads((out / "manifest.json").read_text())["counts"] == {"explained": 20, "failed": 0}
+
+    assert json.loads((out / "manifest.json").read_text())["counts"] == {"explained": 60, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("explain", ["--filters", "9999"]),
+        ("explain", ["--filters", "top:0"]),
+        ("explain", ["--area", "7"]),
+        ("explain", ["--model", str(EXPLAINER)]),
+        ("dissect", ["--filters", "x"]),
+        ("dissect", ["--area", "7"]),
+        ("perturb", ["--filters", "9999"]),
+        ("perturb", ["--area", "0"]),
+        ("perturb", ["--disturbances", "rain"]),
+        ("evaluate", ["--metrics", "beauty"]),
+    ],
+)
+def test_a_wrong_option_leaves_no_folder_behind(
+    command: str, options: list[str], tmp_path: Path, image: Path, refused: Callable[..., str]
+) -> None:
+    files = [EXPLAINER] if command == "explain" else [MODEL, EXPLAINER]
+    refused(command, *files, image, "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["explain", "dissect", "perturb", "evaluate"])
+def test_no_images_leave_no_folder_behind(command: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "none").mkdir()
+    files = [EXPLAINER] if command == "explain" else [MODEL, EXPLAINER]
+    assert "no images in" in refused(command, *files, tmp_path / "none", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -306,3 +306,9 @@ def test_box_and_centroid_lie_where_the_mask_does() -> None:
     assert box == (32, 8, 48, 12)
     assert centroid == (40.0, 10.0)
     assert locate(np.zeros((16, 16), bool), geometry) == (None, None)
+
+
+@pytest.mark.parametrize("given", [None, 3, [None], [b"a.png"]])
+def test_what_names_no_image_is_one_line(given: object) -> None:
+    with pytest.raises(UsageError, match=r"^images must be paths, uint8 arrays .* but got (NoneType|int|bytes)$"):
+        list(named_images(given))  # type: ignore[arg-type]

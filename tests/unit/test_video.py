@@ -122,3 +122,12 @@ def test_reading_ahead_waits_for_the_consumer() -> None:
     items.close()
     assert max(taken) <= 6
     assert closed == [True]
+
+
+def test_a_run_without_frames_leaves_nothing_in_the_way_of_the_next(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sub" / "out.mp4"
+    words = ["video", str(EXPLAINER), str(clip), "--out", str(out), "--providers", "cpu", "--limit", "1"]
+    assert run([*words, "--start", "99"]) == 1
+    assert not any(out.parent.iterdir())
+    assert run(words) == 0
+    assert len(rows_of(out)) == 1
