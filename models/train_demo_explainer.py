@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from fsagn_onnx.generator import Progress, TrainingOptions, keep_freed_memory, train
+from fsagn_onnx.generator import TrainingOptions, keep_freed_memory, train
+from fsagn_onnx.terminal.training import TrainingBar
 from fsagn_onnx.testing.synthetic import write_folder
 
 MODEL = Path(__file__).with_name("demo_cnn.onnx")
@@ -25,15 +26,9 @@ def main(folder: Path, out: Path) -> None:
     if not folder.exists():
         write_folder(folder, "train", IMAGES)
 
-    def show(progress: Progress) -> None:
-        if progress.step % 50 == 0:
-            click.echo(
-                f"step {progress.step}/{progress.steps}  retention {progress.retention:.3f}  "
-                f"{progress.pairs_per_second:.0f} pairs/s  {progress.seconds_left / 60:.1f} min left"
-            )
-
     keep_freed_memory()
-    report = train(MODEL, [folder / "images"], out, options=OPTIONS, resume=True, on_step=show)
+    with TrainingBar() as bar:
+        report = train(MODEL, [folder / "images"], out, options=OPTIONS, resume=True, on_step=bar.step)
     click.echo(f"{out}: {report}")
 
 

@@ -16,7 +16,6 @@ import click
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.generator import (
     Checkpoint,
-    Progress,
     Trainer,
     TrainingOptions,
     keep_freed_memory,
@@ -27,6 +26,7 @@ from fsagn_onnx.generator import (
 from fsagn_onnx.generator.training_run import checkpoint_path
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import LAYER, build_lite0
+from fsagn_onnx.terminal.training import TrainingBar
 
 HOLD_OUT_EVERY = 5
 OPTIONS = TrainingOptions(pairs=64_000, checkpoint_every=200)
@@ -73,18 +73,12 @@ def main(
     click.echo(f"{len(training)} photographs to train on, {len(held_out)} held out")
     model = build_lite0(out.parent / "lite0.onnx")
 
-    def show(progress: Progress) -> None:
-        if progress.step % 50 == 0:
-            click.echo(
-                f"step {progress.step}/{progress.steps}  retention {progress.retention:.3f}  "
-                f"{progress.pairs_per_second:.0f} pairs/s  {progress.seconds_left / 60:.1f} min left"
-            )
-
     keep_freed_memory()
     if masks_of is not None and not checkpoint_path(out).exists():
         loaded = load_model(model)
         keep_masks(Trainer(loaded, loaded.layer(LAYER), training, checkpoint_path(out), options=OPTIONS), masks_of)
-    report = train(model, training, out, layer=LAYER, options=OPTIONS, resume=True, on_step=show)
+    with TrainingBar() as bar:
+        report = train(model, training, out, layer=LAYER, options=OPTIONS, resume=True, on_step=bar.step)
     click.echo(f"{out}: {report}")
     if shipped is not None:
         ship(checkpoint_path(out), shipped)

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,22 +53,10 @@ def test_results_are_whole(out: Path) -> None:
     assert json.loads((results / "manifest.json").read_text())["state"] == "done"
 
 
-def test_a_second_run_builds_nothing_and_needs_no_torch(out: Path) -> None:
+def test_a_second_run_builds_nothing_and_needs_no_torch(out: Path, without_torch: Callable[..., Any]) -> None:
     explainer = out / "models" / "lite0-explainer.onnx"
     before = explainer.stat().st_mtime_ns
-    code = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "onnx2torch", "safetensors"):
-            raise ModuleNotFoundError("blocked: " + name, name=name)
-sys.meta_path.insert(0, Blocker())
-from fsagn_onnx.cli.main import run
-sys.exit(run(["demo", "--json", "--out", sys.argv[1]]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, str(out)], capture_output=True, text=True, timeout=1800
-    )
+    done = without_torch("demo", "--json", "--out", out)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert len(answer["images"]) == len(demo.PHOTOGRAPHS)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -350,20 +347,9 @@ def test_on_a_terminal(path: Path) -> None:
     assert "block[1]" in screen.getvalue()
 
 
-def test_without_the_training_extra(path: Path) -> None:
-    code = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "onnx2torch", "safetensors"):
-            raise ModuleNotFoundError("blocked: " + name, name=name)
-sys.meta_path.insert(0, Blocker())
-from fsagn_onnx.cli.main import run
-sys.exit(run(["inspect", *sys.argv[1:]]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True, env={**os.environ}
-    )
+def test_without_the_training_extra(path: Path, without_torch: Callable[..., Any]) -> None:
+    done = without_torch("inspect", path)
+    assert done.returncode == 0, done.stderr
     assert "pip install 'fsagn-onnx[train]'" in done.stdout
     assert "convertible  not tried: needs " in done.stdout
     assert done.stderr == ""
