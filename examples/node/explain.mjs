@@ -12,7 +12,7 @@ import { Explainer, onPicture, runLengths } from "../javascript/fsagn.mjs";
 function decode(content) {
   const { data, width, height } =
     content[0] === 0x89 ? PNG.sync.read(content) : jpeg.decode(content, { useTArray: true, maxMemoryUsageInMB: 1024 });
-  return { data, width, height, channels: 4 };
+  return upright({ data, width, height, channels: 4 }, orientationOf(content));
 }
 
 const { values, positionals } = parseArgs({

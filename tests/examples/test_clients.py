@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from fsagn_onnx.model.input_spec import InputSpec
 
@@ -91,6 +92,38 @@ def test_javascript_s_masks_lie_where_ours_do(resize: str, size: tuple[int, int]
     shown = decode(run_json(need("node"), script))
     _, geometry = spec.fit(np.zeros((*size, 3), np.uint8))
     assert (shown == geometry.mask_to_original(mask)).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_photographs_are_turned_upright_in_javascript_as_in_python(kind: str, tmp_path: Path) -> None:
+    node = need("node")
+    pixels = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3) * 40
+    script = tmp_path / "turn.mjs"
+    script.write_text(
+        f"import {{ orientationOf, upright }} from {json.dumps(str(EXAMPLES / 'javascript' / 'upright.mjs'))};\n"
+        "import { readFileSync } from 'node:fs';\n"
+        f"const data = Uint8Array.from({pixels.ravel().tolist()});\n"
+        "console.log(JSON.stringify(process.argv.slice(2).map((path) => {\n"
+        "  const found = orientationOf(readFileSync(path));\n"
+        "  const turned = upright({ data, width: 3, height: 2, channels: 1 }, found);\n"
+        "  return [found, turned.width, turned.height, [...turned.data]];\n"
+        "})));\n",
+        encoding="utf-8",
+    )
+    paths, expected = [], []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        paths.append(tmp_path / f"{orientation}.{kind.lower()}")
+        Image.fromarray(pixels).save(paths[-1], kind, exif=exif)
+        turned = ImageOps.exif_transpose(Image.open(paths[-1]))
+        reference = Image.fromarray(pixels)
+        reference.getexif()[0x0112] = orientation
+        values = np.asarray(ImageOps.exif_transpose(reference))
+        expected.append([orientation, *turned.size, values.ravel().tolist()])
+    done = subprocess.run([node, script, *paths], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
 
 
 def test_node_says_what_is_wrong(tmp_path: Path) -> None:
