@@ -221,7 +221,7 @@ def test_embeddings_start_at_the_weights_of_their_filters(model: Model) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "objective", "pairs"),
-    [("shared", "budget", 1600), ("shared", "fsagn", 9600), ("own", "budget", 3200), ("own", "fsagn", 9600)],
+    [("shared", "budget", 1600), ("shared", "fsagn", 4800), ("own", "budget", 1600), ("own", "fsagn", 4800)],
 )
 def test_every_encoder_and_objective_finds_the_planted_patches(
     encoder: Literal["shared", "own"],
@@ -232,9 +232,14 @@ def test_every_encoder_and_objective_finds_the_planted_patches(
     tmp_path: Path,
 ) -> None:
     options = replace(
-        SMALL, pairs=pairs, learning_rate=1e-3, objective=Objective(name=objective), checkpoint_every=pairs
+        SMALL, pairs=pairs, learning_rate=2e-3, objective=Objective(name=objective), checkpoint_every=pairs
     )
-    train(model, [planted / "images"], tmp_path / "x.onnx", layer=TAP, encoder=encoder, options=options)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order on any machine
+    try:
+        train(model, [planted / "images"], tmp_path / "x.onnx", layer=TAP, encoder=encoder, options=options)
+    finally:
+        torch.set_num_threads(threads)
     assert found(FileEngine(tmp_path / "x.onnx"), model, range(1000, 1060)) >= 0.95
 
 
@@ -253,9 +258,11 @@ import sys
 from fsagn_onnx.generator import TrainingOptions, train
 options = TrainingOptions(pairs=384, images_per_step=8, ramp=(), jitter=0, crop=0.9, flip=False, active=4,
     checkpoint_every=5)
-model, images, out, layer = sys.argv[1:]
+model, images, out, layer, last = sys.argv[1:]
 def step(progress):
     print(progress.step, flush=True)
+    if progress.step == int(last):
+        sys.stdin.read()  # until the kill
 train(model, [images], out, layer=layer, options=options, resume=True, on_step=step)
 """
 
@@ -275,16 +282,15 @@ def test_generator_of_a_quantised_model_agrees_with_its_file(planted: Path, tmp_
 def test_killed_training_resumes_bit_for_bit(planted: Path, explainer: Path, at: int) -> None:
     out = planted / f"killed{at}.onnx"
     arguments = [sys.executable, "-c", TRAIN, planted / "planted.onnx", planted / "images", out, TAP]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*arguments, str(at)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) >= at:
             process.kill()
             break
-    process.wait()
-    process.stdout.close()
+    process.communicate()
     assert not out.exists()
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*arguments, "-1"], check=True, stdout=subprocess.DEVNULL)
     killed, whole = load_checkpoint(checkpoint_path(out)), load_checkpoint(checkpoint_path(explainer))
     assert killed.tensors.keys() == whole.tensors.keys()
     for name, tensor in whole.tensors.items():
