@@ -338,8 +338,6 @@ def test_kill_9_leaves_whole_files_and_resume_does_the_rest(tmp_path: Path, pict
     assert not list(out.rglob(".*"))
     assert json.loads((out / "manifest.json").read_text())["counts"] == {"explained": 20, "failed": 0}
 
-    assert json.loads((out / "manifest.json").read_text())["counts"] == {"explained": 60, "failed": 0}
-
 
 @pytest.mark.parametrize(
     ("command", "options"),
