@@ -163,7 +163,14 @@ def judge(outcome: Outcome, allowed: int) -> None:
 
 def preload() -> None:
     """Import what the command imports, so that each process starts at once."""
-    for package in ("conversion", "explanations.subject", "inspection", "methods", "terminal.inspection"):
+    for package in (
+        "conversion",
+        "explanations.subject",
+        "generator.trial",
+        "inspection",
+        "methods",
+        "terminal.inspection",
+    ):
         import_module(f"fsagn_onnx.{package}")
 
 
