@@ -26,7 +26,7 @@ from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
 from .step import Stepper
-from .trial import fitting_options
+from .trial import fitting_options, require_answers
 
 LOG_EVERY = 10
 WARM_UP = 0.05
@@ -141,7 +141,9 @@ class Trainer:
         """Scale the encoder by the statistics of a first batch; done once, before step 0."""
         full = replace(self.options, images_per_step=32)
         stepper = Stepper(self.stepper.module, self.generator, self.pool, self.model.input_spec, full)
-        self.generator.encoder.calibrate(stepper.see(0, full, self.model.input_spec.size).taps)
+        taps = stepper.see(0, full, self.model.input_spec.size).taps
+        require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
+        self.generator.encoder.calibrate(taps)
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def advance(self) -> None:

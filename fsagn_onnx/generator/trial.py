@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from ..conversion import TappedModule
-from ..errors import ConversionError
+from ..errors import ConversionError, LayerError
 from ..model import InputSpec
 from .options import TrainingOptions
 from .step import input_sizes
@@ -39,6 +39,25 @@ def fitting_options(
     if any(_refusal(module, spec, size, device) for size in smaller):
         return replace(options, ramp=())
     return options
+
+
+def require_answers(feature_map: torch.Tensor, layer: str, file: str) -> None:
+    """Check that some filter of the layer answers to some picture.
+
+    Args:
+        feature_map: ``(N, C, h, w)`` of the first pictures.
+        layer: its value.
+        file: name of the model's file.
+
+    Raises:
+        LayerError: nothing in it is above 0.
+    """
+    if not bool((feature_map > 0).any()):
+        raise LayerError(
+            f"no filter of layer '{layer}' is above 0 anywhere in {len(feature_map)} crops of the pictures: there is "
+            f"nothing to learn; choose another layer, check --preprocess, or see which filters are dead with "
+            f"'fsagn-onnx inspect {file} --images IMAGES'"
+        )
 
 
 def _refusal(module: TappedModule, spec: InputSpec, size: tuple[int, int], device: torch.device) -> str | None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fsagn_onnx.errors import ImageError, UsageError
+from fsagn_onnx.errors import ImageError, LayerError, UsageError
 from fsagn_onnx.generator import Trainer, TrainingOptions, train
 from fsagn_onnx.generator.rehearsal import rehearsed
 from fsagn_onnx.inspection.document import inspect_file
@@ -185,3 +185,14 @@ def test_pictures_that_all_give_nan_stop_the_training(tmp_path: Path, spec: Path
     model = load_model(standardising(tmp_path / "m.onnx"), preprocess=spec)
     with pytest.raises(ImageError, match=r"black\.png"):
         train(model, [tmp_path / "black.png"], tmp_path / "e.onnx", options=FEW)
+
+
+def test_a_layer_that_never_answers_is_named_before_training(tmp_path: Path, pictures: Path) -> None:
+    b = GraphBuilder()
+    low = b.op("Sub", b.conv("image", 3, 8), b.constant(np.float32(1e6)))
+    weights = b.constant(np.abs(b.rng.normal(size=(16, 8, 3, 3))).astype(np.float32))
+    b.head(b.op("Relu", b.op("Conv", low, weights, strides=[2, 2], pads=[1] * 4)), 16)
+    file = b.save(tmp_path / "m.onnx", ["logits"])
+    with pytest.raises(LayerError, match=r"no filter of layer 'v\d+' is above 0"):
+        train(file, [pictures], tmp_path / "e.onnx", options=FEW)
+    assert not list(tmp_path.glob("*.log.jsonl"))
