@@ -6,7 +6,8 @@
 Each mutant runs in a process of its own, forked from one that has imported everything, under limits of time and
 address space. It must end by itself within 30 s, with exit status 0 and one JSON document, or 1 and one line of at
 most 1,200 characters, without control characters; and its memory may not grow by more than 4 times the files that it
-reads plus 128 MiB (what interpreter, onnxruntime, torch and the two probe images take; an undamaged one takes half).
+reads plus 512 MiB (what interpreter, onnxruntime, torch, the two probe images and the trial of an explainer take; an
+undamaged one takes up to two thirds).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ABOUT = __doc__.partition("\n\n")[2].partition("\n\n")[2].strip()
 MAX_SECONDS = 30.0
 MAX_LINE = 1200
 TIMES_FILE = 4
-CONSTANT = 128 * 2**20
+CONSTANT = 512 * 2**20
 """Bytes that the command may take for any file."""
 ADDRESS_SPACE = 6 * 2**30
 """Bytes a process may ask for beyond what it has when it starts: a runaway ends, and is counted."""
