@@ -51,6 +51,9 @@ MOST_CALIBRATION: Final = 100
 FLOAT_IMAGE: Final = f"{PREFIX}image"
 """The image as float32, for an encoder of its own where the model takes another type."""
 
+UNTRAINED: Final = 20.0
+"""By so much an untrained generator may differ more: its maps have no scale yet, so rounding shows."""
+
 UNSEEN: Final = 16
 """Random fields on which half precision is compared where there are no images."""
 
@@ -156,7 +159,7 @@ def build_graph(
 
 
 def _proven(
-    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None
+    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, slack: float = 1.0
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
     """The graph, its feature map, and how it compares.
 
@@ -165,16 +168,16 @@ def _proven(
     """
     fixed = fixed_batch(model.proto, model.input_spec.name) is not None
     try:
-        return _tried(model, generator, filters, opset, "free")
+        return _tried(model, generator, filters, opset, "free", slack)
     except ExplainerError as error:
         try:
-            return _tried(model, generator, filters, opset, "declared" if fixed else "pinned")
+            return _tried(model, generator, filters, opset, "declared" if fixed else "pinned", slack)
         except ExplainerError as second:
             raise (second if fixed else error) from second
 
 
 def _tried(
-    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, batching: Batching
+    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, batching: Batching, slack: float
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
     proto, feature_map = build_graph(model, generator, filters, batching=batching)
     if opset is not None:
@@ -184,7 +187,7 @@ def _tried(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ExplainerError(f"export: the explainer's graph would not be valid: {reason}; no file written") from error
-    return proto, feature_map, prove_export(proto.SerializeToString(), model, generator)
+    return proto, feature_map, prove_export(proto.SerializeToString(), model, generator, slack)
 
 
 def rehearse(model: Model, generator: Generator) -> None:
@@ -199,7 +202,7 @@ def rehearse(model: Model, generator: Generator) -> None:
     """
     training = generator.training
     try:
-        _proven(model, generator.eval(), (), None)
+        _proven(model, generator.eval(), (), None, UNTRAINED)
     finally:
         generator.train(training)
 

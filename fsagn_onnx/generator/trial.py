@@ -50,11 +50,11 @@ def require_answers(feature_map: torch.Tensor, layer: str, file: str) -> None:
         file: name of the model's file.
 
     Raises:
-        LayerError: nothing in it is above 0.
+        LayerError: it is the same number everywhere, and not above 0.
     """
-    if not bool((feature_map > 0).any()):
+    if not bool((feature_map > 0).any()) and bool((feature_map == feature_map.flatten()[0]).all()):
         raise LayerError(
-            f"no filter of layer '{layer}' is above 0 anywhere in {len(feature_map)} crops of the pictures: there is "
+            f"no filter of layer '{layer}' answers anywhere in {len(feature_map)} crops of the pictures: there is "
             f"nothing to learn; choose another layer, check --preprocess, or see which filters are dead with "
             f"'fsagn-onnx inspect {file} --images IMAGES'"
         )

@@ -302,7 +302,8 @@ def test_a_resumed_run_may_see_another_number_of_pairs(planted: Path, model: Mod
     short = replace(SMALL, pairs=96)
     train(model, [planted / "images"], out, layer=TAP, options=short, on_phase=phases.append)
     assert phases == [
-        "listing the pictures", "embedding the filters", "converting the model", "first look at the pictures",
+        "listing the pictures", "embedding the filters", "converting the model",
+        "building and running the explainer untrained, before the first step", "first look at the pictures",
         "first step", "writing the explainer and comparing it with torch",
     ]  # fmt: skip
     longer = replace(short, pairs=160)

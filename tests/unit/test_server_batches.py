@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from fsagn_onnx.server import Settings, make_app
 from fsagn_onnx.server.batching import Batcher, rows_are_images
 from fsagn_onnx.server.jobs import Job
 from fsagn_onnx.server.metrics import Metrics
+
+
+def awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine gives, run in a thread of its own: a browser's tests leave a loop running in the main one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
 BROKEN = 13
@@ -60,7 +68,7 @@ def answers(engine: Engine, numbers: list[int], **settings: Any) -> list[Any]:
         assert not batcher.works
         return list(found)
 
-    return asyncio.run(ask())
+    return awaited(ask())
 
 
 def rows(values: NDArray[Any]) -> dict[str, Any]:
@@ -124,7 +132,7 @@ def test_parts_of_outputs_follow_the_graph() -> None:
         assert engine.passes == [3]
         return list(found)
 
-    for number, answer in zip((1, 2, 3), asyncio.run(ask()), strict=True):
+    for number, answer in zip((1, 2, 3), awaited(ask()), strict=True):
         assert answer.outputs["rows"].tolist() == [[number]]
         assert answer.outputs["time"].tolist() == [[[number]], [[-number]]]
         assert answer.outputs["anchors"].shape == (3, 4)
@@ -153,7 +161,7 @@ def test_a_stop_does_not_wait_for_a_pass_that_never_ends() -> None:
         return (await asyncio.gather(waiting, return_exceptions=True))[0]
 
     try:
-        assert "stopping" in str(asyncio.run(stopped()))
+        assert "stopping" in str(awaited(stopped()))
     finally:
         freed.set()
 
@@ -208,5 +216,5 @@ def test_files_with_an_output_for_all_images_are_served(kind: str, tmp_path: Pat
                     assert more["data"] == [max(logits["data"])]
             assert (await ask(app, "GET", "/v2/models/m/ready"))[1]["ready"]
 
-    asyncio.run(serve())
+    awaited(serve())
     engine.close()
