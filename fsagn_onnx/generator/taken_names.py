@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import onnx
 
 from ..errors import ExplainerError
+from ..model.topology import rename_values
 from ..runtime.contract import FILTERS, PREFIX, RESULTS
 
 
@@ -31,15 +32,4 @@ def free_names(graph: onnx.GraphProto, taps: Collection[str], source: str) -> No
     known = {name for node in graph.node for name in node.output} | {item.name for item in graph.initializer}
     clashing = {name for name in known if name in taken or name.startswith(PREFIX)}
     if clashing:
-        _rename(graph, {name: f"model/{name}" for name in clashing})
-
-
-def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                _rename(inner, names)
-    for item in (*graph.initializer, *graph.value_info):
-        item.name = names.get(item.name, item.name)
+        rename_values(graph, {name: f"model/{name}" for name in clashing})

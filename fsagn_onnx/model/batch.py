@@ -47,7 +47,7 @@ def free_batch(proto: onnx.ModelProto, image: str, shape: tuple[int, ...]) -> on
         dims = item.type.tensor_type.shape.dim
         if dims and dims[0].dim_value == batch and (item.name == image or item in graph.output):
             dims[0].dim_param = "N"
-    constants = _constants(graph)
+    constants = Topology(graph).tensors
     for index, node in enumerate(graph.node):
         if node.op_type == "Reshape":
             _free_reshape(graph, node, index, constants, shapes, batch)
@@ -72,14 +72,6 @@ def pin_batch(proto: onnx.ModelProto, image: str, batch: int) -> onnx.ModelProto
         if dims and (item.name == image or (dims[0].dim_param and dims[0].dim_param in names)):
             dims[0].dim_value = batch
     return pinned
-
-
-def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    found = dict(Topology(graph).initializers)
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output:
-            found.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
-    return found
 
 
 def _free_reshape(

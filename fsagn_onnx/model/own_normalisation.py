@@ -39,7 +39,7 @@ def own_range(graph: onnx.GraphProto, image: str) -> int | None:
         graph begins with something else.
     """
     topology = Topology(graph)
-    constants = _constants(topology)
+    constants = topology.tensors
     at, centred = image, False
     for _ in range(SCANNED):
         node = _reader(topology, at)
@@ -89,14 +89,6 @@ def _of_batch_norm(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> i
     if largest >= PIXEL_MEAN or deviation >= PIXEL_DIVISOR:
         return 255
     return 1 if largest > 0 else None
-
-
-def _constants(topology: Topology) -> dict[str, TensorProto]:
-    found = dict(topology.initializers)
-    for node in topology.nodes[: 4 * SCANNED]:
-        if node.op_type == "Constant" and node.output:
-            found.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
-    return found
 
 
 def _numbers(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 
 from .guesses import IMAGE_CHANNELS
 from .onnx_file import shape_of
-from .topology import subgraphs
+from .topology import rename_values
 
 __all__ = ["with_batch_axis"]
 
@@ -40,7 +40,7 @@ def with_batch_axis(proto: onnx.ModelProto, image: str | None = None) -> onnx.Mo
     made.CopyFrom(proto)
     name = fit[0].name
     inner, axes = f"{name}/one", f"{name}/axes"
-    _rename(made.graph, name, inner)
+    rename_values(made.graph, {name: inner})
     opset = next((entry.version for entry in made.opset_import if entry.domain == ""), 0)
     if opset < 13:
         squeeze = helper.make_node("Squeeze", [name], [inner], axes=[0])
@@ -55,10 +55,3 @@ def with_batch_axis(proto: onnx.ModelProto, image: str | None = None) -> onnx.Mo
             kind = item.type.tensor_type.elem_type
             item.CopyFrom(helper.make_tensor_value_info(name, kind, [1, *shapes[name]]))
     return made
-
-
-def _rename(graph: onnx.GraphProto, name: str, new: str) -> None:
-    for node in graph.node:
-        node.input[:] = [new if item == name else item for item in node.input]
-        for inner in subgraphs(node):
-            _rename(inner, name, new)

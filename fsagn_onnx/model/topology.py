@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["RANDOM_OPS", "Topology", "copied_node", "node_inputs", "sort_nodes", "subgraphs", "training_nodes"]
+__all__ = [
+    "RANDOM_OPS",
+    "Topology",
+    "copied_node",
+    "node_inputs",
+    "rename_values",
+    "sort_nodes",
+    "subgraphs",
+    "training_nodes",
+]
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -111,6 +120,15 @@ class Topology:
         return {tensor.name: tensor for tensor in self.graph.initializer}
 
     @cached_property
+    def tensors(self) -> dict[str, onnx.TensorProto]:
+        """Initializers and the values of Constant nodes, by name."""
+        found = dict(self.initializers)
+        for node in self.nodes:
+            if node.op_type == "Constant" and node.output:
+                found.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
+        return found
+
+    @cached_property
     def outputs(self) -> frozenset[str]:
         """Names of the graph's outputs."""
         return frozenset(item.name for item in self.graph.output)
@@ -146,12 +164,27 @@ class Topology:
         return reached
 
 
+def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give values inside a graph other names, where nodes make or read them and in subgraphs too.
+
+    Inputs and outputs of the graph itself keep theirs.
+
+    Args:
+        graph: a graph; changed.
+        names: old name -> new name.
+    """
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for inner in subgraphs(node):
+            rename_values(inner, names)
+    for item in (*graph.initializer, *graph.value_info):
+        item.name = names.get(item.name, item.name)
+
+
 def training_nodes(graph: onnx.GraphProto) -> list[str]:
     """Nodes in training mode, as "op 'value'": batch norms that measure their batch, dropouts that drop."""
-    values = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output:
-            values.update((node.output[0], item.t) for item in node.attribute if item.name == "value")
+    values = Topology(graph).tensors
     found = []
     for node in graph.node:
         switched = any(item.name == "training_mode" and item.i for item in node.attribute)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A package may import packages of a lower rank, and itself.
 RANK = {
     "errors": 0,
+    "discovery": 0,
     "installation": 0,
     "model": 1,
     "statistics": 1,

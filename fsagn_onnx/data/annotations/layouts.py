@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, cached_property
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
+from ...discovery import import_all
 from ...errors import AnnotationError
 from .parts import Annotations
 from .untrusted import read_json, read_xml
@@ -77,8 +76,7 @@ def layout(place: int, words: str) -> Callable[[Read], Read]:
 @cache
 def layouts() -> dict[str, Read]:
     """What a layout is called -> what reads it, in the order in which they are tried."""
-    for module in iter_modules(import_module(__package__).__path__):
-        import_module(f".{module.name}", __package__)
+    import_all(__package__)
     return {words: read for words, (_, read) in sorted(_READERS.items(), key=lambda item: item[1][0])}
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any, TypeVar
 
+from ...discovery import import_all
 from .interface import Metric
 
 T = TypeVar("T", bound=type[Any])
@@ -49,7 +48,5 @@ def metric(place: int, make: Make = lambda kind, setting: kind()) -> Callable[[T
 @cache
 def metrics() -> dict[str, Callable[[MetricSetting], Metric]]:
     """Name -> what makes the metric, in the order of the tables."""
-    package = import_module(__package__)
-    for module in iter_modules(package.__path__):
-        import_module(f".{module.name}", __package__)
+    import_all(__package__)
     return {name: make for name, (_, make) in sorted(_FOUND.items(), key=lambda item: item[1][0])}

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+from ...discovery import import_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,5 @@ def precision(name: str, *, calibrated: bool = False) -> Callable[[Lower], Lower
 @cache
 def lower_precisions() -> dict[str, Precision]:
     """All that are registered, by name."""
-    for module in iter_modules(import_module(__package__).__path__):
-        import_module(f".{module.name}", __package__)
+    import_all(__package__)
     return _FOUND
