@@ -50,7 +50,14 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint
+## On a CI machine the browser that the pages are tested in is installed, where that can be done without a question.
+.PHONY: ci-browser
+ci-browser:
+	@if [ -n "$${CI:-}" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	    || echo "warning: chromium cannot be installed: the tests of pages in a browser are skipped" >&2; fi
+
+test: lint ci-browser
 	CI=1 $(BIN)/python -m pytest --durations=20
 
 ## apt-get asks for root; without it, or elsewhere than on Debian, install these yourself first: node, npm, chromium, cmake,
