@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import PATH, batch_size_option, read_model, reading_options, running_options
+from .options import PATH, batch_size_option, read_model, running_options, set_reading_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -19,7 +19,7 @@ from .options import PATH, batch_size_option, read_model, reading_options, runni
 @click.option("--filters", default="all", show_default=True, help="all, or ids like 3,17.")
 @click.option("--groups", type=click.IntRange(1), help="Number of groups of filters; else whichever separate best.")
 @click.option("--permutations", type=click.IntRange(99), default=999, show_default=True, help="Of each test.")
-@reading_options
+@set_reading_options
 @batch_size_option()
 @running_options
 @click.pass_context

@@ -67,27 +67,50 @@ def classes_options(command: Command) -> Command:
     )(scores(command))
 
 
-def reading_options(command: Command) -> Command:
-    """Add `--preprocess`, `--input` and `--feed`: how a plain model is to be read.
+labels_option = click.option(
+    "--labels", "--class-names", "labels", type=PATH, help="Names of the classes: text (a line each), JSON or YAML."
+)
+"""For an explainer file; plain models have it among `reading_options`."""
 
-    The command gets them as one argument, `reading`; `load_model(path, **reading)` takes it as it is.
-    """
 
-    @click.option(
-        "--preprocess",
-        type=PATH,
-        help="The model's input spec: a file, or imagenet, 0..1, 0..255, -1..1, caffe-bgr, timm-inception.",
-    )
-    @click.option("--input", "image", metavar="NAME", help="The image input of a model with several inputs.")
-    @click.option(
-        "--feed", "feeds", multiple=True, metavar="NAME=VALUE",
-        help="Constant for another input: a number, a list like [640,640], or an .npy file; may be repeated.",
-    )  # fmt: skip
-    @wraps(command)
-    def packed(*arguments: Any, preprocess: Path | None, image: str | None, feeds: tuple[str, ...], **rest: Any) -> Any:
-        return command(*arguments, reading={"preprocess": preprocess, "image": image, "feeds": feeds}, **rest)
+def _reading(*names: str) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        @click.option(
+            "--preprocess",
+            type=PATH,
+            help="The model's input spec: a file, or imagenet, 0..1, 0..255, -1..1, caffe-bgr, timm-inception.",
+        )
+        @click.option("--input", "image", metavar="NAME", help="The image input of a model with several inputs.")
+        @click.option(
+            "--feed", "feeds", multiple=True, metavar="NAME=VALUE",
+            help="Constant for another input: a number, a list like [640,640], or an .npy file; may be repeated.",
+        )  # fmt: skip
+        @click.option(*names, "class_names", type=PATH, help="Names of the classes: text (a line each), JSON or YAML.")
+        @wraps(command)
+        def packed(
+            *arguments: Any,
+            preprocess: Path | None,
+            image: str | None,
+            feeds: tuple[str, ...],
+            class_names: Path | None,
+            **rest: Any,
+        ) -> Any:
+            reading = {"preprocess": preprocess, "image": image, "feeds": feeds, "labels": class_names}
+            return command(*arguments, reading=reading, **rest)
 
-    return packed
+        return packed
+
+    return add
+
+
+reading_options = _reading("--labels", "--class-names")
+"""`--preprocess`, `--input`, `--feed` and `--labels`: how a plain model is to be read.
+
+The command gets them as one argument, `reading`; `load_model(path, **reading)` takes it as it is.
+"""
+
+set_reading_options = _reading("--class-names")
+"""The same where `--labels` are the images' own classes."""
 
 
 def read_model(path: Path, reading: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import PATH, read_model, reading_options, running_options
+from .options import PATH, read_model, running_options, set_reading_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -20,7 +20,7 @@ from .options import PATH, read_model, reading_options, running_options
 @click.option("--filters", default="top:3", show_default=True, help="top:K of each image, all, or ids like 3,17.")
 @click.option("--disturbances", default="all", show_default=True, help="all, or some, like blur,noise.")
 @click.option("--ablate/--no-ablate", default=True, show_default=True, help="Switch every filter off too.")
-@reading_options
+@set_reading_options
 @running_options
 @click.pass_context
 def command(

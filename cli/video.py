@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import PATH, batch_size_option, json_option, session_options
+from .options import PATH, batch_size_option, classes_options, json_option, labels_option, session_options
 
 
 @click.command()
@@ -19,6 +19,8 @@ from .options import PATH, batch_size_option, json_option, session_options
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame.")
 @click.option("--limit", type=click.IntRange(1), help="Take so many frames at most.")
+@labels_option
+@classes_options
 @batch_size_option(4, "Frames")
 @session_options
 @json_option
@@ -31,6 +33,9 @@ def command(
     start: int,
     every: int,
     limit: int | None,
+    labels: Path | None,
+    output: str | None,
+    scores: str | None,
     batch_size: int,
     threads: int | None,
     providers: str,
@@ -47,7 +52,9 @@ def command(
     from fsagn_onnx.runtime.video import FrameSource, explain_video
 
     waiting, video = Console(stderr=True), None
-    with Explainer(explainer, providers=providers, threads=threads) as opened:
+    with Explainer(
+        explainer, providers=providers, threads=threads, output=output, scores=scores, labels=labels
+    ) as opened:
         frames = explain_video(opened, FrameSource(source, start, every, limit), out, filters, area, batch_size)
         try:
             with waiting.status("explaining") if waiting.is_terminal else waiting:

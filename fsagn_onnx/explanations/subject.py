@@ -43,6 +43,7 @@ def open_explainer(
     preprocess: Path | None = None,
     image: str | None = None,
     feeds: Iterable[str] = (),
+    labels: Path | None = None,
     providers: str | Sequence[str] = "auto",
     threads: int | None = None,
     output: str | None = None,
@@ -59,6 +60,7 @@ def open_explainer(
         preprocess: for a plain model: a JSON file with its input spec.
         image: for a plain model, or ``model``: name of the image input.
         feeds: likewise: constants for its other inputs, see `load_model`.
+        labels: a file with names of the classes, see `read_class_names`; None: the file's own.
         providers: see `Session`.
         threads: see `Session`.
         output: the model's output that classifies; None: found in its graph.
@@ -73,19 +75,19 @@ def open_explainer(
             given |= {"--input": image, "--feed": list(feeds) or None}
         if extra := [option for option, value in given.items() if value is not None]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
-        explainer = Explainer(path, providers=providers, threads=threads, output=output, scores=scores)
+        explainer = Explainer(path, providers=providers, threads=threads, output=output, scores=scores, labels=labels)
         known = load_model(model, image=image, feeds=feeds) if model is not None else None
         name = "generator"
         if refine:
             name = f"generator+refine{refine}"
-            explainer = _refined(explainer, known, path, refine, providers, threads, output, scores)
+            explainer = _refined(explainer, known, path, refine, providers, threads, output, scores, labels)
         hints = (*_read_as(explainer), *_guessed(explainer, path))
         return Opened(explainer, known, name, _subject(explainer, path, name), hints)
     if refine:
         raise UsageError(f"--refine: for explainers only, but {path} is a plain model")
     if model is not None:
         raise UsageError(f"--model: for explainers only, but {path} is a plain model")
-    plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
+    plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds, labels=labels)
     plain.require_one_input()
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = engine.method.name
@@ -136,13 +138,14 @@ def _refined(
     threads: int | None,
     output: str | None,
     scores: str | None,
+    labels: Path | None,
 ) -> Explainer:
     if model is None:
         raise UsageError(f"--refine: give the model that {path} was made for (--model MODEL)")
     from ..methods.refine import RefinedEngine
 
     engine = RefinedEngine(explainer.engine, model, steps, providers, threads)
-    return Explainer(engine, providers=providers, threads=threads, output=output, scores=scores)
+    return Explainer(engine, providers=providers, threads=threads, output=output, scores=scores, labels=labels)
 
 
 def _engine_for() -> Callable[..., Any]:

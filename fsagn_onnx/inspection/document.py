@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from ..errors import ConversionError, LayerError, UsageError
+from ..model.class_names import given_names
 from ..model.layers import Layer
 from ..model.model import Model, load_model
 from ..model.onnx_file import ValueInfo, metadata_of, read_proto, value_info
@@ -39,6 +40,7 @@ def inspect_file(
     on_image: Callable[[int], None] = lambda done: None,
     output: str | None = None,
     scores: str | None = None,
+    labels: Path | None = None,
 ) -> dict[str, Any]:
     """Inspect an ONNX file.
 
@@ -52,6 +54,7 @@ def inspect_file(
         on_image: Is told how many images are done.
         output: The output that classifies; None: found in the graph.
         scores: What its numbers are; None: found.
+        labels: A file with names of the classes; None: the file's own.
 
     Returns:
         One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset, producer,
@@ -73,10 +76,10 @@ def inspect_file(
         if extra := [option for option, value in given.items() if value]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
         described = ExplainerMetadata.from_json(metadata[KEY], path.name)
-        classes = classes_of_explainer(proto, described, RESULTS).chosen(output, scores)
+        classes = classes_of_explainer(proto, described, RESULTS).chosen(output, scores, given_names(labels))
         return _explainer(path, proto, described, classes)
     del proto
-    model = load_model(path, preprocess=preprocess, image=image, feeds=feeds)
+    model = load_model(path, preprocess=preprocess, image=image, feeds=feeds, labels=labels)
     return _model(model, classes_of(model, output, scores), conversion, images, on_image)
 
 

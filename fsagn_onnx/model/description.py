@@ -17,7 +17,9 @@ from .guesses import completed, layout_of
 from .input_spec import MAX_PIXELS, InputSpec
 from .onnx_file import Shape, ValueInfo
 
-__all__ = ["image_input", "input_spec", "labels_of", "read_preprocess"]
+__all__ = [
+    "image_input", "input_spec", "labels_in_any", "labels_of", "parsed_yaml", "preprocess_labels", "read_preprocess",
+]  # fmt: skip
 
 FLOATS = frozenset({"float32", "float16", "float64", "bfloat16"})
 INTEGERS = frozenset({"uint8", "int8", "uint16", "int16", "int32"})
@@ -101,6 +103,30 @@ def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     return tuple(lines) or None
 
 
+def labels_in_any(found: object) -> tuple[str, ...] | None:
+    """Class names out of whatever a file holds: a list, number -> name, name -> number, or an object with one inside.
+
+    Args:
+        found: what a JSON or YAML file held.
+
+    Returns:
+        The names in the order of their numbers; None where there are none.
+    """
+    names = _label_list(found)
+    if names or not isinstance(found, dict):
+        return names or None
+    numbers = list(found.values())
+    if all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        return (
+            _label_list({number: name for name, number in found.items()}) if len(set(numbers)) == len(numbers) else None
+        )
+    for key in ("labels", "names", "classes", "class_names"):
+        inner = found.get(key)
+        if isinstance(inner, list | dict):
+            return labels_in_any(inner)
+    return _label_list(labels_in(found))
+
+
 def _label_list(found: object) -> tuple[str, ...] | None:
     if isinstance(found, dict):
         try:
@@ -129,7 +155,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def read_preprocess(path: Path) -> dict[str, Any]:
     """Read a `--preprocess` file: fields of the input spec, or what another program writes (see `dialects`).
 
-    The name of one of the `PRESETS` is good too, where there is no file of that name.
+    The name of one of the `PRESETS` is good too, where there is no file of that name. Class names that the file holds
+    are read by `preprocess_labels`.
 
     Args:
         path: A JSON object, or YAML (`.yml`, `.yaml`; needs PyYAML).
@@ -142,35 +169,63 @@ def read_preprocess(path: Path) -> dict[str, Any]:
     """
     if str(path) in PRESETS and not path.exists():
         return dict(PRESETS[str(path)])
+    described = _preprocess_file(path)
+    if isinstance(described.get("input"), dict):
+        return dict(described["input"])
+    fields = {key: value for key, value in described.items() if key != "labels"}
+    if fields.keys() <= FIELDS:
+        return fields
+    return described_by(described)[0] or fields
+
+
+def preprocess_labels(path: Path) -> tuple[str, ...] | None:
+    """The class names in a `--preprocess` file: its `labels`, or those of a foreign description; None without.
+
+    Raises:
+        ModelError: the file cannot be read, or its `labels` are no list of names.
+    """
+    if str(path) in PRESETS and not path.exists():
+        return None
+    described = _preprocess_file(path)
+    if described.get("labels") is None:
+        return _label_list(labels_in(described))
+    names = labels_in_any(described["labels"])
+    if names is None:
+        raise ModelError(f"preprocess file {path}: 'labels' must be a list of names, or an object from number to name")
+    return names
+
+
+def _preprocess_file(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ModelError(f"preprocess file {path} is no regular file")
         if path.stat().st_size > MAX_PREPROCESS_BYTES:
             raise ModelError(f"preprocess file {path} has more than {MAX_PREPROCESS_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
-        described = _yaml(path, text) if path.suffix.lower() in (".yml", ".yaml") else json.loads(text)
+        described = parsed_yaml(path, text) if path.suffix.lower() in (".yml", ".yaml") else json.loads(text)
     except OSError as error:
         raise ModelError(f"preprocess file {path} cannot be read: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"preprocess file {path} is not JSON: {error}") from error
     if not isinstance(described, dict):
         raise ModelError(f"preprocess file {path} must be a JSON object, but is a {type(described).__name__}")
-    if isinstance(described.get("input"), dict):
-        return dict(described["input"])
-    if described.keys() <= FIELDS:
-        return described
-    return described_by(described)[0] or described
+    return described
 
 
-def _yaml(path: Path, text: str) -> object:
+def parsed_yaml(path: Path, text: str) -> object:
+    """The content of a YAML file, read safely; needs PyYAML.
+
+    Raises:
+        ModelError: PyYAML is missing, or the text is no YAML.
+    """
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise ModelError(f"preprocess file {path} is YAML, which needs 'pip install pyyaml'; or write JSON") from error
+        raise ModelError(f"{path} is YAML, which needs 'pip install pyyaml'; or write JSON") from error
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ModelError(f"preprocess file {path} is not YAML: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from error
 
 
 def input_spec(

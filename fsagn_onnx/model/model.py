@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ import onnx
 from onnx import inliner
 
 from ..errors import LayerError, ModelError
+from .class_names import given_names
 from .content_hash import content_hash
-from .description import input_spec, labels_of, read_preprocess
+from .description import input_spec, labels_of, preprocess_labels, read_preprocess
 from .feeds import Feed, bind, parse_feeds
 from .input_spec import InputSpec
 from .layers import Layer, find_layers
@@ -50,6 +51,7 @@ class Model:
         producer: The exporter and its version; may be empty.
         metadata: The file's metadata entries.
         labels: Class names, or None.
+        named: The class names are the user's, not the file's.
         input_spec: The image input and its preprocessing.
         left_out: Outputs of the file that nothing can compute as numbers (see `runnable_outputs`) -> why.
     """
@@ -66,6 +68,7 @@ class Model:
     labels: tuple[str, ...] | None
     input_spec: InputSpec
     left_out: Mapping[str, str] = field(default_factory=dict)
+    named: bool = False
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -212,6 +215,7 @@ def load_model(
     preprocess: str | os.PathLike[str] | InputSpec | None = None,
     image: str | None = None,
     feeds: Mapping[str, Feed] | Iterable[str] | None = None,
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
 ) -> Model:
     """Read an ONNX file, check it, and find out what its image input expects.
 
@@ -222,13 +226,15 @@ def load_model(
         image: Name of the image input, where it is not the first that can be one.
         feeds: Constants for further inputs: {name: number, list or array}, or texts NAME=VALUE. They become part of
             the model (and of its hash).
+        labels: Names of the classes, or a file with them (see `read_class_names`); they win over the `labels` of
+            `preprocess`, and these over the file's own.
 
     Returns:
         The model.
 
     Raises:
         ModelError: the file cannot be read, is not a valid model, has no image input, or the input spec or a
-            constant is wrong.
+            constant is wrong, or the class names cannot be read.
         UsageError: a text of `feeds` is not NAME=VALUE.
 
     Example:
@@ -240,12 +246,14 @@ def load_model(
     given = feeds if isinstance(feeds, Mapping) else parse_feeds(feeds or ())
     proto = read_proto(path)
     override: Mapping[str, Any] | InputSpec | None
+    names = given_names(Path(labels) if isinstance(labels, os.PathLike) else labels)
     if preprocess is None or isinstance(preprocess, InputSpec):
         override = preprocess
     else:
         override = read_preprocess(Path(preprocess))
+        names = names or preprocess_labels(Path(preprocess))
     try:
-        return _described(path, proto, override, image, given)
+        return _described(path, proto, override, image, given, names)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
@@ -256,6 +264,7 @@ def _described(
     override: Mapping[str, Any] | InputSpec | None,
     image: str | None,
     feeds: Mapping[str, Feed],
+    names: tuple[str, ...] | None,
 ) -> Model:
     respell(proto)
     sort_nodes(proto.graph)
@@ -288,9 +297,10 @@ def _described(
         opset=opset_of(proto),
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
-        labels=labels_of(metadata),
+        labels=names or labels_of(metadata),
         input_spec=settled(input_spec(inputs, metadata, override, graph=proto.graph, image=image), proto, inputs),
         left_out=left_out,
+        named=names is not None,
     )
 
 

@@ -83,7 +83,8 @@ class TappedExplainer:
         self.model, self.metadata = model, engine.metadata
         self.layer, self.filters = engine.metadata.layer, engine.metadata.filters
         self.spec: InputSpec = engine.metadata.input
-        self.classes: Classes = engine.classes if engine.classes.classifier.outputs else classes_of(model)
+        found = engine.classes if engine.classes.classifier.outputs else classes_of(model)
+        self.classes: Classes = found.chosen(labels=model.labels if model.named else None)
         self._engine = engine
         self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
         self._maps: FeatureMaps | None = None

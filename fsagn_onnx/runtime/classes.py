@@ -50,16 +50,37 @@ class Classes:
         """The outputs that are read: one, or none."""
         return [] if self.classifier.output is None else [self.classifier.output]
 
-    def chosen(self, output: str | None = None, scores: str | None = None) -> Classes:
-        """The same model read as the user says; as it is where both are None.
+    def chosen(
+        self, output: str | None = None, scores: str | None = None, labels: Sequence[str] | None = None
+    ) -> Classes:
+        """The same model read as the user says; as it is where all three are None.
 
         Raises:
-            UsageError: no such output, or it cannot be read so.
+            UsageError: no such output, it cannot be read so, or has not as many classes as there are names.
         """
-        if output is None and scores is None:
+        if output is None and scores is None and labels is None:
             return self
-        found = find_classifier(self.classifier.outputs, self.labels, output=output, scores=scores)
-        return Classes(found, self.labels)
+        names = self.labels if labels is None else tuple(labels)
+        if output is None and scores is None and self:
+            found = self.classifier
+        else:
+            found = find_classifier(self.classifier.outputs, names, output=output, scores=scores)
+        chosen = Classes(found, names)
+        if labels is not None:
+            chosen.require_names()
+        return chosen
+
+    def require_names(self) -> None:
+        """Check that names which the user gave are as many as the classes, where their number is known.
+
+        Raises:
+            UsageError: they are not.
+        """
+        if self.labels and self and self.count is not None and not self.names():
+            raise UsageError(
+                f"{len(self.labels):,} class names, but output '{self.classifier.output}' has {self.count:,} classes: "
+                "give one name for each, in the order of their numbers"
+            )
 
     def part(self, name: str, values: NDArray[Any], images: slice) -> NDArray[Any]:
         """What of an output belongs to some images of a batch: nothing where it does not belong to single images."""
@@ -133,11 +154,12 @@ class Classes:
         return labels if count is None or count == len(labels) else ()
 
     def number(self, label: str) -> int | None:
-        """The number of a class from its name, or from its number as text; None where there is no such class."""
+        """The number of a class from its name, from its number as text, or from what `name` calls it; else None."""
         names, text = self.names(), label.strip()
         folded = [name.casefold() for name in names]
         if text.casefold() in folded:
             return folded.index(text.casefold())
+        text = text.removeprefix("class ")
         if text.isascii() and text.isdigit() and len(text) < 10 and (self.count is None or int(text) < self.count):
             return int(text)
         return None
@@ -182,9 +204,12 @@ def classes_of(model: Model, output: str | None = None, scores: str | None = Non
     """How a model's outputs are read.
 
     Raises:
-        UsageError: ``output`` and ``scores``, where the user gives them, do not fit to the model.
+        UsageError: ``output``, ``scores`` or the class names, where the user gives them, do not fit to the model.
     """
-    return classes_in(model.proto, model.input_spec, model.labels).chosen(output, scores)
+    found = classes_in(model.proto, model.input_spec, model.labels).chosen(output, scores)
+    if model.named:
+        found.require_names()
+    return found
 
 
 def classes_of_explainer(proto: onnx.ModelProto, metadata: ExplainerMetadata, own: Sequence[str]) -> Classes:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..data.closing import Closing
 from ..errors import FsagnError, ImageError, UsageError
+from ..model.class_names import given_names
 from ..model.model import Model
 from .area import fixed_area
 from .classes import Classes
@@ -45,10 +46,13 @@ class Explainer(Closing):
         tuning: a cache of optimised graphs, and what concerns CUDA.
         output: name of the model's output that classifies; None: found in its graph.
         scores: what its numbers are, one of `SCORES`; None: found.
+        labels: names of the classes, or a file with them; None: the explainer's own. See `read_class_names`.
 
     Raises:
         ExplainerError: the file is no explainer, too new or broken.
-        UsageError: no such provider or output, or an output that cannot be what it is said to be.
+        UsageError: no such provider or output, an output that cannot be what it is said to be, or not as many class
+            names as classes.
+        ModelError: the class names cannot be read.
 
     Example:
         >>> with Explainer("explainer.onnx") as explainer:
@@ -66,7 +70,9 @@ class Explainer(Closing):
         tuning: Tuning | None = None,
         output: str | None = None,
         scores: str | None = None,
+        labels: str | Path | Sequence[str] | None = None,
     ) -> None:
+        names = given_names(labels)
         self._owns = isinstance(path_or_engine, str | Path)
         self.engine: Engine = (
             FileEngine(path_or_engine, providers, threads, tuning)
@@ -76,7 +82,7 @@ class Explainer(Closing):
         self._providers = providers
         self._threads = threads
         try:
-            self.classes: Classes = self.engine.classes.chosen(output, scores)
+            self.classes: Classes = self.engine.classes.chosen(output, scores, names)
         except FsagnError:
             self.close()
             raise
