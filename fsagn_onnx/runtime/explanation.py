@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..model.input_spec import Geometry
-from .masks import FloatMap, Mask, pixel_mask
+from .explained_area import Area, Box, Evidence, Point, rounded
+from .masks import Mask, pixel_mask
 from .stream import Pixels
 
 if TYPE_CHECKING:
     from .drawing.panel import Panel
-
-Box = tuple[int, int, int, int]
-Point = tuple[float, float]
 
 SHOWN_IDS: Final = 8
 """Filters that `repr` names."""
@@ -49,31 +47,22 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class FilterExplanation:
-    """Where one filter looks in one image.
+class FilterExplanation(Area):
+    """Where one filter looks in one image; see `Area` for the rest.
 
     Attributes:
         id: number of the filter.
         peak: largest value of its feature map.
-        area: share of the model's input in (0, 1] that `mask` keeps unless told.
-        retention_predicted: retention at `area` as the explainer predicts it, or None.
-        retention_measured: retention at `area` as the model shows it, or None where it was not measured, or where the
-            filter is dead in the image.
-        area_rank: float32 (h, w) in (0, 1], smaller is kept first.
-        curve: predicted (area, retention) pairs, ascending in area; empty where there is no prediction.
-        box: (x0, y0, x1, y1) around the area in pixels of the original image, half open; None if the area is empty.
-        centroid: (x, y) of the area in pixels of the original image; None if the area is empty.
+        contribution: what it adds to the decision value of the first asked class (phi_k, log-odds); None where no
+            class was asked about.
+        share: of the support for that class where it speaks for it (contribution / sum of the positive ones), of what
+            speaks against where it speaks against; in [0, 1], or None.
     """
 
     id: int
     peak: float
-    area: float
-    retention_predicted: float | None
-    retention_measured: float | None
-    area_rank: FloatMap
-    curve: tuple[tuple[float, float], ...]
-    box: Box | None
-    centroid: Point | None
+    contribution: float | None = None
+    share: float | None = None
 
     def __repr__(self) -> str:
         retention = "" if self.retention is None else f", retention {self.retention:.2f}"
@@ -85,24 +74,12 @@ class FilterExplanation:
         """Whether the filter answers to the image at all; the area of one that does not means nothing."""
         return self.peak > 0
 
-    @property
-    def retention(self) -> float | None:
-        """The measured retention, else the predicted one."""
-        return self.retention_predicted if self.retention_measured is None else self.retention_measured
-
     def to_dict(self) -> dict[str, Any]:
         """The filter's part of a line of ``explanations.jsonl``."""
-        return {
-            "id": self.id,
-            "peak": _rounded(self.peak),
-            "area": _rounded(self.area),
-            "retention": {
-                "predicted": _rounded(self.retention_predicted),
-                "measured": _rounded(self.retention_measured),
-            },
-            "box": None if self.box is None else list(self.box),
-            "centroid": None if self.centroid is None else [round(value, 2) for value in self.centroid],
-        }
+        decision = {} if self.contribution is None else {
+            "contribution": rounded(self.contribution), "share": rounded(self.share),
+        }  # fmt: skip
+        return {"id": self.id, "peak": rounded(self.peak), **self.area_dict(), **decision}
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +93,7 @@ class Explanation:
         geometry: from the pixels of the model's input to those of the original.
         predictions: the model's strongest answers, best first; empty where it is no classifier.
         filters: the filters in the order asked, or strongest first.
+        evidence: what carries the decisions for the classes asked about, in the order asked; empty where none was.
         preview: uint8 (h', w', 3) RGB, the image reduced for drawing; empty where none was asked for.
 
     Example:
@@ -133,6 +111,7 @@ class Explanation:
     predictions: tuple[Prediction, ...]
     filters: tuple[FilterExplanation, ...]
     preview: Pixels
+    evidence: tuple[Evidence, ...] = ()
 
     def filter(self, filter: int | FilterExplanation) -> FilterExplanation:
         """The explanation of a filter, by id.
@@ -148,24 +127,24 @@ class Explanation:
         there = ", ".join(str(candidate.id) for candidate in self.filters) or "none"
         raise UsageError(f"{self.name}: filter {filter} was not explained; there are {there}")
 
-    def input_mask(self, filter: int | FilterExplanation, area: float | None = None) -> Mask:
-        """The area of a filter on the model's input.
+    def input_mask(self, filter: int | Area, area: float | None = None) -> Mask:
+        """The area of a filter, or of a decision, on the model's input.
 
         Args:
-            filter: id of an explained filter.
+            filter: id of an explained filter, or one of `filters` or `evidence`.
             area: share a to keep, in [0, 1]; None: the filter's own area.
 
         Returns:
             bool (H, W), True = kept, exactly round(a H W) pixels.
         """
-        explained = self.filter(filter)
+        explained = filter if isinstance(filter, Area) else self.filter(filter)
         return pixel_mask(explained.area_rank, explained.area if area is None else area, self.geometry.size)
 
-    def mask(self, filter: int | FilterExplanation, area: float | None = None) -> Mask:
-        """The area of a filter on the original image.
+    def mask(self, filter: int | Area, area: float | None = None) -> Mask:
+        """The area of a filter, or of a decision, on the original image.
 
         Args:
-            filter: id of an explained filter.
+            filter: id of an explained filter, or one of `filters` or `evidence`.
             area: share of the model's input to keep, in [0, 1]; None: the filter's own area.
 
         Returns:
@@ -180,10 +159,11 @@ class Explanation:
             "height": self.size[0],
             "width": self.size[1],
             "predictions": [
-                {"index": answer.index, "label": answer.label, "score": _rounded(answer.score)}
+                {"index": answer.index, "label": answer.label, "score": rounded(answer.score)}
                 for answer in self.predictions
             ],
             "filters": [explained.to_dict() for explained in self.filters],
+            **({"evidence": [found.to_dict() for found in self.evidence]} if self.evidence else {}),
         }
 
     def plot(self, area: float | None = None, style: str = "outline") -> Panel:
@@ -265,7 +245,3 @@ def _pixel_span(one: float, other: float, step: float, extent: int) -> tuple[int
     low, high = min(one, other) - step / 2, max(one, other) + step / 2
     first = min(max(math.ceil(low - 0.5), 0), extent - 1)
     return first, max(min(math.ceil(high - 0.5), extent), first + 1)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")

@@ -23,7 +23,17 @@ from fsagn_onnx.runtime.drawing.typeface import shorten
 from fsagn_onnx.terminal.explanations import image_lines
 
 RANK = ((np.arange(256, dtype=np.float32) + 1) / 256).reshape(16, 16)
-ACTIVE = FilterExplanation(3, 123.45, 0.25, 0.26, 0.75, RANK, ((0.1, 0.5), (0.5, 0.9)), (0, 0, 64, 16), (32.0, 8.0))
+ACTIVE = FilterExplanation(
+    3,
+    123.45,
+    area=0.25,
+    retention_predicted=0.26,
+    retention_measured=0.75,
+    area_rank=RANK,
+    curve=((0.1, 0.5), (0.5, 0.9)),
+    box=(0, 0, 64, 16),
+    centroid=(32.0, 8.0),
+)
 
 
 def explained(*filters: FilterExplanation, fit: str = "stretch") -> Explanation:

@@ -24,7 +24,17 @@ NASTY = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;\
 def explanation(name: str, label: str | None) -> Explanation:
     window = Window(0, 0, 16, 16)
     rank = (np.arange(16, dtype=np.float32).reshape(4, 4) + 1) / 16
-    explained = FilterExplanation(3, 1.5, 0.25, 0.8, None, rank, ((0.1, 0.5), (0.5, 0.9)), (0, 0, 4, 4), (2.0, 2.0))
+    explained = FilterExplanation(
+        3,
+        1.5,
+        area=0.25,
+        retention_predicted=0.8,
+        retention_measured=None,
+        area_rank=rank,
+        curve=((0.1, 0.5), (0.5, 0.9)),
+        box=(0, 0, 4, 4),
+        centroid=(2.0, 2.0),
+    )
     return Explanation(
         name=name,
         path=Path(name),
