@@ -24,6 +24,27 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
+class Decisions:
+    """What one pass says about the decisions for J classes of N images; format 2 of the explainer file.
+
+    Attributes:
+        class_ids: int64 (N, J).
+        decision: float32 (N, J), the decision value d_c (log-odds).
+        contributions: float32 (N, J, K), phi of the returned filters for each class.
+        support: float32 (N, J, 2), sums of all positive and of all negative contributions of the layer's filters.
+        evidence_rank: float32 (N, J, h, w) in (0, 1], smaller is kept first.
+        evidence_retention: float32 (N, J, A), predicted at the areas of the metadata, or None.
+    """
+
+    class_ids: Array
+    decision: Array
+    contributions: Array
+    support: Array
+    evidence_rank: Array
+    evidence_retention: Array | None
+
+
+@dataclass(frozen=True, eq=False)
 class Pass:
     """What one pass over a batch gives; N images, K slots, a grid of h x w cells, A areas.
 
@@ -33,6 +54,7 @@ class Pass:
         filter_peaks: float32 (N, K), the largest value of F_k.
         area_rank: float32 (N, K, h, w) in (0, 1], smaller is kept first.
         retention: float32 (N, K, A), predicted at the areas of the metadata, or None.
+        decisions: about the classes asked for; None where none was, or the engine knows nothing of classes.
     """
 
     outputs: Mapping[str, Array]
@@ -40,6 +62,7 @@ class Pass:
     filter_peaks: Array
     area_rank: Array
     retention: Array | None
+    decisions: Decisions | None = None
 
 
 class EngineMetadata(Protocol):
