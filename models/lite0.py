@@ -42,6 +42,7 @@ __all__ = [
     "build_lite0",
     "build_lite0_explainer",
     "imagenet_labels",
+    "lite0_graph",
     "load_torch_lite0",
 ]
 
@@ -147,7 +148,8 @@ class _Graph:
         return self.node("Clip", [made, "relu6_min", "relu6_max"], output) if relu6 else made
 
 
-def _graph(module: Any) -> onnx.GraphProto:
+def lite0_graph(module: Any) -> onnx.GraphProto:
+    """The module of the package as ONNX, node by node; the classifier may have any number of classes."""
     graph = _Graph()
     value = graph.conv("image", module._conv_stem, module._bn0, "stem", relu6=True)
     for index, block in enumerate(module._blocks):
@@ -188,7 +190,9 @@ def build_lite0(out: Path) -> Path:
         OutputError: `out` cannot be written.
     """
     opset = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(_graph(load_torch_lite0()), opset_imports=opset, ir_version=8, producer_name="fsagn-onnx")
+    model = helper.make_model(
+        lite0_graph(load_torch_lite0()), opset_imports=opset, ir_version=8, producer_name="fsagn-onnx"
+    )
     description = json.dumps({"input": INPUT, "labels": imagenet_labels()}, ensure_ascii=False)
     helper.set_model_props(model, {"fsagn_model": description})
     onnx.checker.check_model(model, full_check=True)
