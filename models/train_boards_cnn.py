@@ -202,7 +202,8 @@ def small_graph(network: BoardsCnn) -> onnx.GraphProto:
 
     value = "image"
     for index, block in enumerate(network.blocks):
-        conv, norm, _ = block.children()
+        layers: Any = block
+        conv, norm = layers[0], layers[1]
         gain = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
         kernel = weight(f"block{index}.weight", conv.weight * gain[:, None, None, None])
         bias = weight(f"block{index}.bias", norm.bias - norm.running_mean * gain)
