@@ -75,13 +75,13 @@ class Parts:
     def __init__(self, trainer: Trainer) -> None:
         self.spent: dict[str, float] = defaultdict(float)
         stepper = trainer.stepper
-        self._wrap(step_module, "draw_batch", "draw and decode images")
+        self._wrap(stepper.source, "draw", "draw and decode images")
         self._wrap(stepper, "look", "unmasked forward")
         self._wrap(stepper, "mask", "masks")
         self._wrap(stepper.generator, "forward", "generator forward")
-        self._wrap(step_module, "draw_infills", "infills")
+        self._wrap(stepper.source, "infills", "infills")
         self._wrap(step_module, "blend", "blending")
-        self._wrap(step_module, "draw_filters", "drawing filters")
+        self._wrap(stepper.source, "filters", "drawing filters")
         self._wrap(torch.Tensor, "backward", "backward of all")
         self._wrap(trainer.optimiser, "step", "optimiser")
 

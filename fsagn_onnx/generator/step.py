@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,14 @@ from ..conversion import TappedModule
 from ..errors import ImageError
 from ..model import InputSpec
 from ..runtime.infill import VERIFY
-from ..runtime.masks import pixel_mask
 from .area import area_rank, soft_mask, standardise
-from .batches import ImagePool, draw_batch
-from .infill import blend, draw_infills
+from .batches import ImagePool
+from .device_pictures import DevicePictures, held_on
+from .infill import blend
 from .network import Generated, Generator, resize
 from .objective import budget_loss, fsagn_loss, interpolate_retention, relative_change, retention
 from .options import TrainingOptions
+from .pictures import HostPictures, Pictures
 
 FSAGN_OFFSET = 2.0
 """Added to the saliency before the sigmoid of ``fsagn``: the log of a feature map lies in -4.6..0."""
@@ -76,38 +77,18 @@ def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[in
     return spec.size
 
 
-def draw_training_filters(feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
-    """Draw filters among the strongest of each image by peak; weak ones would dominate the gradient.
-
-    Args:
-        feature_map: ``(N, C, h, w)``.
-        count: K filters per image.
-        active: how many of the strongest to draw among.
-        rng: source of randomness.
-
-    Returns:
-        ``(N, K)`` int64; without repetition where at least K filters of the image are active.
-    """
-    peaks = feature_map.amax(dim=(-2, -1))
-    values, order = torch.sort(peaks, dim=1, descending=True, stable=True)
-    places = []
-    for alive in (values > 0).sum(dim=1).clamp(1, active).tolist():
-        places.append(rng.choice(alive, size=count, replace=alive < count))
-    return order.gather(1, torch.from_numpy(np.stack(places)).to(order.device)).cpu()
-
-
 class Seen(NamedTuple):
     """Pictures of a few steps, and what the frozen CNN makes of them unmasked.
 
     Attributes:
         key: the first of these steps, the input size, the options.
-        pixels: ``(B, H, W, c)`` uint8.
+        pixels: as `Pictures` draws them.
         taps: by value name, float32; the images themselves as ``image``.
         places: of the pictures in the pool.
     """
 
     key: tuple[int, tuple[int, int], TrainingOptions]
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    pixels: Any
     taps: dict[str, Tensor]
     places: tuple[int, ...]
 
@@ -136,6 +117,8 @@ class Stepper:
         self.config = generator.config
         self.device = generator.get_buffer("kernel").device
         self.areas = torch.tensor(self.config.areas, device=self.device)
+        held = DevicePictures if held_on(self.device, pool) else HostPictures
+        self.source: Pictures = held(pool, spec, self.device)
         self._seen: Seen | None = None
 
     def look(self, images: Tensor) -> dict[str, Tensor]:
@@ -152,8 +135,8 @@ class Stepper:
         kept = self._seen
         if kept is None or kept.key != key:
             rng = np.random.default_rng([options.seed, key[0], PICTURES])
-            pixels, places = draw_batch(self.pool, self.spec, size, options.images_per_step, options, rng)
-            taps = self.look(torch.from_numpy(self.spec.normalise(pixels)).to(self.device))
+            pixels, places = self.source.draw(size, options.images_per_step, options, rng)
+            taps = self.look(self.source.normalise(pixels))
             kept = self._seen = self._answered(Seen(key, pixels, taps, tuple(places)))
         return kept
 
@@ -190,15 +173,16 @@ class Stepper:
     def __call__(self, step: int) -> StepResult:
         """Everything of one step but the optimiser's update."""
         rng = np.random.default_rng([self.options.seed, step])
-        _, pixels, taps, _ = self.see(step, self.options, input_size(self.spec, self.options, step))
+        size = input_size(self.spec, self.options, step)
+        _, pixels, taps, _ = self.see(step, self.options, size)
         true_map = taps[self.config.layer]
-        filters = draw_training_filters(true_map, self.options.filters_per_image, self.options.active, rng)
-        generated = self.generator(taps, filters.to(self.device))
-        ids = filters.flatten().to(self.device)
+        filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng)
+        generated = self.generator(taps, filters)
+        ids = filters.flatten()
         owners = torch.arange(len(pixels), device=self.device).repeat_interleave(self.options.filters_per_image)
-        mask = self.mask(generated, step, rng, (pixels.shape[1], pixels.shape[2]))
-        infills, kinds = draw_infills(pixels, owners.tolist(), self.options.mix, self.spec, rng)
-        masked = blend(taps["image"][owners], infills.to(self.device), mask, self.config.layout)
+        mask = self.mask(generated, step, rng, size)
+        infills, verified = self.source.infills(pixels, owners, self.options.mix, rng)
+        masked = blend(taps["image"][owners], infills, mask, self.config.layout)
         if self.config.layout == "NCHW":
             masked = masked.contiguous(memory_format=torch.channels_last)
         response = self.module(masked)[self.config.layer]
@@ -208,7 +192,7 @@ class Stepper:
             loss = budget_loss(change)
         else:
             loss = fsagn_loss(change, mask, self.options.objective)
-        return self._result(loss, change, mask, generated, taps, self._judged(kinds))
+        return self._result(loss, change, mask, generated, taps, self._judged(verified))
 
     def judge(self, step: int) -> StepResult:
         """A step of the retention head alone, after the others: r under blur of masks cut as `explain` cuts them.
@@ -220,20 +204,19 @@ class Stepper:
         whole = replace(self.options, crop=WHOLE, jitter=0.0)
         _, pixels, taps, _ = self.see(step, whole, self.spec.size)
         true_map = taps[self.config.layer]
-        filters = draw_training_filters(true_map, self.options.filters_per_image, self.options.active, rng)
-        generated = self.generator(taps, filters.to(self.device))
-        ids, pairs = filters.flatten().to(self.device), torch.arange(filters.numel(), device=self.device)
+        filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng)
+        generated = self.generator(taps, filters)
+        ids, pairs = filters.flatten(), torch.arange(filters.numel(), device=self.device)
         owners = pairs // self.options.filters_per_image
-        columns = torch.from_numpy(rng.integers(len(self.areas), size=len(ids)))
-        ranks = area_rank(generated.saliency.detach()).flatten(0, 1).cpu().numpy()
-        size = (pixels.shape[1], pixels.shape[2])
-        cut = [pixel_mask(rank, self.config.areas[column], size) for rank, column in zip(ranks, columns, strict=True)]
-        mask = torch.from_numpy(np.stack(cut).astype(np.float32)).to(self.device)
-        infills, _ = draw_infills(pixels, owners.tolist(), {VERIFY: 1.0}, self.spec, rng)
-        response = self.look(blend(taps["image"][owners], infills.to(self.device), mask, self.config.layout))
+        columns = torch.from_numpy(rng.integers(len(self.areas), size=len(ids))).to(self.device)
+        mask = self.source.cut(
+            area_rank(generated.saliency.detach()).flatten(0, 1), self.areas[columns], self.spec.size
+        )
+        infills, _ = self.source.infills(pixels, owners, {VERIFY: 1.0}, rng)
+        response = self.look(blend(taps["image"][owners], infills, mask, self.config.layout))
         change = relative_change(response[self.config.layer][pairs, ids], true_map[owners, ids])
         true = retention(change)
-        error = generated.retention.flatten(0, 1)[pairs, columns.to(self.device)] - true
+        error = generated.retention.flatten(0, 1)[pairs, columns] - true
         loss = functional.huber_loss(error, torch.zeros_like(error), delta=HUBER)
         return StepResult(loss, float(true.mean()), float(mask.mean()), float(error.detach().abs().mean()))
 
@@ -250,10 +233,9 @@ class Stepper:
         upsampled = standardise(resize(saliency[:, None], size)[:, 0])
         return soft_mask(upsampled, area.to(self.device), float(tau))
 
-    def _judged(self, kinds: list[str]) -> Tensor:
+    def _judged(self, verified: Tensor) -> Tensor:
         """Which pairs teach the retention head: those under the infill of `--verify`; all where the mix has none."""
-        judged = [kind == VERIFY or VERIFY not in self.options.mix for kind in kinds]
-        return torch.tensor(judged, dtype=torch.float32, device=self.device)
+        return verified.float() if VERIFY in self.options.mix else torch.ones_like(verified, dtype=torch.float32)
 
     def _result(
         self,
@@ -267,12 +249,13 @@ class Stepper:
         true = retention(change.detach())
         area = mask.detach().mean(dim=(1, 2))
         error = interpolate_retention(generated.retention.flatten(0, 1), self.areas, area) - true
-        count = judged.sum().clamp_min(1)
-        total = loss + (judged * error.square()).sum() / count
+        count = judged.sum()
+        total = loss + (judged * error.square()).sum() / count.clamp_min(1)
         if self.config.encoder == "own":
             total = total + self._regression(taps)
-        calibration = float((judged * error.detach().abs()).sum() / count) if judged.any() else None
-        return StepResult(total, float(true.mean()), float(area.mean()), calibration)
+        calibration = (judged * error.detach().abs()).sum() / count
+        told = torch.stack([true.mean(), area.mean(), calibration, count]).tolist()  # one wait for the device
+        return StepResult(total, told[0], told[1], told[2] if told[3] else None)
 
     def _regression(self, taps: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the own encoder's feature map, in units of each filter's root mean square."""
