@@ -24,6 +24,8 @@ class Objective:
         tau: (first, last) temperature of the soft mask, in standard deviations of the saliency.
         lambda_area: weight of mean(m) in ``fsagn``.
         lambda_tv: weight of TV(m) in ``fsagn``.
+        contrast: weight of `contrast_loss` in ``budget``; above 0 the filters of one image and step share one area.
+        margin: of the contrast.
     """
 
     name: ObjectiveName = "budget"
@@ -31,6 +33,8 @@ class Objective:
     tau: tuple[float, float] = (0.2, 0.1)
     lambda_area: float = 1.0
     lambda_tv: float = 0.1
+    contrast: float = 0.0
+    margin: float = 0.2
 
 
 def relative_change(masked: Tensor, original: Tensor) -> Tensor:
@@ -48,6 +52,21 @@ def relative_change(masked: Tensor, original: Tensor) -> Tensor:
     return change / original.square().sum(dim=1).sqrt().clamp_min(1e-6)
 
 
+def crosswise_change(masked: Tensor, original: Tensor) -> Tensor:
+    """The relative change of every filter of an image under the mask of every other one.
+
+    Args:
+        masked: ``(N, K, K, h, w)``: under the mask of the first filter, the feature map of the second.
+        original: ``(N, K, h, w)``.
+
+    Returns:
+        ``(N, K, K)``, at least 0; the diagonal is what `relative_change` gives.
+    """
+    images, asked = masked.shape[:2]
+    spread = original[:, None].expand_as(masked)
+    return relative_change(masked.flatten(0, 2), spread.flatten(0, 2)).view(images, asked, asked)
+
+
 def retention(change: Tensor) -> Tensor:
     """R = 1 - min(1, relative change), in [0, 1]."""
     return 1 - change.clamp(max=1.0)
@@ -63,6 +82,29 @@ def total_variation(mask: Tensor) -> Tensor:
 def budget_loss(change: Tensor) -> Tensor:
     """Mean of 1 - r over pairs, with the loss clamped at 1.2 instead of 1."""
     return change.clamp(max=LOSS_CLAMP).mean()
+
+
+def contrast_loss(change: Tensor, margin: float) -> Tensor:
+    """How far masks fall short of telling filters apart: mean of max(0, margin - (r_kk - r_jk)) over j != k.
+
+    r_jk is the retention of filter k under the mask of filter j, at equal area. There is no reward beyond the margin:
+    a mask need not destroy other filters, which is had by destroying everything.
+
+    Args:
+        change: ``(N, K, K)``, see `crosswise_change`.
+        margin: by which a filter's own mask is to keep it better than the masks of the image's other filters do.
+
+    Returns:
+        A scalar; 0 where K is 1.
+    """
+    asked = change.shape[1]
+    if asked < 2:
+        return change.new_zeros(())
+    kept = retention(change)
+    own = torch.diagonal(kept, dim1=1, dim2=2)[:, None]  # (N, 1, K): of filter k under its own mask
+    short = (margin - (own - kept)).clamp_min(0)
+    apart = ~torch.eye(asked, dtype=torch.bool, device=change.device)
+    return (short * apart).sum() / (len(change) * asked * (asked - 1))
 
 
 def fsagn_loss(change: Tensor, mask: Tensor, objective: Objective) -> Tensor:

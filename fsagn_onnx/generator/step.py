@@ -19,7 +19,15 @@ from .batches import ImagePool
 from .device_pictures import DevicePictures, held_on
 from .infill import blend
 from .network import Generated, Generator, resize
-from .objective import budget_loss, fsagn_loss, interpolate_retention, relative_change, retention
+from .objective import (
+    budget_loss,
+    contrast_loss,
+    crosswise_change,
+    fsagn_loss,
+    interpolate_retention,
+    relative_change,
+    retention,
+)
 from .options import TrainingOptions
 from .pictures import HostPictures, Pictures
 
@@ -186,13 +194,23 @@ class Stepper:
         if self.config.layout == "NCHW":
             masked = masked.contiguous(memory_format=torch.channels_last)
         response = self.module(masked)[self.config.layer]
+        others = filters.repeat_interleave(filters.shape[1], dim=0)  # (P, K): all that are asked of the pair's image
         pairs = torch.arange(len(ids), device=self.device)
-        change = relative_change(response[pairs, ids], true_map[owners, ids])
-        if self.options.objective.name == "budget":
-            loss = budget_loss(change)
-        else:
-            loss = fsagn_loss(change, mask, self.options.objective)
+        crosswise = crosswise_change(
+            response[pairs[:, None], others].unflatten(0, tuple(filters.shape)),
+            true_map[owners[:: filters.shape[1], None], filters],
+        )
+        change = torch.diagonal(crosswise, dim1=1, dim2=2).flatten()
+        loss = self.loss(crosswise, change, mask)
         return self._result(loss, change, mask, generated, taps, self._judged(verified))
+
+    def loss(self, crosswise: Tensor, change: Tensor, mask: Tensor) -> Tensor:
+        """What is minimised, of changes ``(N, K, K)`` as `crosswise_change` gives them and masks ``(P, H, W)``."""
+        objective = self.options.objective
+        if objective.name == "fsagn":
+            return fsagn_loss(change, mask, objective)
+        loss = budget_loss(change)
+        return loss + objective.contrast * contrast_loss(crosswise, objective.margin) if objective.contrast else loss
 
     def judge(self, step: int) -> StepResult:
         """A step of the retention head alone, after the others: r under blur of masks cut as `explain` cuts them.
@@ -227,7 +245,9 @@ class Stepper:
         if objective.name == "fsagn":
             return torch.sigmoid(resize(saliency[:, None] + FSAGN_OFFSET, size)[:, 0])
         low, high = np.log(objective.area_range)
-        area = torch.from_numpy(np.exp(rng.uniform(low, high, size=len(saliency))).astype(np.float32))
+        together = saliency.shape[0] // generated.saliency.shape[0] if objective.contrast else 1  # pairs of one area
+        drawn = np.exp(rng.uniform(low, high, size=len(saliency) // together)).repeat(together)
+        area = torch.from_numpy(drawn.astype(np.float32))
         done = step / max(1, self.options.steps)
         tau = objective.tau[0] * (objective.tau[1] / objective.tau[0]) ** done
         upsampled = standardise(resize(saliency[:, None], size)[:, 0])

@@ -26,7 +26,7 @@ from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpo
 from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
-from fsagn_onnx.generator.objective import Objective
+from fsagn_onnx.generator.objective import Objective, contrast_loss, crosswise_change, relative_change
 from fsagn_onnx.generator.options import default_crop
 from fsagn_onnx.generator.step import Stepper, input_size
 from fsagn_onnx.generator.trainer import Trainer
@@ -125,6 +125,27 @@ def test_soft_mask_has_the_area_and_the_implicit_gradient(area: float, monkeypat
         nudge[place] = step
         slope = (loss(saliency + nudge) - loss(saliency - nudge)) / (2 * step)
         assert float(gradient[place]) == pytest.approx(float(slope.detach()), rel=1e-2, abs=2e-3)
+
+
+def test_contrast_asks_for_the_margin_and_no_more() -> None:
+    change = torch.tensor([[[0.2, 0.9], [0.5, 0.4]]], requires_grad=True)  # mask, filter: r = .8 .1 / .5 .6
+    assert float(contrast_loss(change, 0.2).detach()) == 0.0  # both filters keep .3 and .5 more under their own mask
+    loss = contrast_loss(change, 0.4)  # the first one's .3 falls short by .1
+    assert float(loss.detach()) == pytest.approx(0.1 / 2)
+    loss.backward()
+    assert change.grad is not None
+    torch.testing.assert_close(change.grad, torch.tensor([[[0.5, 0.0], [-0.5, 0.0]]]))
+    assert float(contrast_loss(change[:, :1, :1], 0.4).detach()) == 0.0
+
+
+def test_crosswise_changes_hold_those_of_the_pairs() -> None:
+    torch.manual_seed(0)
+    masked, original = torch.rand(2, 3, 3, 4, 5), torch.rand(2, 3, 4, 5)
+    crosswise = crosswise_change(masked, original)
+    for image in range(2):
+        for mask in range(3):
+            expected = relative_change(masked[image, mask], original[image])
+            torch.testing.assert_close(crosswise[image, mask], expected)
 
 
 @given(st.integers(0, 1000), st.integers(1, 9))
