@@ -14,7 +14,7 @@ from .onnx_file import ValueInfo, value_info
 from .shapes import static_shapes
 from .topology import Topology, node_inputs
 
-__all__ = ["Output", "find_outputs"]
+__all__ = ["Output", "OutputReader", "find_outputs"]
 
 PROBE = 97
 """A batch that is met as a size nowhere else: an axis that has it is the axis of the images."""
@@ -49,6 +49,7 @@ class Output:
         width: C, where it is known.
         end: what made the numbers: ``softmax``, ``log-softmax``, ``sigmoid``, ``dense``, ``pool`` or ``other``.
         source: the value whose numbers these are, behind what only passes them on.
+        shape: as far as it is known, None for the axis of the images and for what is open; None: not even the rank.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Output:
     width: int | None
     end: str
     source: str
+    shape: tuple[int | None, ...] | None = None
 
     @property
     def tensor(self) -> bool:
@@ -82,28 +84,49 @@ def find_outputs(
         sample: shape of one image of it.
         names: the outputs to describe; None: all.
     """
-    wanted = {item.name for item in proto.graph.output} if names is None else set(names)
-    outputs = [value_info(item) for item in proto.graph.output if item.name in wanted]
-    reader = _Reader(proto, image, sample, outputs)
-    return tuple(reader.describe(item) for item in outputs)
+    return OutputReader(proto, image, sample, names).outputs
 
 
-class _Reader:
-    def __init__(self, proto: onnx.ModelProto, image: str, sample: Sequence[int], outputs: Sequence[ValueInfo]) -> None:
-        self._topology = Topology(proto.graph)
-        self._varying = self._topology.descendants([image])
+class OutputReader:
+    """Reads what the outputs of a graph are, out of the nodes before them.
+
+    Attributes:
+        topology: of the graph.
+        shapes: of its values, with `PROBE` images, or as many as it is fixed to; unknown ones are left out.
+        varying: values that hang on the image.
+
+    Args:
+        proto: see `find_outputs`.
+        image: see `find_outputs`.
+        sample: see `find_outputs`.
+        names: see `find_outputs`.
+    """
+
+    def __init__(
+        self, proto: onnx.ModelProto, image: str, sample: Sequence[int], names: Iterable[str] | None = None
+    ) -> None:
+        wanted = {item.name for item in proto.graph.output} if names is None else set(names)
+        outputs = [value_info(item) for item in proto.graph.output if item.name in wanted]
+        self._given = outputs
+        self.topology = Topology(proto.graph)
+        self.varying = self.topology.descendants([image])
         given = next((value_info(item).shape for item in proto.graph.input if item.name == image), None)
         first = given[0] if given else None
         self._symbol = first if isinstance(first, str) else None
         self._fixed = first if isinstance(first, int) and first > 0 else None
         self._batch = self._fixed or PROBE
         self._opset = max((item.version for item in proto.opset_import if item.domain in ("", "ai.onnx")), default=0)
-        made = [item.name for item in outputs if item.name in self._topology.producer]
-        self._shapes = self._infer(proto, image, sample, made) if made else {}
-        found = [(item, self._shapes.get(item.name, ())) for item in outputs]
+        made = [item.name for item in outputs if item.name in self.topology.producer]
+        self.shapes = self._infer(proto, image, sample, made) if made else {}
+        found = [(item, self.shapes.get(item.name, ())) for item in outputs]
         if any(self._baked(item, shape) for item, shape in found) and not any(PROBE in shape for _, shape in found):
             self._fixed = self._batch = 1  # the graph holds on to one image, whatever it declares
-            self._shapes = self._infer(proto, image, sample, made)
+            self.shapes = self._infer(proto, image, sample, made)
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs, described."""
+        return tuple(self.describe(item) for item in self._given)
 
     def _infer(
         self, proto: onnx.ModelProto, image: str, sample: Sequence[int], made: Sequence[str]
@@ -115,10 +138,10 @@ class _Reader:
 
     def describe(self, item: ValueInfo) -> Output:
         """What an output is."""
-        constant = item.name not in self._varying
+        constant = item.name not in self.varying
         axis = None if constant or item.dtype == "not a tensor" else self._axis(item)
         end, source, head = self._end(item.name)
-        shape = self._shapes.get(item.name)
+        shape = self.shapes.get(item.name)
         if shape is None and item.shape is not None and all(isinstance(dim, int) for dim in item.shape[1:]):
             shape = (self._batch, *(int(dim) for dim in item.shape[1:] if isinstance(dim, int)))
         rank = len(item.shape) if item.shape is not None else 2
@@ -127,7 +150,14 @@ class _Reader:
         whole = row and all(self._is_row(name, width) for name in head)
         if end.endswith("softmax") and whole and not self._over_all(source, width):
             end = "other"
-        return Output(item.name, item.dtype, axis, constant, whole, width, end, source)
+        return Output(item.name, item.dtype, axis, constant, whole, width, end, source, self._open_shape(item, axis))
+
+    def _open_shape(self, item: ValueInfo, axis: int | None) -> tuple[int | None, ...] | None:
+        """The shape with None for the images and for what is not known."""
+        found: Sequence[int | str | None] | None = self.shapes.get(item.name, item.shape)
+        if found is None:
+            return None
+        return tuple(dim if isinstance(dim, int) and place != axis else None for place, dim in enumerate(found))
 
     def _baked(self, item: ValueInfo, shape: tuple[int, ...]) -> bool:
         """Whether an output is declared to have as many rows as there are images, and is computed to have one."""
@@ -135,7 +165,7 @@ class _Reader:
         return len(shape) > 1 and shape[0] == 1 and self._symbol is not None and declared == self._symbol
 
     def _axis(self, item: ValueInfo) -> int | None:
-        shape = self._shapes.get(item.name)
+        shape = self.shapes.get(item.name)
         declared = item.shape[0] if item.shape else None
         if shape is not None:
             if self._batch in shape:
@@ -148,20 +178,20 @@ class _Reader:
         return 0
 
     def _chosen(self, name: str) -> bool:
-        nodes = self._topology.nodes
+        nodes = self.topology.nodes
         return any(
-            nodes[index].op_type in CHOOSING and self._varying.intersection(node_inputs(nodes[index]))
-            for index in self._topology.ancestors([name])
+            nodes[index].op_type in CHOOSING and self.varying.intersection(node_inputs(nodes[index]))
+            for index in self.topology.ancestors([name])
         )
 
     def _is_row(self, name: str, width: int | None) -> bool:
         """Whether a value holds one row of numbers per image, all of those of the output."""
-        shape = self._shapes.get(name)
+        shape = self.shapes.get(name)
         return shape is None or (self._batch in shape[:1] and _row(shape) and width in (None, math.prod(shape[1:])))
 
     def _over_all(self, name: str, width: int | None) -> bool:
         """Whether a softmax is one over all numbers of an image."""
-        node, shape = self._softmax(name), self._shapes.get(name)
+        node, shape = self._softmax(name), self.shapes.get(name)
         if node is None or shape is None or width is None:
             return True
         axis = next((item.i for item in node.attribute if item.name == "axis"), -1 if self._opset >= 13 else 1)
@@ -170,8 +200,8 @@ class _Reader:
         return axis > 0 and math.prod(over) == width
 
     def _softmax(self, name: str) -> onnx.NodeProto | None:
-        at = self._topology.producer.get(name)
-        node = None if at is None else self._topology.nodes[at]
+        at = self.topology.producer.get(name)
+        node = None if at is None else self.topology.nodes[at]
         return node if node is not None and node.op_type in ("Softmax", "LogSoftmax") else None
 
     def _end(self, name: str) -> tuple[str, str, list[str]]:
@@ -211,15 +241,15 @@ class _Reader:
             yield value
 
     def _maker(self, name: str) -> onnx.NodeProto | None:
-        at = self._topology.producer.get(name)
-        return None if at is None else self._topology.nodes[at]
+        at = self.topology.producer.get(name)
+        return None if at is None else self.topology.nodes[at]
 
     def _behind(self, name: str, ops: frozenset[str]) -> str:
         """The value behind nodes of some ops; one with two inputs counts where the other one is constant."""
         while (node := self._maker(name)) is not None and node.op_type in ops and node.domain in ("", "ai.onnx"):
-            varying = [value for value in node.input if value in self._varying]
+            varying = [value for value in node.input if value in self.varying]
             if node.op_type in SCALING and len(varying) > 1:  # a dynamically quantised layer's scale is one number
-                varying = [value for value in varying if math.prod(self._shapes.get(value, (0,))) != 1]
+                varying = [value for value in varying if math.prod(self.shapes.get(value, (0,))) != 1]
             if node.op_type in SCALING and len(varying) != 1:
                 break
             if node.op_type == "Div" and node.input[0] not in varying:
