@@ -80,7 +80,7 @@ def _readings(search: DetectorSearch, item: Output) -> Iterator[_Head]:
         if width is None or width < 5:
             continue
         found = None if anchors is None else grid_strides(search.size, anchors)
-        if found is None and not search.forced:
+        if found is None and not (search.forced and (anchors is None or anchors > width)):
             continue
         per_cell, strides = found or (0, ())
         parts: list[tuple[int, int, bool]] = []

@@ -127,18 +127,22 @@ def find_rows(search: DetectorSearch, layout: str) -> Detector | None:
 
 
 def _row_columns(search: DetectorSearch, name: str, axis: int, width: int) -> tuple[int, int, int, int | None]:
+    """Where box, score and class stand in a row: they are joined in the graph, and what counts is the class."""
+    parts = [(part.width, search.trace.counted(part.value)) for part in search.trace.columns(name, axis)]
+    if [counted for _, counted in parts] == [True, False, False] and width == 6 and parts[1][0] in (1, None):
+        return 2, 1, 0, None
+    if len(parts) == 1 and axis == 1 and width == 6 and "nms" in name:
+        return 2, 1, 0, None
     four: int | None = None
-    counted: list[int] = []
-    other: list[int] = []
+    single: list[int] = []
+    kinds: list[int] = []
     start = 0
-    for part in search.trace.columns(name, axis):
-        if part.width is None:
-            return ROWS[width]
-        if part.width == 4:
+    for size, counted in parts:
+        if size == 4:
             four = start
-        elif part.width == 1:
-            (counted if search.trace.counted(part.value) else other).append(start)
-        start += part.width
-    if four is None or start != width or len(other) != 1 or len(counted) != width - 5:
+        elif size == 1:
+            (kinds if counted else single).append(start)
+        start += size or 0
+    if four is None or start != width or len(single) != 1 or len(kinds) != width - 5:
         return ROWS[width]
-    return four, other[0], counted[-1], counted[0] if width == 7 else None
+    return four, single[0], kinds[-1], kinds[0] if width == 7 else None

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from .outputs import DENSE, PASSING, OutputReader
+from .outputs import DENSE, PASSING
 from .topology import Topology, node_inputs
 
 __all__ = ["SQUASHING", "Column", "ValueTrace"]
@@ -44,13 +44,13 @@ class ValueTrace:
     """Follows values of a graph back to what made them.
 
     Args:
-        reader: of the graph.
+        topology: of the graph; large weights are not needed.
+        shapes: of its values, as far as they are known.
+        varying: values that hang on the image.
     """
 
-    def __init__(self, reader: OutputReader) -> None:
-        self.topology: Topology = reader.topology
-        self.shapes: Mapping[str, tuple[int, ...]] = reader.shapes
-        self._varying = reader.varying
+    def __init__(self, topology: Topology, shapes: Mapping[str, tuple[int, ...]], varying: Collection[str]) -> None:
+        self.topology, self.shapes, self._varying = topology, shapes, varying
 
     def maker(self, name: str) -> onnx.NodeProto | None:
         """The node that makes a value."""

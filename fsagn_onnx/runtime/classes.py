@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,10 +11,12 @@ import onnx
 from numpy.typing import NDArray
 
 from ..errors import ExplainerError, UsageError
+from ..model.class_map import ClassMap
 from ..model.classifier import SCORES, SINGLE, Classifier, find_classifier
+from ..model.detector import Detector
+from ..model.graph_reading import GraphReading, read_graph
 from ..model.input_spec import InputSpec
 from ..model.model import Model
-from ..model.outputs import find_outputs
 from .explanation import Prediction
 from .metadata import ExplainerMetadata
 
@@ -36,10 +38,16 @@ class Classes:
     Attributes:
         classifier: which output classifies, and how.
         labels: names of the classes in the order of their numbers, or None. Of a decision: that of class 1, or both.
+        detector: how the boxes of a detector are read; None where no layout is recognised.
+        class_map: how the map of a segmentation network is read; None where there is none.
+        reading: the graph's outputs and what made them.
     """
 
     classifier: Classifier
     labels: tuple[str, ...] | None = None
+    detector: Detector | None = None
+    class_map: ClassMap | None = None
+    reading: GraphReading | None = field(default=None, repr=False, compare=False)
 
     def __bool__(self) -> bool:
         """Whether the model classifies."""
@@ -51,21 +59,29 @@ class Classes:
         return [] if self.classifier.output is None else [self.classifier.output]
 
     def chosen(
-        self, output: str | None = None, scores: str | None = None, labels: Sequence[str] | None = None
+        self,
+        output: str | None = None,
+        scores: str | None = None,
+        labels: Sequence[str] | None = None,
+        detections: str | None = None,
     ) -> Classes:
-        """The same model read as the user says; as it is where all three are None.
+        """The same model read as the user says; as it is where all four are None.
 
         Raises:
             UsageError: no such output, it cannot be read so, or has not as many classes as there are names.
         """
-        if output is None and scores is None and labels is None:
+        if output is None and scores is None and labels is None and detections is None:
             return self
         names = self.labels if labels is None else tuple(labels)
         if output is None and scores is None and self:
             found = self.classifier
         else:
             found = find_classifier(self.classifier.outputs, names, output=output, scores=scores)
-        chosen = Classes(found, names)
+        boxes, segments = self.detector, self.class_map
+        if self.reading is not None and (labels is not None or detections is not None):
+            boxes = self.reading.boxes(names, detections)
+            segments = None if boxes is not None else self.reading.map(names, detections)
+        chosen = replace(self, classifier=found, labels=names, detector=boxes, class_map=segments)
         if labels is not None:
             chosen.require_names()
         return chosen
@@ -255,5 +271,7 @@ def classes_in(
         pixels: it takes RGB pictures (N, H, W, 3) as they are.
     """
     sample = (*spec.size, spec.channels) if spec.layout == "NHWC" or pixels else (spec.channels, *spec.size)
-    found = find_outputs(proto, spec.name, sample, outputs)
-    return Classes(find_classifier(found, labels), labels)
+    reading = read_graph(proto, spec.name, sample, spec.size, outputs)
+    boxes = reading.boxes(labels)
+    segments = None if boxes is not None else reading.map(labels)
+    return Classes(find_classifier(reading.outputs, labels), labels, boxes, segments, reading)

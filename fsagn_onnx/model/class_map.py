@@ -78,6 +78,9 @@ def find_class_map(
         size: (H, W) of its input.
         labels: names of its classes, or None.
         forced: the user says that there is one.
+
+    Raises:
+        UsageError: the user says so, but no output can be one.
     """
     maps = [item for item in outputs if item.tensor and item.axis == 0 and _class_axes(item, size)]
     found = [
