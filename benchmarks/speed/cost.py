@@ -50,7 +50,7 @@ def files(network: str) -> tuple[Path, Path]:
     loaded = load_model(model)
     generator = Generator(make_config(loaded, loaded.default_layer))
     description: dict[str, Any] = {
-        "model_sha256": loaded.sha256,
+        "content": loaded.content,
         "generator": generator.config.to_dict(),
         "options": TrainingOptions().to_dict(),
         "training": {},

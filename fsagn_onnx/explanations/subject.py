@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..model.content_hash import file_hash
 from ..model.model import Model, load_model
 from ..runtime.explainer import Explainer
 from ..runtime.file_engine import read_metadata
@@ -157,11 +157,9 @@ def _engine_for() -> Callable[..., Any]:
 def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
     metadata = explainer.metadata
     guessed = metadata.input.guessed
-    with path.open("rb") as file:
-        file_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "file_sha256": file_sha256,
-        "model_sha256": metadata.model_sha256,
+        "sha256": file_hash(path),
+        "content": metadata.content,
         "layer": metadata.layer,
         "filters_of_layer": metadata.filters,
         "input": metadata.input.to_dict(),

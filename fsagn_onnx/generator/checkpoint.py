@@ -26,7 +26,7 @@ class Checkpoint:
     """What a checkpoint holds.
 
     Attributes:
-        description: JSON object: ``model_sha256``, ``generator``, ``options``, ``step``, ``training``, ...
+        description: JSON object: ``content``, ``generator``, ``options``, ``step``, ``training``, ...
         tensors: all tensors by name.
     """
 

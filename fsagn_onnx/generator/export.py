@@ -22,7 +22,7 @@ from ..model.batch import fixed_batch, free_batch, pin_batch
 from ..runtime.classes import classes_of
 from ..runtime.contract import FILTERS, PREFIX, RESULTS
 from ..runtime.infill import HELD_OUT
-from ..runtime.metadata import FORMAT, KEY, ExplainerMetadata
+from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, ExplainerMetadata
 from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig
@@ -213,11 +213,13 @@ def make_metadata(
     """What an explainer says about itself."""
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
+    said = checkpoint.description["training"].get("classes") or {}
+    classes = classes_of(model, said.get("output"), said.get("scores"))
     guesses = {"guessed_input": list(model.input_spec.guessed)} if model.input_spec.guessed else {}
     return ExplainerMetadata(
         format=FORMAT,
         tool=f"fsagn-onnx {__version__}",
-        model_sha256=model.sha256,
+        content=model.content,
         layer=config.layer,
         filters=config.filters,
         encoder=config.encoder,
@@ -229,6 +231,8 @@ def make_metadata(
         training={**checkpoint.description["training"], "held_out_infill": HELD_OUT, **guesses},
         quality=dict(quality or {}),
         variant=variant or Variant(),
+        sha256=model.sha256 if model.path.is_file() else None,
+        classes=NO_CLASSES if config.encoder == "own" else classes.described(),
     )
 
 
@@ -265,11 +269,11 @@ def export_explainer(
     model = model if isinstance(model, Model) else load_model(model)
     source = checkpoint if isinstance(checkpoint, Path) else "the checkpoint"
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
-    if checkpoint.description.get("model_sha256") != model.sha256:
+    if checkpoint.description.get("content") != model.content:
         raise CheckpointError(
             f"{source} was trained for another model than {model.path}: "
-            f"expected sha256 {str(checkpoint.description.get('model_sha256'))[:12]}..., "
-            f"but got {model.sha256[:12]}...; give the model it was trained for"
+            f"expected content {str(checkpoint.description.get('content'))[:12]}..., "
+            f"but got {model.content[:12]}...; give the model it was trained for"
         )
     variant = variant or Variant()
     generator = load_generator(checkpoint)

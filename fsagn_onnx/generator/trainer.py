@@ -255,7 +255,7 @@ class Trainer:
         spec = self.model.input_spec
         return {
             "tool": f"fsagn-onnx {__version__}",
-            "model_sha256": self.model.sha256,
+            "content": self.model.content,
             "input": spec.to_dict(),
             "labels": list(self.model.labels) if self.model.labels else None,
             "generator": self.config.to_dict(),
@@ -290,7 +290,7 @@ class Trainer:
         """
         mine, theirs = self._description(), checkpoint.description
         what = {
-            "model_sha256": "another model",
+            "content": "another model",
             "generator": "another layer or encoder",
             "options": "other options",
             "images": "other images",

@@ -119,6 +119,7 @@ def _model(
     document: dict[str, Any] = {
         "kind": "model",
         "path": str(model.path),
+        "content": model.content,
         "sha256": model.sha256,
         "inputs": [_value(item) for item in model.inputs],
         "outputs": [_value(item) for item in model.outputs],

@@ -26,7 +26,7 @@ from .registry import make_method
 class PlainMetadata:
     """What a plain model with a method says about itself; see `EngineMetadata`."""
 
-    model_sha256: str
+    content: str
     layer: str
     filters: int
     input: InputSpec
@@ -82,7 +82,7 @@ class MethodEngine(Engine):
         found = model.layer(layer)
         model.require_size([found.value])
         self.method = method
-        self.metadata = PlainMetadata(model.sha256, found.value, found.channels, model.input_spec, model.labels)
+        self.metadata = PlainMetadata(model.content, found.value, found.channels, model.input_spec, model.labels)
         self._model = model
         self._outputs = [value.name for value in model.outputs if value.dtype != "not a tensor"]
         self._maps = FeatureMaps.of_model(model, found.value, providers, threads, keep_outputs=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
 
-__all__ = ["content_hash"]
+__all__ = ["content_hash", "file_hash"]
 
 Piece = bytes | memoryview
 
@@ -54,6 +55,19 @@ def content_hash(proto: onnx.ModelProto) -> str:
             feed(_node(node))
         feed(_attributes(function.attribute_proto))
     return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _names(names: Iterable[str]) -> Iterator[Piece]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from ..schema import Meta, Text, Word, one_of, read, shown
 from .geometry import Geometry, Window, crop_window, letterbox_window, resize_pixels
 
 __all__ = ["CHANNELS", "Geometry", "InputSpec"]
@@ -26,6 +27,12 @@ MAX_SIDE = 16384
 """Largest height or width of a model's input."""
 MAX_PIXELS = 2**24
 """Largest input: 4096 x 4096 pixels, or as many in one fixed batch."""
+SAID: Final = "input spec: "
+"""How messages about a spec begin."""
+LAYOUTS: Final = ("NCHW", "NHWC")
+
+_Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+_PerChannel = Annotated[tuple[float, ...], Meta(max_length=4, description="a number, or a list of one per channel")]
 
 
 @dataclass(frozen=True)
@@ -48,21 +55,21 @@ class InputSpec:
         ModelError: a field is out of range; the message names it.
     """
 
-    name: str
-    layout: str
-    color: str
-    size: tuple[int, int]
+    name: Word
+    layout: Annotated[str, one_of(LAYOUTS)]
+    color: Annotated[str, one_of(tuple(CHANNELS))]
+    size: Annotated[tuple[_Side, _Side], Meta(description=f"[height, width] in whole pixels, 1..{MAX_SIDE}")]
     scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: str
-    guessed: tuple[str, ...] = ()
+    mean: _PerChannel
+    std: _PerChannel
+    resize: Text
+    guessed: Annotated[tuple[Text, ...], Meta(max_length=100, description="at most 100 texts")] = ()
 
     def __post_init__(self) -> None:
         """Check every field."""
         if not self.name:
             raise ModelError("input spec: field 'name' must be the name of a graph input, but is empty")
-        _one_of("layout", self.layout, ("NCHW", "NHWC"))
+        _one_of("layout", self.layout, LAYOUTS)
         _one_of("color", self.color, tuple(CHANNELS))
         if not all(1 <= side <= MAX_SIDE for side in self.size):
             raise ModelError(f"input spec: field 'size' must be [height, width] in 1..{MAX_SIDE}, but got {self.size}")
@@ -115,27 +122,11 @@ class InputSpec:
         Raises:
             ModelError: a field is missing, unknown, of the wrong type or out of range; the message names it.
         """
-        known = {field.name for field in fields(cls)} - {"guessed"}
-        for name in described:
-            if name not in known:
-                raise ModelError(f"input spec: unknown field '{name}'; known: {', '.join(sorted(known))}")
-        for name in sorted(known - set(described)):
-            raise ModelError(f"input spec: field '{name}' is missing")
-        for name in ("name", "layout", "color", "resize"):
-            if not isinstance(described[name], str):
-                raise ModelError(f"input spec: field '{name}' must be a text, but got {described[name]!r}")
-        count = CHANNELS.get(described["color"], 1)
-        return cls(
-            name=described["name"],
-            layout=described["layout"],
-            color=described["color"],
-            size=_size(described["size"]),
-            scale=_number("scale", described["scale"]),
-            mean=_numbers("mean", described["mean"], count),
-            std=_numbers("std", described["std"], count),
-            resize=described["resize"],
-            guessed=guessed,
-        )
+        color = described.get("color")
+        count = CHANNELS.get(color, 1) if isinstance(color, str) else 1
+        spread = {name: [described[name]] * count for name in ("mean", "std") if _is_number(described.get(name))}
+        said = {"guessed": guessed} if guessed else {}
+        return read({**described, **spread, **said}, cls, lambda wrong: ModelError(SAID + wrong.removeprefix(SAID)))
 
     def fit(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
         """Resize an image to the model's input by the resize policy, its channels in the model's order.
@@ -199,26 +190,11 @@ class InputSpec:
 
 def _one_of(field: str, found: str, known: tuple[str, ...]) -> None:
     if found not in known:
-        raise ModelError(f"input spec: field '{field}' must be one of {', '.join(known)}, but got '{found}'")
+        raise ModelError(f"input spec: field '{field}' must be one of {', '.join(known)}, but got {shown(found)}")
 
 
-def _number(field: str, found: object) -> float:
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
-        raise ModelError(f"input spec: field '{field}' must be a number, but got {found!r}")
-    return float(found)
-
-
-def _numbers(field: str, found: object, count: int) -> tuple[float, ...]:
-    if isinstance(found, (list, tuple)):
-        return tuple(_number(field, number) for number in found)
-    return (_number(field, found),) * count
-
-
-def _size(found: object) -> tuple[int, int]:
-    whole = isinstance(found, (list, tuple)) and all(type(side) is int for side in found)
-    if not whole or len(found) != 2:  # type: ignore[arg-type]
-        raise ModelError(f"input spec: field 'size' must be [height, width] in whole pixels, but got {found!r}")
-    return (found[0], found[1])  # type: ignore[index]
+def _is_number(found: object) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool)
 
 
 def parse_resize(resize: str) -> tuple[str, float]:
@@ -238,5 +214,5 @@ def parse_resize(resize: str) -> tuple[str, float]:
         return policy, number
     raise ModelError(
         "input spec: field 'resize' must be 'stretch', 'crop:FRACTION' with 0 < FRACTION <= 1, or "
-        f"'letterbox:PADVALUE' with 0 <= PADVALUE <= 255, but got '{resize}'"
+        f"'letterbox:PADVALUE' with 0 <= PADVALUE <= 255, but got {shown(resize)}"
     )

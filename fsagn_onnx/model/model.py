@@ -16,7 +16,7 @@ from onnx import inliner
 
 from ..errors import LayerError, ModelError
 from .class_names import given_names
-from .content_hash import content_hash
+from .content_hash import content_hash, file_hash
 from .description import input_spec, labels_of, preprocess_labels, read_preprocess
 from .feeds import Feed, bind, parse_feeds
 from .input_spec import InputSpec
@@ -44,7 +44,7 @@ class Model:
         proto: The graph with all weights in memory, in standard operators and float32 (`prepared`). Nobody
             changes it.
         source: The graph as the file has it; the same object where nothing had to be prepared.
-        sha256: Content hash: what the model computes, not how its file is written (see `content_hash`).
+        content: Hash of the content: what the model computes, not how its file is written (see `content_hash`).
         inputs: Graph inputs that are not initializers.
         outputs: Graph outputs.
         opset: Version of the standard operator set.
@@ -59,7 +59,7 @@ class Model:
     path: Path
     proto: onnx.ModelProto
     source: onnx.ModelProto
-    sha256: str
+    content: str
     inputs: tuple[ValueInfo, ...]
     outputs: tuple[ValueInfo, ...]
     opset: int
@@ -69,6 +69,15 @@ class Model:
     input_spec: InputSpec
     left_out: Mapping[str, str] = field(default_factory=dict)
     named: bool = False
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file's own bytes (without external data), as ``sha256sum`` prints it.
+
+        Raises:
+            ModelError: the file cannot be read any more.
+        """
+        return file_hash(self.path)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -283,7 +292,7 @@ def _described(
     proto = prepared(runnable)
     source = runnable
     _check(proto)
-    sha256 = content_hash(original)
+    content = content_hash(original)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     metadata = metadata_of(proto)
@@ -291,7 +300,7 @@ def _described(
         path=path,
         proto=proto,
         source=source,
-        sha256=sha256,
+        content=content,
         inputs=inputs,
         outputs=tuple(value_info(item) for item in proto.graph.output),
         opset=opset_of(proto),

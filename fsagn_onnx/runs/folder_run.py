@@ -97,7 +97,7 @@ class FolderRun(Closing):
         """
         subject = {
             "model": self.model.path.name,
-            "model_sha256": self.model.sha256,
+            "content": self.model.content,
             "layer": self.tapped.layer,
             "images_asked": list(request.images),
             "filters_asked": request.filters,

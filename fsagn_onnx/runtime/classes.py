@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..model.graph_reading import GraphReading, read_graph
 from ..model.input_spec import InputSpec
 from ..model.model import Model
 from .explanation import Prediction
-from .metadata import ExplainerMetadata
+from .metadata import ClassOutput, ExplainerMetadata
 
 __all__ = ["ANSWERS", "SCORES", "Classes", "classes_in", "classes_of", "classes_of_explainer"]
 
@@ -201,16 +201,18 @@ class Classes:
         }[found.scores]  # fmt: skip
         return f"'{found.output}': {kind} ({found.reason}); correct it with --output and --scores"
 
+    def described(self) -> ClassOutput:
+        """What the metadata of an explainer says about it."""
+        found = self.classifier
+        count = self.count if self else None
+        return ClassOutput(found.output, found.scores, count, bool(self) and bool(self.names()), found.guessed)
+
     def to_dict(self) -> dict[str, Any]:
         """What `inspect` says: strict JSON."""
         found = self.classifier
         return {
-            "output": found.output,
-            "scores": found.scores,
-            "count": self.count if self else None,
-            "named": bool(self) and bool(self.names()),
+            **asdict(self.described()),
             "reason": found.reason,
-            "guessed": found.guessed,
             "left_out": list(found.left_out),
             "outputs": [{"name": o.name, "images_axis": o.axis, "constant": o.constant} for o in found.outputs],
         }
@@ -229,7 +231,9 @@ def classes_of(model: Model, output: str | None = None, scores: str | None = Non
 
 
 def classes_of_explainer(proto: onnx.ModelProto, metadata: ExplainerMetadata, own: Sequence[str]) -> Classes:
-    """How the outputs of the model inside an explainer are read: as the graph says, or the user who trained it.
+    """How the outputs of the model inside an explainer are read: as its metadata says, else as the graph says.
+
+    The metadata has the word of the user who trained it, and from format 2 on the decision made at export.
 
     Args:
         proto: the explainer's graph; its weights are not read.
@@ -244,13 +248,18 @@ def classes_of_explainer(proto: onnx.ModelProto, metadata: ExplainerMetadata, ow
     found = classes_in(proto, metadata.input, metadata.labels, outputs=outputs, pixels=pixels)
     if not outputs:
         found = replace(found, classifier=replace(found.classifier, reason="the file does not contain the model"))
-    said = metadata.training.get("classes")
-    if not isinstance(said, Mapping):
+    user, file = metadata.training.get("classes"), metadata.classes
+    said: tuple[str | None, str | None] = (found.classifier.output, found.classifier.scores)
+    if isinstance(user, Mapping):
+        said = (user.get("output"), user.get("scores"))
+    elif outputs and file is not None and (file.output, file.scores) != said:
+        said = (file.output, file.scores)
+    else:
         return found
     try:
-        return found.chosen(said.get("output"), said.get("scores"))
+        return found.chosen(*said)
     except UsageError as error:
-        raise ExplainerError(f"metadata 'fsagn': training: classes: {error}; export the explainer again") from error
+        raise ExplainerError(f"metadata 'fsagn': classes: {error}; export the explainer again") from error
 
 
 def classes_in(

@@ -69,7 +69,7 @@ class EngineMetadata(Protocol):
     """What every engine says about itself; `ExplainerMetadata` is one."""
 
     @property
-    def model_sha256(self) -> str:
+    def content(self) -> str:
         """Content hash of the model."""
 
     @property
@@ -149,10 +149,10 @@ class Engine(ABC):
         Raises:
             ExplainerError: naming both.
         """
-        made_for = self.metadata.model_sha256
-        if made_for != model.sha256:
+        made_for = self.metadata.content
+        if made_for != model.content:
             raise ExplainerError(
-                f"{self.source} was made for another model ({made_for[:12]}) than {model.path} ({model.sha256[:12]}): "
+                f"{self.source} was made for another model ({made_for[:12]}) than {model.path} ({model.content[:12]}): "
                 "give the model that it was made for, or train one for this model"
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..errors import ExplainerError, ModelError
+from ..model.content_hash import file_hash
 from ..model.onnx_file import check_external_data, read_proto
 from ..model.shapes import value_types
 from .classes import Classes, classes_of_explainer
@@ -137,11 +137,7 @@ class FileEngine(Engine):
     @cached_property
     def sha256(self) -> str:
         """Hash of the file's bytes (without external data)."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        return file_hash(self.path)
 
     def run(self, batch: Array, filters: NDArray[np.int64]) -> Pass:
         """Explain filters (N, K) of a preprocessed batch (N, ...), or of pixels where the file preprocesses.

@@ -4,26 +4,51 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, Final
 
-from ..errors import ExplainerError, FsagnError
+from ..errors import ExplainerError
+from ..model.classifier import SCORES
 from ..model.input_spec import InputSpec
-from .variant import Variant
+from ..schema import MAX_ITEMS, Meta, Text, Word, one_of, parse_json, read, shown, within
+from .variant import MOST_FILTERS, Variant
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The newest format of explainer files that this version reads, and the one that it writes."""
 
 KEY: Final = "fsagn"
 """The metadata key of the ONNX file."""
 
-MAX_FILTERS: Final = 2**20
-"""More filters than any layer has; what is made for each is made only then."""
-
 ENCODERS: Final = ("shared", "own")
 
-T = TypeVar("T")
+MAX_AREAS: Final = 1000
+"""Areas at which retention can be predicted."""
+
+_Area = Annotated[float, Meta(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class ClassOutput:
+    """Which output of the model says the class, and how: what a client in any language needs to read it.
+
+    Attributes:
+        output: name of the output, or None where none classifies.
+        scores: what its numbers are, one of `SCORES`.
+        count: how many classes there are, where that is known.
+        named: the metadata's ``labels`` name them.
+        guessed: nothing but the output's form speaks for it.
+    """
+
+    output: Word | None
+    scores: Annotated[str, one_of(SCORES)]
+    count: Annotated[int, within(0, MAX_ITEMS)] | None
+    named: bool
+    guessed: bool
+
+
+NO_CLASSES: Final = ClassOutput(None, "none", None, named=False, guessed=False)
+"""Of a file that classifies nothing, or does not contain the model."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +58,8 @@ class ExplainerMetadata:
     Attributes:
         format: version of the file's contract, 1..`FORMAT`.
         tool: what wrote the file, for example ``fsagn-onnx 0.1.0``.
-        model_sha256: content hash of the model that the explainer was trained for (`Model.sha256`).
+        content: hash of the content of the model that the explainer was trained for (`Model.content`); in format 1
+            this was called ``model_sha256``.
         layer: name of the tapped value.
         filters: number of filters (channels) of the layer, > 0.
         encoder: ``shared`` (the file contains the model) or ``own`` (it does not).
@@ -45,27 +71,43 @@ class ExplainerMetadata:
         training: summary of the training.
         quality: measured quality.
         variant: in what the file differs from the plain one; files without the member are plain.
+        sha256: of the model's file, where that was known; other files can have the same content.
+        classes: how the model's outputs are read; None in format 1, where every reader decides by itself.
+
+    Raises:
+        ExplainerError: areas that do not ascend, or a variant that asks for filters that the layer has not.
     """
 
-    format: int
-    tool: str
-    model_sha256: str
-    layer: str
-    filters: int
-    encoder: str
+    format: Annotated[int, within(1, FORMAT)]
+    tool: Text
+    content: Word
+    layer: Word
+    filters: Annotated[int, within(1, MOST_FILTERS)]
+    encoder: Annotated[str, one_of(ENCODERS)]
     input: InputSpec
-    labels: tuple[str, ...] | None
-    areas: tuple[float, ...]
-    objective: str
-    infills: tuple[str, ...]
+    labels: Annotated[tuple[Text, ...], Meta(max_length=MAX_ITEMS, description="a list of texts")] | None
+    areas: Annotated[
+        tuple[_Area, ...], Meta(max_length=MAX_AREAS, description=f"at most {MAX_AREAS} ascending areas in (0, 1]")
+    ]
+    objective: Text
+    infills: Annotated[tuple[Text, ...], Meta(max_length=100, description="a list of at most 100 texts")]
     training: Mapping[str, Any]
     quality: Mapping[str, Any]
     variant: Variant = field(default_factory=Variant)
+    sha256: Word | None = None
+    classes: ClassOutput | None = None
+
+    def __post_init__(self) -> None:
+        """Check what no single member can say."""
+        if any(a >= b for a, b in itertools.pairwise(self.areas)):
+            raise ExplainerError(f"field 'areas' must be ascending areas in (0, 1], but got {shown(self.areas)}")
+        self.variant.check(self.filters)
 
     def to_json(self) -> str:
         """The text of the metadata key `fsagn`: one JSON object without NaN."""
         members = {member.name: getattr(self, member.name) for member in fields(self)}
         members["input"], members["variant"] = self.input.to_dict(), self.variant.to_dict()
+        members["classes"] = None if self.classes is None else asdict(self.classes)
         for name in ("training", "quality"):
             members[name] = dict(members[name])
         return json.dumps(members, ensure_ascii=False, allow_nan=False)
@@ -80,114 +122,32 @@ class ExplainerMetadata:
 
         Raises:
             ExplainerError: the text is no JSON object, its format is newer than `FORMAT`, or a member is missing,
-                unknown, or of the wrong type.
+                unknown, of the wrong type or out of range.
         """
-        members = _json_object(text, source)
-        _check_format(members, source)
-        known = {member.name for member in fields(cls)}
-        if missing := sorted(known - {"variant"} - members.keys()):
-            raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' lacks {', '.join(missing)}")
-        if unknown := sorted(members.keys() - known):
-            raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' has the unknown {', '.join(unknown)}")
-        member = _Member(members, source)
-        try:
-            spec = InputSpec.from_dict(member("input", dict, "an object"), guessed=_guessed(members))
-        except ExplainerError:
-            raise
-        except (FsagnError, KeyError, TypeError, ValueError) as error:
-            raise ExplainerError(f"{source}: metadata '{KEY}': input: {error}") from error
-        labels = None if members["labels"] is None else member.texts("labels")
-        return cls(
-            format=members["format"],
-            tool=member("tool", str, "a text"),
-            model_sha256=member("model_sha256", str, "a text", lambda value: len(value) > 0),
-            layer=member("layer", str, "a value name", lambda value: len(value) > 0),
-            filters=member("filters", int, f"a number in 1..{MAX_FILTERS}", lambda value: 0 < value <= MAX_FILTERS),
-            encoder=member("encoder", str, " or ".join(ENCODERS), lambda value: value in ENCODERS),
-            input=spec,
-            labels=labels,
-            areas=member.areas(),
-            objective=member("objective", str, "a text"),
-            infills=member.texts("infills"),
-            training=member("training", dict, "an object"),
-            quality=member("quality", dict, "an object"),
-            variant=_variant(members, source),
-        )
+
+        def wrong(said: str) -> ExplainerError:
+            return ExplainerError(f"not an explainer: {source}: metadata '{KEY}': {said}; export the explainer again")
+
+        members = parse_json(text, wrong)
+        if not isinstance(members, dict):
+            raise wrong(f"it must be a JSON object, but got {shown(members)}")
+        version = members.get("format")
+        if type(version) is int and version > FORMAT:
+            raise ExplainerError(
+                f"{source} is format {shown(version)}, this fsagn-onnx reads up to {FORMAT}: "
+                "upgrade (pip install -U fsagn-onnx)"
+            )
+        return read(_of_today(members), cls, wrong)
 
 
-def _guessed(members: Mapping[str, Any]) -> tuple[str, ...]:
-    """What was guessed of the input when the explainer was trained, as its training's summary says."""
-    training = members.get("training")
-    words = training.get("guessed_input") if isinstance(training, dict) else None
-    return tuple(str(word)[:200] for word in words[:20]) if isinstance(words, list) else ()
-
-
-def _variant(members: dict[str, Any], source: str) -> Variant:
-    value = members.get("variant", {})
-    if not isinstance(value, dict):
-        raise ExplainerError(f"{source}: metadata '{KEY}': variant must be an object, but is {value!r:.60}")
-    return Variant.from_dict(value, source, members["filters"])
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _json_object(text: str, source: str) -> dict[str, Any]:
-    try:
-        members = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise ExplainerError(
-            f"{source}: metadata '{KEY}' is broken JSON ({error}); export the explainer again"
-        ) from error
-    if not isinstance(members, dict):
-        raise ExplainerError(
-            f"not an explainer: {source}: metadata '{KEY}' must be a JSON object, but is {type(members).__name__}"
-        )
-    return members
-
-
-def _check_format(members: dict[str, Any], source: str) -> None:
-    if "format" not in members:
-        raise ExplainerError(f"not an explainer: {source}: metadata '{KEY}' lacks format")
-    version = members["format"]
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ExplainerError(f"{source}: format must be a number from 1, but is {version!r}")
-    if version > FORMAT:
-        raise ExplainerError(
-            f"{source} is format {version}, this fsagn-onnx reads up to {FORMAT}: upgrade (pip install -U fsagn-onnx)"
-        )
-
-
-class _Member:
-    """Typed access to the members of the metadata object; every mistake is an ExplainerError."""
-
-    def __init__(self, members: dict[str, Any], source: str) -> None:
-        self._members = members
-        self._source = source
-
-    def _error(self, name: str, expected: str, value: object) -> ExplainerError:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return ExplainerError(f"{self._source}: metadata '{KEY}': {name} must be {expected}, but is {shown}")
-
-    def __call__(self, name: str, kind: type[T], expected: str, holds: Callable[[T], bool] = lambda value: True) -> T:
-        value = self._members[name]
-        if not isinstance(value, kind) or isinstance(value, bool) or not holds(value):
-            raise self._error(name, expected, value)
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self._members[name]
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self._error(name, "a list of texts", value)
-        return tuple(value)
-
-    def areas(self) -> tuple[float, ...]:
-        value = self._members["areas"]
-        numbers = isinstance(value, list) and all(
-            isinstance(area, int | float) and not isinstance(area, bool) and 0 < area <= 1 for area in value
-        )
-        if not numbers or any(a >= b for a, b in itertools.pairwise(value)):
-            raise self._error("areas", "an ascending list of areas in (0, 1]", value)
-        return tuple(float(area) for area in value)
+def _of_today(members: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of any format, spelled as today: null in a variant means the default."""
+    found = dict(members)
+    if found.get("format") == 1 and "content" not in found and "model_sha256" in found:
+        found["content"] = found.pop("model_sha256")
+    spec, variant, training = (found.get(name) for name in ("input", "variant", "training"))
+    if isinstance(variant, dict):
+        found["variant"] = {name: value for name, value in variant.items() if value is not None}
+    if isinstance(spec, dict) and isinstance(training, dict) and "guessed_input" in training:
+        found["input"] = {**spec, "guessed": training["guessed_input"]}
+    return found

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ExplainerError, UsageError
+from ..schema import Meta, one_of, within
 
 PRECISIONS: Final = ("fp32", "fp16", "int8")
+
+MOST_FILTERS: Final = 2**20
+"""More filters than any layer has; what is made for each is made only then."""
 
 FILL: Final = -1
 """A slot of `filters` that asks for the strongest filter not asked for by id; in `filter_ids`: nothing was left."""
@@ -32,10 +36,10 @@ class Variant:
         ExplainerError: a precision that is not known, or a number of filters that cannot be.
     """
 
-    precision: str = "fp32"
+    precision: Annotated[str, one_of(PRECISIONS)] = "fp32"
     preprocessing: bool = False
-    filters: tuple[int, ...] = ()
-    top: int | None = None
+    filters: Annotated[tuple[int, ...], Meta(max_length=MOST_FILTERS)] = ()
+    top: Annotated[int, within(1, MOST_FILTERS)] | None = None
     loss: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,34 +68,19 @@ class Variant:
             "loss": dict(self.loss) or None,
         }
 
-    @classmethod
-    def from_dict(cls, members: Mapping[str, Any], source: str, count: int) -> Variant:
-        """Read back what `to_dict` wrote; members that are missing have their defaults.
+    def check(self, count: int) -> None:
+        """Refuse a variant that asks for filters that the layer has not.
 
         Args:
-            members: the object.
-            source: what it comes from, for the messages.
             count: filters of the layer.
 
         Raises:
-            ExplainerError: a member is unknown, of the wrong type, or asks for filters that the layer has not.
+            ExplainerError: naming what it asks for.
         """
-        known = cls().to_dict()
-        if unknown := sorted(set(members) - set(known)):
-            raise ExplainerError(
-                f"{source}: metadata: variant has the unknown {', '.join(unknown)}; upgrade fsagn-onnx"
-            )
-        values = {**known, **members}
-        filters, top, loss = values["filters"] or [], values["top"], values["loss"] or {}
-        whole = isinstance(filters, list) and all(type(k) is int for k in filters)
-        if not whole or not (top is None or type(top) is int) or not isinstance(loss, dict):
-            raise ExplainerError(f"{source}: metadata: variant: filters, top or loss is of the wrong type")
-        if not isinstance(values["precision"], str) or not isinstance(values["preprocessing"], bool):
-            raise ExplainerError(f"{source}: metadata: variant: precision or preprocessing is of the wrong type")
-        if (top or 0) > count or len(filters) > count or max(filters, default=0) >= count:
-            asked = f"top {top}" if (top or 0) > count else f"{len(filters)} filters up to {max(filters)}"
-            raise ExplainerError(f"{source}: metadata: variant asks for {asked} of a layer with {count} filters")
-        return cls(values["precision"], values["preprocessing"], tuple(filters), top, loss)
+        if (self.top or 0) > count or len(self.filters) > count or max(self.filters, default=0) >= count:
+            asked = f"top {self.top}" if (self.top or 0) > count else f"{len(self.filters)} filters"
+            asked += f" up to {max(self.filters)}" if self.filters else ""
+            raise ExplainerError(f"variant asks for {asked} of a layer with {count} filters")
 
 
 def check_request(slots: tuple[int, ...], variant: Variant, source: str) -> None:

@@ -25,11 +25,12 @@ from .. import __version__
 from ..errors import FsagnError
 from ..runtime.contract import FILTERS
 from ..runtime.file_engine import FileEngine
+from ..schema import shown
 from .batching import Batcher, rows_are_images
 from .jobs import AREAS, MASKS, Job, make_job, outputs_of
 from .metrics import Metrics
 from .settings import Settings
-from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request, shown, unpacked
+from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request, unpacked
 
 LONGEST_WAIT: Final = 60
 WORKERS: Final = 4

@@ -24,8 +24,9 @@ from ..runtime.file_engine import FileEngine
 from ..runtime.filter_request import FilterRequest
 from ..runtime.masks import pixel_mask
 from ..runtime.variant import FILL
+from ..schema import shown
 from .settings import Settings
-from .tensors import NAMES, RequestError, Tensor, shown
+from .tensors import NAMES, RequestError, Tensor
 
 MAX_PIXELS: Final = 64 * 2**20
 """Pixels of the largest picture that is decoded, and of all pictures that a file takes as they are."""

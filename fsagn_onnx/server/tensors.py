@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 import math
-import reprlib
 import struct
 import zlib
 from collections.abc import Mapping
@@ -19,11 +18,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..schema import shown
+
 HEADER_LENGTH: Final = "inference-header-content-length"
 MAX_RANK: Final = 8
 MAX_SIDE: Final = 2**63 - 1
-SHOWN: Final = 80
-"""Characters of a client's own words in an error."""
 
 DTYPES: Final = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -43,12 +42,6 @@ class RequestError(Exception):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
-
-
-def shown(value: object) -> str:
-    """Something out of a request as an error quotes it: short, on one line, without what no answer can hold."""
-    text = repr(value[: SHOWN + 1]) if isinstance(value, str) else reprlib.repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 @dataclass(frozen=True)

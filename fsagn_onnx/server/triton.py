@@ -64,7 +64,7 @@ def config_text(engine: FileEngine, name: str, max_batch: int) -> str:
         *_ports("output", engine.outputs),
         f"dynamic_batching {{ max_queue_delay_microseconds: {MAX_DELAY_US} }}",
     ]
-    described = {"layer": about.layer, "model_sha256": about.model_sha256, "fsagn": about.to_json()}
+    described = {"layer": about.layer, "content": about.content, "fsagn": about.to_json()}
     for key, value in described.items():
         lines.append(f"parameters {{ key: {_text(key)} value: {{ string_value: {_text(value)} }} }}")
     return "\n".join(lines) + "\n"

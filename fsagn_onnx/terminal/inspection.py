@@ -112,7 +112,8 @@ def _labels(labels: Sequence[str] | None) -> str:
 
 
 def _model_facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "sha256", document["sha256"]
+    yield "content", f"{document['content']} (of graph and weights)"
+    yield "sha256", f"{document['sha256']} (of the file)"
     yield "labels", _labels(document["labels"])
     yield "expects", _spec(document["input"])
     if document["guessed"]:
@@ -124,7 +125,8 @@ def _explainer_facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     encoder = {"shared": "the model itself, predictions included", "own": "its own, without the model"}
     yield "format", f"{metadata['format']}, written by {metadata['tool']}"
     yield "explains", f"{metadata['filters']:,} filters of '{metadata['layer']}'"
-    yield "model", f"sha256 {metadata['model_sha256']}"
+    file = f", in a file of sha256 {metadata['sha256']}" if metadata["sha256"] else ""
+    yield "model", f"content {metadata['content']}{file}"
     yield "encoder", encoder.get(metadata["encoder"], metadata["encoder"])
     variant = metadata.get("variant", {})
     inside = "uint8 RGB pictures (N, H, W, 3) of any size; it makes of them: " if variant.get("preprocessing") else ""

@@ -137,7 +137,7 @@ def test_explainer_of_another_model_or_newer_format_is_refused(images: Path, tmp
     proto = onnx.load(EXPLAINER)
     entry = next(item for item in proto.metadata_props if item.key == "fsagn")
     described = json.loads(entry.value)
-    entry.value = json.dumps({**described, "format": 2})
+    entry.value = json.dumps({**described, "format": 3})
     onnx.save(proto, tmp_path / "newer.onnx")
     newer = explain(tmp_path / "newer.onnx", images, "--out", tmp_path / "out").exception
     assert isinstance(newer, ExplainerError)

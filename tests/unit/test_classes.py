@@ -403,7 +403,7 @@ def test_what_the_user_said_when_training_is_kept(tmp_path: Path) -> None:
         assert not opened.classes
         assert opened.explain(np.zeros((32, 32, 3), np.uint8))[0].predictions == ()
     path = write_planted_explainer(tmp_path / "e.onnx", {"training": {"classes": {"output": "nothing"}}})
-    with pytest.raises(ExplainerError, match="training: classes: no output 'nothing'"):
+    with pytest.raises(ExplainerError, match="classes: no output 'nothing'"):
         Explainer(path, threads=1)
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RANK = {
     "errors": 0,
     "discovery": 0,
+    "schema": 0,
     "installation": 0,
     "model": 1,
     "statistics": 1,
@@ -40,10 +41,10 @@ RANK = {
     "cli": 11,
 }
 NO_TORCH = (
-    "errors", "model", "data", "statistics", "runtime", "runs", "evaluation", "explanations", "inspection", "report",
-    "terminal", "server", "benchmark", "cli", "models",
+    "errors", "schema", "model", "data", "statistics", "runtime", "runs", "evaluation", "explanations", "inspection",
+    "report", "terminal", "server", "benchmark", "cli", "models",
 )  # fmt: skip
-ALSO: set[tuple[str, str]] = set()
+ALSO = {("schema", "errors")}
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.testing\b|fsagn_onnx\.models\.train_")
 HEAVY = ("torch", "onnx2torch", "torchvision", "safetensors")
 

@@ -67,7 +67,7 @@ def test_package_data_exists(project: dict[str, Any]) -> None:
 def test_the_runtime_asks_for_no_torch(project: dict[str, Any]) -> None:
     runtime = names(project["project"]["dependencies"])
     assert runtime == {
-        "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "click", "rich",
+        "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "click", "msgspec", "rich",
     }  # fmt: skip
     assert {"torch", "onnx2torch", "safetensors"} <= names(project["project"]["optional-dependencies"]["train"])
 

@@ -37,7 +37,7 @@ from fsagn_onnx.runtime.variant import check_filters
 
 SPEC = InputSpec("x", "NCHW", "RGB", (16, 16), 1.0, (0.0,) * 3, (1.0,) * 3, "stretch")
 METADATA = ExplainerMetadata(
-    format=1, tool="test", model_sha256="ab", layer="top", filters=10, encoder="shared", input=SPEC, labels=None,
+    format=2, tool="test", content="ab", layer="top", filters=10, encoder="shared", input=SPEC, labels=None,
     areas=(0.1, 0.5), objective="budget", infills=("blur",), training={}, quality={},
 )  # fmt: skip
 
@@ -137,9 +137,9 @@ def test_metadata_round_trip_and_every_broken_member_is_named() -> None:
     for name, value in wrong.items():
         with pytest.raises(ExplainerError, match=name):
             ExplainerMetadata.from_json(json.dumps(members | {name: value}), "e.onnx")
-    with pytest.raises(ExplainerError, match="lacks quality"):
+    with pytest.raises(ExplainerError, match="field 'quality' is missing"):
         ExplainerMetadata.from_json(json.dumps({key: value for key, value in members.items() if key != "quality"}))
-    with pytest.raises(ExplainerError, match="unknown more"):
+    with pytest.raises(ExplainerError, match="unknown field 'more'"):
         ExplainerMetadata.from_json(json.dumps(members | {"more": 1}))
     with pytest.raises(ExplainerError, match="broken JSON"):
         ExplainerMetadata.from_json("{")
@@ -147,11 +147,25 @@ def test_metadata_round_trip_and_every_broken_member_is_named() -> None:
         with pytest.raises(ExplainerError, match="broken JSON"):
             ExplainerMetadata.from_json(text)
     huge = {"filters": 10**9}, {"variant": {"top": 300_000_000}}, {"variant": {"filters": [0, 10**9]}}
-    for change, what in zip(huge, ("filters must be", "variant asks for top", "variant asks for 2"), strict=True):
+    for change, what in zip(huge, ("'filters' must be", "'variant.top' must be", "variant asks for 2"), strict=True):
         with pytest.raises(ExplainerError, match=what):
             ExplainerMetadata.from_json(json.dumps(members | change))
     with pytest.raises(ExplainerError, match="field 'std'"):
         ExplainerMetadata.from_json(json.dumps(members | {"input": members["input"] | {"std": [0, 0, 0]}}))
+
+
+def test_metadata_of_format_1_is_read_and_says_no_classes() -> None:
+    """Before format 2 the content was called ``model_sha256``, and clients decided by themselves what classifies."""
+    members = json.loads(METADATA.to_json())
+    old = {name: value for name, value in members.items() if name not in ("content", "sha256", "classes")}
+    read = ExplainerMetadata.from_json(json.dumps(old | {"format": 1, "model_sha256": "cd"}))
+    assert (read.format, read.content, read.sha256, read.classes) == (1, "cd", None, None)
+    spec = members["input"] | {"guessed": ["scale"]}
+    assert ExplainerMetadata.from_json(json.dumps(old | {"content": "x", "input": spec})).input.guessed == ("scale",)
+    with pytest.raises(ExplainerError, match="unknown field 'model_sha256'"):
+        ExplainerMetadata.from_json(json.dumps(members | {"model_sha256": "cd", "format": 2}))
+    with pytest.raises(ExplainerError, match="is format 3, this fsagn-onnx reads up to 2: upgrade"):
+        ExplainerMetadata.from_json(json.dumps(members | {"format": 3, "more": 1}))
 
 
 def test_read_metadata_of_what_is_no_explainer(tmp_path: Path) -> None:

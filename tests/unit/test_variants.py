@@ -39,7 +39,7 @@ def make_checkpoint(model: Model, encoder: str) -> Checkpoint:
     generator = Generator(make_config(model, model.layer(TAP), encoder))  # type: ignore[arg-type]
     torch.nn.init.normal_(generator.query.weight, std=0.3)
     description = {
-        "model_sha256": model.sha256,
+        "content": model.content,
         "generator": json.loads(json.dumps(generator.config.to_dict())),
         "options": TrainingOptions().to_dict(),
         "training": {"pairs": 0},
