@@ -21,6 +21,11 @@ from .options import PATH, classes_options, json_option, keep_options, read_mode
 @click.option(
     "--pairs", type=click.IntRange(1), default=40_000, show_default=True, help="(image, filter) pairs to see."
 )
+@click.option(
+    "--questions",
+    type=click.Choice(["filters", "filters,classes"]),
+    help="What can be asked about. Default: classes too where the model classifies.",
+)
 @click.option("--crop", type=click.FloatRange(0.01, 1), help="Smallest random crop; default: .1 (few images) to .5.")
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
 @seed_option
@@ -40,6 +45,7 @@ def command(
     own: bool,
     objective: str,
     pairs: int,
+    questions: str | None,
     crop: float | None,
     no_flip: bool,
     seed: int,
@@ -59,8 +65,9 @@ def command(
     keep_freed_memory()
     minimised = Objective("fsagn" if objective == "fsagn" else "budget")
     options = TrainingOptions(
-        pairs=pairs, crop=crop, flip=not no_flip, seed=seed, checkpoint_every=checkpoint_every, objective=minimised
-    )
+        pairs=pairs, questions=tuple(questions.split(",")) if questions else None, crop=crop, flip=not no_flip,
+        seed=seed, checkpoint_every=checkpoint_every, objective=minimised,
+    )  # fmt: skip
     with TrainingBar() as bar:
         bar.phase("reading the model")
         loaded = read_model(model, reading)

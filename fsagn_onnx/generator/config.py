@@ -50,6 +50,7 @@ class GeneratorConfig:
         maps: R, number of shared maps.
         hidden: channels of the per-filter head.
         sigma: standard deviation in cells of the Gaussian on the saliency.
+        classes: it has learnt to be asked about classes.
     """
 
     layer: str
@@ -65,6 +66,7 @@ class GeneratorConfig:
     maps: int = 64
     hidden: int = 48
     sigma: float = 1.0
+    classes: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .config import GeneratorConfig
 from .encoder import Encoded, OwnEncoder, SharedEncoder
+from .questions import Questions
 
 FLOOR = 0.01
 """Added to the normalised feature map before its logarithm is taken."""
@@ -30,19 +31,39 @@ NOTHING = 1e-12
 
 
 class Generated(NamedTuple):
-    """What one pass of the generator gives for N images and K filters each.
+    """What one pass of the generator gives for N images, K filters and J questions each.
 
     Attributes:
         filter_ids: ``(N, K)`` int64, the filters explained; -1 where there was none left to fill the slot with.
         filter_peaks: ``(N, K)`` peak activation.
         saliency: ``(N, K, h, w)`` on the grid, smoothed; higher is kept first.
         retention: ``(N, K, A)`` predicted retention at ``config.areas``, rising with the area, in [0, 1).
+        evidence: ``(N, J, h, w)``, as ``saliency``, of the questions.
+        kept: ``(N, J, A)``, as ``retention``: the predicted share of the decision that is kept.
     """
 
     filter_ids: Tensor
     filter_peaks: Tensor
     saliency: Tensor
     retention: Tensor
+    evidence: Tensor
+    kept: Tensor
+
+
+class _Asked(NamedTuple):
+    """What the head sees of K + J questions.
+
+    Attributes:
+        own: ``(N, K + J, fh, fw)`` own maps over their peaks.
+        peaks: ``(N, K + J)`` of these.
+        names: ``(N, K + J, hidden)`` embeddings.
+        alpha: ``(N, K + J, 1)``.
+    """
+
+    own: Tensor
+    peaks: Tensor
+    names: Tensor
+    alpha: Tensor
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -50,6 +71,19 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == size:
         return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_area(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Area average where maps shrink, bilinear where they do not."""
+    if maps.shape[-2] > size[0] or maps.shape[-1] > size[1]:
+        return F.interpolate(maps, size=size, mode="area")
+    return resize(maps, size)
+
+
+def smoothed(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Maps ``(N, K, h, w)`` through a ``(1, 1, 5, 5)`` kernel; the border is replicated."""
+    flat = F.pad(maps.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate")
+    return F.conv2d(flat, kernel).view_as(maps)
 
 
 def gaussian_kernel(sigma: float) -> Tensor:
@@ -133,6 +167,9 @@ class Generator(nn.Module):
         self.to_maps = nn.Conv2d(width, maps, 1)
         self.embedding = nn.Embedding(config.filters, hidden)
         self.alpha = nn.Embedding(config.filters, 1)
+        if config.classes:
+            self.class_embedding = nn.Parameter(torch.zeros(hidden))
+            self.class_alpha = nn.Parameter(torch.zeros(1))
         self.from_coarse = nn.Conv2d(width, hidden, 1)
         self.from_own = nn.Conv2d(1, hidden, 1, bias=False)
         self.head_spatial = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
@@ -169,51 +206,64 @@ class Generator(nn.Module):
             raise AssertionError("an encoder has at least one level")
         return self.to_maps(resize(carried, encoded.grid)), coarse
 
-    def forward(self, inputs: dict[str, Tensor], filters: Tensor) -> Generated:
-        """Explain K filters of N images.
+    def forward(self, inputs: dict[str, Tensor], filters: Tensor, questions: Questions | None = None) -> Generated:
+        """Explain K filters, and answer J questions about directions, of N images.
 
         Args:
             inputs: shared encoder: ``{tap: feature map}`` for every tap of the config; own encoder: ``{"image": x}``.
             filters: ``(N, K)`` int64 filter ids in 0..C-1, or -1 for the strongest not asked for by id.
+            questions: directions over the layer's channels; None: J = 0.
 
         Returns:
-            Ids, peaks, saliency and predicted retention.
+            Ids, peaks, saliency and predicted retention; what it gives for filters does not hang on the questions.
         """
         encoded = self.encoder(inputs)
         ids, peaks = choose_filters(encoded.feature_map, filters)
-        safe = ids.clamp_min(0)
-        count, asked = safe.shape
         shared, coarse = self.trunk(encoded)
-        own = encoded.feature_map.gather(
-            1, safe[:, :, None, None].expand(-1, -1, *encoded.feature_map.shape[-2:])
-        )  # (N, K, fh, fw)
-        own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
-        hidden = self._head(own, coarse, safe)  # (N, K, hidden, cells)
-        share = resize(own, (coarse.shape[-2], coarse.shape[-1])).flatten(2)  # (N, K, cells)
+        asked = self._asked(encoded.feature_map, ids.clamp_min(0), peaks, questions)
+        own = asked.own
+        hidden = self._head(own, coarse, asked.names)  # (N, K + J, hidden, cells)
+        share = resize(own, (coarse.shape[-2], coarse.shape[-1])).flatten(2)  # (N, K + J, cells)
         share = share / share.sum(dim=-1, keepdim=True)
-        pooled = (hidden @ share[..., None])[..., 0]  # (N, K, hidden)
+        pooled = (hidden @ share[..., None])[..., 0]  # (N, K + J, hidden)
         query = self.query(pooled) * self.config.maps**-0.5
-        learnt = (query @ shared.flatten(2)).view(count, asked, *encoded.grid)
-        shift = self.shift(hidden.transpose(2, 3)).view(count, asked, *coarse.shape[-2:])
+        size = (*own.shape[:2], *encoded.grid)
+        learnt = (query @ shared.flatten(2)).view(size)
+        shift = self.shift(hidden.transpose(2, 3)).view(*size[:2], *coarse.shape[-2:])
         base = torch.log(resize(own, encoded.grid) + FLOOR)
-        saliency = self.alpha(safe)[..., None] * base + resize(shift, encoded.grid) + learnt
-        smooth = F.conv2d(
-            F.pad(saliency.flatten(0, 1)[:, None], (2, 2, 2, 2), mode="replicate"), self.get_buffer("kernel")
-        )
-        saliency = smooth.view_as(saliency)
+        saliency = asked.alpha[..., None] * base + resize(shift, encoded.grid) + learnt
+        saliency = smoothed(saliency, self.get_buffer("kernel"))
         kept = energy_share(own.detach(), saliency.detach(), self.config.areas)
-        retention = self._retention(pooled.detach(), own.detach(), peaks.detach(), kept)
-        return Generated(ids, peaks, saliency, retention)
+        retention = self._retention(pooled.detach(), own.detach(), asked.peaks.detach(), kept)
+        k = ids.shape[1]
+        return Generated(ids, peaks, saliency[:, :k], retention[:, :k], saliency[:, k:], retention[:, k:])
 
-    def _head(self, own: Tensor, coarse: Tensor, ids: Tensor) -> Tensor:
+    def _asked(self, feature_map: Tensor, ids: Tensor, peaks: Tensor, questions: Questions | None) -> _Asked:
+        own = feature_map.gather(1, ids[:, :, None, None].expand(-1, -1, *feature_map.shape[-2:]))  # (N, K, fh, fw)
+        own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
+        names, alpha = self.embedding(ids), self.alpha(ids)
+        if questions is None:
+            return _Asked(own, peaks, names, alpha)
+        highest = questions.maps.amax(dim=(-2, -1))
+        maps = (questions.maps / highest.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
+        direction, steepness = questions.weights @ self.embedding.weight, questions.weights @ self.alpha.weight
+        if questions.decided:
+            direction, steepness = direction + self.class_embedding, steepness + self.class_alpha
+        return _Asked(
+            torch.cat((own, maps), dim=1),
+            torch.cat((peaks, highest), dim=1),
+            torch.cat((names, direction), dim=1),
+            torch.cat((alpha, steepness), dim=1),
+        )
+
+    def _head(self, own: Tensor, coarse: Tensor, names: Tensor) -> Tensor:
         """Hidden features of every asked filter at every coarse cell, ``(N, K, hidden, hc wc)``."""
         size = (coarse.shape[-2], coarse.shape[-1])
         seen = torch.log(resize(own, size) + FLOOR).flatten(0, 1)[:, None]  # (N K, 1, hc, wc)
         shared = self.from_coarse(coarse)[:, None]  # (N, 1, hidden, hc, wc)
-        name = self.embedding(ids)[..., None, None]  # (N, K, hidden, 1, 1)
-        hidden = F.relu((shared + name).flatten(0, 1) + self.from_own(seen))
+        hidden = F.relu((shared + names[..., None, None]).flatten(0, 1) + self.from_own(seen))
         hidden = F.relu(hidden + self.head_mix(self.head_spatial(hidden)))
-        return hidden.view(*ids.shape, hidden.shape[1], -1)
+        return hidden.view(*names.shape[:2], hidden.shape[1], -1)
 
     def retention_parameters(self) -> Iterator[nn.Parameter]:
         """The weights of the retention head, which move no mask."""

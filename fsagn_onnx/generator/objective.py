@@ -112,9 +112,12 @@ def fsagn_loss(change: Tensor, mask: Tensor, objective: Objective) -> Tensor:
 
     Source: Qian, Qiao and Xu, ICONIP 2018; where the abstract is silent, the project's method page.
     """
-    distance = change.square().clamp(max=LOSS_CLAMP)
-    penalty = objective.lambda_area * mask.mean(dim=(1, 2)) + objective.lambda_tv * total_variation(mask)
-    return (distance + penalty).mean()
+    return change.square().clamp(max=LOSS_CLAMP).mean() + area_penalty(mask, objective)
+
+
+def area_penalty(mask: Tensor, objective: Objective) -> Tensor:
+    """Mean of lambda_area mean(m) + lambda_tv TV(m) over masks ``(P, H, W)``."""
+    return (objective.lambda_area * mask.mean(dim=(1, 2)) + objective.lambda_tv * total_variation(mask)).mean()
 
 
 def interpolate_retention(predicted: Tensor, areas: Tensor, area: Tensor) -> Tensor:

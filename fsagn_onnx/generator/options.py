@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ..errors import CheckpointError, UsageError
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
+
+QUESTIONS: Final = ("filters", "classes")
+"""What a generator can learn to be asked about; filters always."""
 
 
 def default_crop(images: int) -> float:
@@ -27,6 +30,9 @@ class TrainingOptions:
         pairs: number of (image, filter) pairs to see in all.
         images_per_step: B, images of one step.
         filters_per_image: filters drawn per image and step.
+        questions: what is asked about, of `QUESTIONS`; None: classes too where the model classifies.
+        classes_per_image: classes drawn per image and step, on top of the filters.
+        teacher: weight of the pull towards gradient x activation, summed over depths, on the evidence of classes.
         visits: steps in a row that see the same pictures, each with filters, areas and infills of its own; what the
             CNN makes of the unmasked pictures is computed once for all of them.
         active: filters are drawn among this many strongest by peak in the image.
@@ -46,6 +52,9 @@ class TrainingOptions:
     pairs: int = 40_000
     images_per_step: int = 8
     filters_per_image: int = 2
+    questions: tuple[str, ...] | None = None
+    classes_per_image: int = 1
+    teacher: float = 0.0
     visits: int = 2
     active: int = 80
     learning_rate: float = 2e-3
@@ -61,9 +70,14 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_mix(self.mix)
-        for name in ("pairs", "images_per_step", "filters_per_image", "visits", "active", "checkpoint_every"):
+        counts = ("pairs", "images_per_step", "filters_per_image", "classes_per_image", "visits", "active")
+        for name in (*counts, "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
+        if self.questions not in (None, QUESTIONS[:1], QUESTIONS):
+            raise UsageError(f"questions must be 'filters' or 'filters,classes', but got {','.join(self.questions)!r}")
+        if self.teacher < 0:
+            raise UsageError(f"teacher must not be negative, but got {self.teacher}")
         if self.crop is not None and not 0 < self.crop <= 1:
             raise UsageError(f"crop must be in (0, 1], but got {self.crop}")
         if not 0 <= self.jitter < 1:
@@ -98,6 +112,8 @@ class TrainingOptions:
             for pair in ("area_range", "tau"):
                 objective[pair] = (float(objective[pair][0]), float(objective[pair][1]))
             fields["objective"] = Objective(**objective)
+            if fields.get("questions") is not None:
+                fields["questions"] = tuple(fields["questions"])
             fields["ramp"] = tuple((float(share), float(scale)) for share, scale in fields["ramp"])
             return TrainingOptions(**fields)
         except (KeyError, TypeError, ValueError, IndexError) as error:

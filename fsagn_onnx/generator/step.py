@@ -16,10 +16,12 @@ from ..model import InputSpec
 from ..runtime.infill import VERIFY
 from .area import area_rank, soft_mask, standardise
 from .batches import ImagePool
+from .class_pairs import AskedClasses, ClassJudge, decision_loss, shares_by_kind, teaching_loss
 from .device_pictures import DevicePictures, held_on
 from .infill import blend
 from .network import Generated, Generator, resize
 from .objective import (
+    area_penalty,
     budget_loss,
     contrast_loss,
     crosswise_change,
@@ -48,21 +50,23 @@ HUBER = 0.05
 """Errors of the predicted retention above this count by their absolute value, which is what calibration reports."""
 
 
+REMOVED = 0.5
+"""How often the area of a class is hidden instead of shown."""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Figures of one step.
 
     Attributes:
         loss: the minimised sum, differentiable.
-        retention: mean retention of the step's pairs under their soft masks.
-        area: mean area of those masks.
-        calibration: mean |predicted - true| retention of the pairs under blur; None where there are none.
+        figures: by name: ``retention`` and ``area``, means over the pairs of a filter under their masks;
+            ``calibration``, mean |predicted - true| of the pairs under blur, where there are any; ``kept`` and
+            ``removed``, mean shares of the decision with the area of a class alone and without it, likewise.
     """
 
     loss: Tensor
-    retention: float
-    area: float
-    calibration: float | None
+    figures: dict[str, float]
 
 
 def input_sizes(spec: InputSpec, options: TrainingOptions) -> tuple[tuple[int, int], ...]:
@@ -92,12 +96,14 @@ class Seen(NamedTuple):
         key: the first of these steps, the input size, the options.
         pixels: as `Pictures` draws them.
         taps: by value name, float32; the images themselves as ``image``.
+        asked: classes asked about, and their questions; None where filters alone are.
         places: of the pictures in the pool.
     """
 
     key: tuple[int, tuple[int, int], TrainingOptions]
     pixels: Any
     taps: dict[str, Tensor]
+    asked: AskedClasses | None
     places: tuple[int, ...]
 
 
@@ -110,6 +116,7 @@ class Stepper:
         pool: training images.
         spec: the model's input.
         options: training options.
+        classes: asks about classes and judges these pairs; None: filters alone are asked about.
     """
 
     def __init__(
@@ -119,9 +126,10 @@ class Stepper:
         pool: ImagePool,
         spec: InputSpec,
         options: TrainingOptions,
+        classes: ClassJudge | None = None,
     ) -> None:
         self.module, self.generator, self.pool = module, generator, pool
-        self.spec, self.options = spec, options
+        self.spec, self.options, self.classes = spec, options, classes
         self.config = generator.config
         self.device = generator.get_buffer("kernel").device
         self.areas = torch.tensor(self.config.areas, device=self.device)
@@ -144,9 +152,17 @@ class Stepper:
         if kept is None or kept.key != key:
             rng = np.random.default_rng([options.seed, key[0], PICTURES])
             pixels, places = self.source.draw(size, options.images_per_step, options, rng)
-            taps = self.look(self.source.normalise(pixels))
-            kept = self._seen = self._answered(Seen(key, pixels, taps, tuple(places)))
+            taps, asked = self._look_asking(self.source.normalise(pixels), rng)
+            kept = self._seen = self._answered(Seen(key, pixels, taps, asked, tuple(places)))
         return kept
+
+    def _look_asking(self, images: Tensor, rng: np.random.Generator) -> tuple[dict[str, Tensor], AskedClasses | None]:
+        if self.classes is None:
+            return self.look(images), None
+        if self.config.layout == "NCHW":
+            images = images.contiguous(memory_format=torch.channels_last)
+        taps, asked = self.classes.look(images, self.options.classes_per_image, rng)
+        return {"image": images, **taps}, asked
 
     def pictures(self) -> list[str]:
         """The files of the pictures seen last."""
@@ -175,6 +191,7 @@ class Stepper:
             seen.key,
             seen.pixels[rows],
             {name: value[order] for name, value in seen.taps.items()},
+            None if seen.asked is None else seen.asked.rows(order),
             tuple(seen.places[row] for row in rows),
         )
 
@@ -182,27 +199,50 @@ class Stepper:
         """Everything of one step but the optimiser's update."""
         rng = np.random.default_rng([self.options.seed, step])
         size = input_size(self.spec, self.options, step)
-        _, pixels, taps, _ = self.see(step, self.options, size)
+        _, pixels, taps, asked, _ = self.see(step, self.options, size)
         true_map = taps[self.config.layer]
         filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng)
-        generated = self.generator(taps, filters)
-        ids = filters.flatten()
-        owners = torch.arange(len(pixels), device=self.device).repeat_interleave(self.options.filters_per_image)
+        generated = self.generator(taps, filters, None if asked is None else asked.questions)
+        owners, pairs = self._owners(filters, asked)
         mask = self.mask(generated, step, rng, size)
+        hidden = torch.zeros(len(mask), dtype=torch.bool)
+        hidden[len(pairs) :] = torch.from_numpy(rng.random(len(mask) - len(pairs)) < REMOVED)
+        hidden = hidden.to(self.device)
         infills, verified = self.source.infills(pixels, owners, self.options.mix, rng)
-        masked = blend(taps["image"][owners], infills, mask, self.config.layout)
+        shown = torch.where(hidden[:, None, None], 1 - mask, mask)
+        masked = blend(taps["image"][owners], infills, shown, self.config.layout)
         if self.config.layout == "NCHW":
             masked = masked.contiguous(memory_format=torch.channels_last)
-        response = self.module(masked)[self.config.layer]
+        response = self.module(masked)
         others = filters.repeat_interleave(filters.shape[1], dim=0)  # (P, K): all that are asked of the pair's image
-        pairs = torch.arange(len(ids), device=self.device)
         crosswise = crosswise_change(
-            response[pairs[:, None], others].unflatten(0, tuple(filters.shape)),
-            true_map[owners[:: filters.shape[1], None], filters],
+            response[self.config.layer][pairs[:, None], others].unflatten(0, tuple(filters.shape)),
+            true_map[owners[pairs][:: filters.shape[1], None], filters],
         )
         change = torch.diagonal(crosswise, dim1=1, dim2=2).flatten()
-        loss = self.loss(crosswise, change, mask)
-        return self._result(loss, change, mask, generated, taps, self._judged(verified))
+        loss, judged, kept = self.loss(crosswise, change, mask[pairs]), self._judged(verified), retention(change)
+        figures = {"retention": kept.mean(), "area": mask[pairs].mean()}
+        if self.classes is not None and asked is not None:
+            share, told = self.classes.shares(response, infills, asked, len(pairs))
+            gone = hidden[len(pairs) :]
+            loss = loss + decision_loss(share, told, gone)
+            if asked.teacher is not None:
+                pull = teaching_loss(generated.evidence, asked.teacher, self.generator.get_buffer("kernel"))
+                loss = loss + self.options.teacher * pull
+            if self.options.objective.name == "fsagn":
+                loss = loss + area_penalty(mask[len(pairs) :], self.options.objective)
+            kept = torch.cat((kept, share.clamp_min(0)))
+            judged[len(pairs) :] *= told * ~gone
+            figures |= shares_by_kind(share, told, gone)
+        return self._result(loss, kept, mask, generated, taps, judged, figures)
+
+    def _owners(self, filters: Tensor, asked: AskedClasses | None) -> tuple[Tensor, Tensor]:
+        """The picture of every pair; and the numbers of the pairs of a filter, which come before those of a class."""
+        pictures = torch.arange(len(filters), device=self.device)
+        owners = pictures.repeat_interleave(filters.shape[1])
+        if asked is not None:
+            owners = torch.cat((owners, pictures.repeat_interleave(asked.ids.shape[1])))
+        return owners, torch.arange(filters.numel(), device=self.device)
 
     def loss(self, crosswise: Tensor, change: Tensor, mask: Tensor) -> Tensor:
         """What is minimised, of changes ``(N, K, K)`` as `crosswise_change` gives them and masks ``(P, H, W)``."""
@@ -220,34 +260,38 @@ class Stepper:
         """
         rng = np.random.default_rng([self.options.seed, step])
         whole = replace(self.options, crop=WHOLE, jitter=0.0)
-        _, pixels, taps, _ = self.see(step, whole, self.spec.size)
+        _, pixels, taps, asked, _ = self.see(step, whole, self.spec.size)
         true_map = taps[self.config.layer]
         filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng)
-        generated = self.generator(taps, filters)
-        ids, pairs = filters.flatten(), torch.arange(filters.numel(), device=self.device)
-        owners = pairs // self.options.filters_per_image
-        columns = torch.from_numpy(rng.integers(len(self.areas), size=len(ids))).to(self.device)
-        mask = self.source.cut(
-            area_rank(generated.saliency.detach()).flatten(0, 1), self.areas[columns], self.spec.size
-        )
+        generated = self.generator(taps, filters, None if asked is None else asked.questions)
+        ids, (owners, pairs) = filters.flatten(), self._owners(filters, asked)
+        columns = torch.from_numpy(rng.integers(len(self.areas), size=len(owners))).to(self.device)
+        ranks = area_rank(_flat(generated.saliency, generated.evidence).detach())
+        mask = self.source.cut(ranks, self.areas[columns], self.spec.size)
         infills, _ = self.source.infills(pixels, owners, {VERIFY: 1.0}, rng)
         response = self.look(blend(taps["image"][owners], infills, mask, self.config.layout))
-        change = relative_change(response[self.config.layer][pairs, ids], true_map[owners, ids])
-        true = retention(change)
-        error = generated.retention.flatten(0, 1)[pairs, columns] - true
+        true = retention(relative_change(response[self.config.layer][pairs, ids], true_map[owners[pairs], ids]))
+        told = torch.ones(len(owners), device=self.device)
+        if self.classes is not None and asked is not None:
+            share, told[len(pairs) :] = self.classes.shares(response, infills, asked, len(pairs))
+            true = torch.cat((true, share.clamp_min(0)))
+        predicted = _flat(generated.retention, generated.kept)[torch.arange(len(owners), device=self.device), columns]
+        error = told * (predicted - true)
         loss = functional.huber_loss(error, torch.zeros_like(error), delta=HUBER)
-        return StepResult(loss, float(true.mean()), float(mask.mean()), float(error.detach().abs().mean()))
+        figures = {"retention": true[pairs].mean(), "area": mask.mean(), "calibration": error.abs().sum() / told.sum()}
+        return StepResult(loss, read(figures))
 
     def mask(self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
         """Soft masks ``(P, H, W)``: of drawn areas (``budget``), or the sigmoid of the saliency (``fsagn``)."""
-        saliency = generated.saliency.flatten(0, 1)
-        objective = self.options.objective
+        saliency, objective = _flat(generated.saliency, generated.evidence), self.options.objective
         if objective.name == "fsagn":
             return torch.sigmoid(resize(saliency[:, None] + FSAGN_OFFSET, size)[:, 0])
         low, high = np.log(objective.area_range)
-        together = saliency.shape[0] // generated.saliency.shape[0] if objective.contrast else 1  # pairs of one area
-        drawn = np.exp(rng.uniform(low, high, size=len(saliency) // together)).repeat(together)
-        area = torch.from_numpy(drawn.astype(np.float32))
+        count, filters = generated.saliency.shape[:2]
+        together = filters if objective.contrast else 1  # pairs of one area
+        drawn = rng.uniform(low, high, size=count * filters // together).repeat(together)
+        drawn = np.concatenate([drawn, rng.uniform(low, high, size=len(saliency) - len(drawn))])
+        area = torch.from_numpy(np.exp(drawn).astype(np.float32))
         done = step / max(1, self.options.steps)
         tau = objective.tau[0] * (objective.tau[1] / objective.tau[0]) ** done
         upsampled = standardise(resize(saliency[:, None], size)[:, 0])
@@ -260,22 +304,21 @@ class Stepper:
     def _result(
         self,
         loss: Tensor,
-        change: Tensor,
+        true: Tensor,
         mask: Tensor,
         generated: Generated,
         taps: dict[str, Tensor],
         judged: Tensor,
+        figures: dict[str, Tensor],
     ) -> StepResult:
-        true = retention(change.detach())
         area = mask.detach().mean(dim=(1, 2))
-        error = interpolate_retention(generated.retention.flatten(0, 1), self.areas, area) - true
+        predicted = _flat(generated.retention, generated.kept)
+        error = interpolate_retention(predicted, self.areas, area) - true.detach()
         count = judged.sum()
         total = loss + (judged * error.square()).sum() / count.clamp_min(1)
         if self.config.encoder == "own":
             total = total + self._regression(taps)
-        calibration = (judged * error.detach().abs()).sum() / count
-        told = torch.stack([true.mean(), area.mean(), calibration, count]).tolist()  # one wait for the device
-        return StepResult(total, told[0], told[1], told[2] if told[3] else None)
+        return StepResult(total, read({**figures, "calibration": (judged * error.abs()).sum() / count}))
 
     def _regression(self, taps: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the own encoder's feature map, in units of each filter's root mean square."""
@@ -283,3 +326,14 @@ class Stepper:
         predicted: Tensor = encoder(taps).feature_map
         true = resize(taps[self.config.layer], (predicted.shape[-2], predicted.shape[-1]))
         return ((predicted - true) / encoder.get_buffer("unit")).square().mean()
+
+
+def _flat(filters: Tensor, classes: Tensor) -> Tensor:
+    """What is known of all pairs, those of a filter first: ``(N, K, ...)``, ``(N, J, ...)`` -> ``(N K + N J, ...)``."""
+    return torch.cat((filters.flatten(0, 1), classes.flatten(0, 1)))
+
+
+def read(figures: dict[str, Tensor]) -> dict[str, float]:
+    """Figures as numbers, in one wait for the device; those of nothing (0 / 0) are left out."""
+    values = torch.stack([value.detach() for value in figures.values()]).tolist()
+    return {name: value for name, value in zip(figures, values, strict=True) if value == value}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +20,16 @@ from ..errors import CheckpointError, ImageError
 from ..model import Layer, Model
 from .batches import ImagePool
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .class_pairs import ClassJudge
 from .config import GeneratorConfig, make_config
 from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
+from .schedule import learning_rate
 from .step import Stepper
-from .trial import fitting_options, require_answers
+from .trial import asked_decision, decision_depths, fitting_options, require_answers
 
 LOG_EVERY = 10
-WARM_UP = 0.05
 CALIBRATION = 64
 """Training images that the checkpoint names, at most, so that an int8 export can be calibrated on them."""
 
@@ -61,25 +61,16 @@ class Progress:
     judging: bool
 
 
-def learning_rate(options: TrainingOptions, step: int) -> float:
-    """Linear warm-up over 5 % of the steps, then a cosine to zero; the same again for the retention head alone."""
-    steps = options.steps
-    if step >= steps:
-        step, steps = step - steps, options.judging
-    warm = max(1, round(WARM_UP * steps))
-    if step < warm:
-        return options.learning_rate * (step + 1) / warm
-    done = (step - warm) / max(1, steps - warm)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
 def fingerprint(paths: Sequence[Path]) -> str:
     """Hash of the list of training images, by which a resumed run knows that it is the same list."""
     return hashlib.sha256("\n".join(str(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _but_pairs(value: Any) -> Any:
-    return {key: entry for key, entry in value.items() if key != "pairs"} if isinstance(value, dict) else value
+def _settled(key: str, value: Any) -> Any:
+    """A part of a description as a resumed run must have it: whatever number of pairs, defaults where it is silent."""
+    if key == "options":
+        return replace(TrainingOptions.from_dict(value), pairs=1)
+    return GeneratorConfig.from_dict(value) if key == "generator" else value
 
 
 class Trainer:
@@ -116,7 +107,8 @@ class Trainer:
         self.model, self.layer, self.checkpoint = model, layer, checkpoint
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
-        self.config: GeneratorConfig = make_config(model, layer, encoder)
+        decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
+        self.config: GeneratorConfig = make_config(model, layer, encoder, classes=decision is not None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
@@ -127,9 +119,12 @@ class Trainer:
         self.device = torch.device(device)
         self.generator.to(self.device)
         on_phase("converting the model")
-        module = convert(model, [tap.value for tap in self.config.taps]).to(self.device)
+        depths = decision_depths(model, layer) if decision is not None and self.options.teacher else ()
+        read = () if decision is None else (*depths, decision.value)
+        module = convert(model, [*(tap.value for tap in self.config.taps), *read]).to(self.device)
         self.options = fitting_options(module, model.input_spec, self.options, self.device)
-        self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options)
+        judge = None if decision is None else ClassJudge(module, decision, layer.value, depths)
+        self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
@@ -173,11 +168,9 @@ class Trainer:
         decay = min(self.options.average, taken / (taken + 10))
         for name, value in self.generator.state_dict().items():
             self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
-        figures = {"loss": float(result.loss.detach())}
-        if not self.judging:
-            figures |= {"retention": result.retention, "area": result.area}
-        if result.calibration is not None:
-            figures["calibration"] = result.calibration
+        figures = {"loss": float(result.loss.detach()), **result.figures}
+        for name in ("retention", "area", "kept", "removed") if self.judging else ():
+            figures.pop(name, None)
         for name, figure in figures.items():
             self.running[name] = figure if name not in self.running else 0.98 * self.running[name] + 0.02 * figure
 
@@ -296,7 +289,7 @@ class Trainer:
             "images": "other images",
         }
         for key, name in what.items():
-            if _but_pairs(json.loads(json.dumps(mine[key]))) != _but_pairs(theirs.get(key)):
+            if _settled(key, json.loads(json.dumps(mine[key]))) != _settled(key, theirs.get(key, {})):
                 raise CheckpointError(
                     f"{self.checkpoint} was made with {name}, so this run cannot go on from it; "
                     "give the same arguments, or another --out to start anew"

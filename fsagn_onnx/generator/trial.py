@@ -1,16 +1,22 @@
-"""What can be known before the first step: the input sizes that the converted graph takes."""
+"""What can be known before the first step: the input sizes that the converted graph takes, whether it decides."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
-from ..conversion import TappedModule
-from ..errors import ConversionError, LayerError
-from ..model import InputSpec
-from .options import TrainingOptions
+from ..conversion import TappedModule, unsupported
+from ..errors import ConversionError, LayerError, UsageError
+from ..model import InputSpec, Layer, Model
+from ..runtime.classes import classes_of
+from .decision import DecisionValue, decision_value
+from .options import QUESTIONS, TrainingOptions
 from .step import input_sizes
+
+FINEST_TEACHER = 4
+"""Stride of the finest layer whose gradient teaches: finer ones are pixel noise."""
 
 
 def fitting_options(
@@ -70,3 +76,66 @@ def _refusal(module: TappedModule, spec: InputSpec, size: tuple[int, int], devic
         return str(error).splitlines()[0][:200]
     wrong = next((name for name, value in made.items() if value.shape[0] != 2), None)
     return None if wrong is None else f"'{wrong}' has {made[wrong].shape[0]} maps for 2 images"
+
+
+def asked_decision(
+    model: Model, layer: Layer, encoder: str, options: TrainingOptions, classes: Mapping[str, str | None]
+) -> tuple[DecisionValue | None, TrainingOptions]:
+    """Where the decision is read, if classes are asked about, and the options, which then say whether they are.
+
+    Args:
+        model: the CNN.
+        layer: the explained layer.
+        encoder: of the generator.
+        options: as asked for; where they leave it open, classes are asked about if they can be.
+        classes: ``output`` and ``scores`` that the user says the model's outputs are read by.
+
+    Raises:
+        UsageError: classes are to be asked about, and cannot be.
+    """
+    found: DecisionValue | str = "filters alone are asked about"
+    if options.questions is None or "classes" in options.questions:
+        found = askable(model, layer, encoder, **classes)
+    if not isinstance(found, str):
+        return found, replace(options, questions=QUESTIONS)
+    if options.questions == QUESTIONS:
+        raise UsageError(f"no questions about classes: {found}; train with --questions filters")
+    return None, replace(options, questions=QUESTIONS[:1])
+
+
+def askable(
+    model: Model, layer: Layer, encoder: str, output: str | None = None, scores: str | None = None
+) -> DecisionValue | str:
+    """Where a model's decision is read, or why no classes can be asked about.
+
+    Args:
+        model: the CNN.
+        layer: the explained layer.
+        encoder: of the generator.
+        output: the output that classifies, see `classes_of`.
+        scores: what its numbers are, likewise.
+    """
+    if encoder != "shared":
+        return "a generator with an encoder of its own makes a file without the model's decision"
+    classes = classes_of(model, output, scores)
+    if not classes:
+        return f"the model does not classify: {classes.classifier.reason}"
+    found = decision_value(model, classes, layer.value)
+    if found is None:
+        return f"the output '{classes.classifier.output}' does not hang on layer '{layer.value}'"
+    if (found.count or 2) < 2 and found.kind == "exclusive":
+        return f"the output '{classes.classifier.output}' has one class only"
+    if missing := unsupported(model, found.value):
+        return f"the way from the layer to the decision cannot be converted to torch: {missing[0]}"
+    return found
+
+
+def decision_depths(model: Model, layer: Layer) -> tuple[str, ...]:
+    """Layers before the explained one whose gradient x activation teaches evidence: the last one of each stride."""
+    names: dict[int, str] = {}
+    for candidate in model.layers:
+        if candidate.value == layer.value:
+            break
+        names[candidate.stride] = candidate.value
+    names.pop(layer.stride, None)
+    return tuple(value for stride, value in sorted(names.items(), reverse=True) if stride >= FINEST_TEACHER)

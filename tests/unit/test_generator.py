@@ -348,7 +348,7 @@ def test_pictures_are_seen_for_a_few_steps_and_looked_at_once(
     monkeypatch.setattr(Stepper, "mask", lambda self, *of: drawn.append(mask(self, *of)) or drawn[-1])
     trainer = Trainer(
         model, model.layer(TAP), list_images([planted / "images"]), tmp_path / "x.safetensors",
-        options=replace(SMALL, visits=3),
+        options=replace(SMALL, visits=3, questions=("filters",)),
     )  # fmt: skip
     seen = []
     for step in range(7):

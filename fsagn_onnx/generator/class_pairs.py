@@ -1,0 +1,190 @@
+"""Pairs of a picture and a class in training: which classes, their gradients, and what a mask keeps of the decision.
+
+A class is judged by the decision itself: share kept = (d(x') - d(b)) / (d(x) - d(b)), b the wholly infilled picture.
+Half of the pairs show the area alone (the share should be high), half hide it (the share should be low).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..conversion import TappedModule
+from .area import standardise
+from .decision import DecisionValue
+from .network import resize, resize_area, smoothed
+from .questions import Questions, ask
+
+PLAUSIBLE: Final = 5
+"""Classes are drawn among so many with the highest scores."""
+
+FIRST: Final = 0.6
+"""How often the class with the highest score is drawn."""
+
+SMALLEST_GAP: Final = 1.0
+"""A class whose decision the infilled picture moves by less (in log-odds) teaches nothing."""
+
+LEAST_SHARE, MOST_SHARE = -0.2, 1.0
+"""Shares beyond these give no gradient."""
+
+
+class AskedClasses(NamedTuple):
+    """Classes drawn for the pictures of a step.
+
+    Attributes:
+        ids: ``(N, J)`` int64.
+        decision: ``(N, J)``, d_c of the whole pictures.
+        questions: about them.
+        teacher: ``(N, J, h, w)`` gradient x activation summed over depths, each over its largest value; None without.
+    """
+
+    ids: Tensor
+    decision: Tensor
+    questions: Questions
+    teacher: Tensor | None
+
+    def rows(self, order: Tensor) -> AskedClasses:
+        """The same of some pictures, by number."""
+        maps, weights, decided = self.questions
+        teacher = None if self.teacher is None else self.teacher[order]
+        questions = Questions(maps[order], weights[order], decided)
+        return AskedClasses(self.ids[order], self.decision[order], questions, teacher)
+
+
+def draw_classes(numbers: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """Draw J classes for every picture: the best one, or one of those behind it.
+
+    Args:
+        numbers: ``(N, classes)`` decision values.
+        count: J.
+        rng: source of randomness.
+
+    Returns:
+        ``(N, J)`` int64; without repetition where there are as many classes.
+    """
+    most = min(PLAUSIBLE, numbers.shape[1])
+    order = numbers.topk(most, dim=1).indices.cpu()
+    chances = np.array([FIRST, *[(1 - FIRST) / max(1, most - 1)] * (most - 1)])
+    chances /= chances.sum()
+    places = [rng.choice(most, size=count, replace=most < count, p=chances) for _ in range(len(numbers))]
+    return order.gather(1, torch.from_numpy(np.stack(places))).to(numbers.device)
+
+
+class ClassJudge:
+    """Asks about classes of whole pictures, and judges masked ones by the decision.
+
+    Args:
+        module: the frozen CNN; gives the taps and the decision's value.
+        decision: where the decision is read.
+        layer: the explained layer.
+        depths: taps whose gradient x activation teaches the evidence maps, the finest last; they feed the layer.
+    """
+
+    def __init__(self, module: TappedModule, decision: DecisionValue, layer: str, depths: tuple[str, ...] = ()) -> None:
+        self.module, self.decision, self.layer, self.depths = module, decision, layer, depths
+
+    def look(self, images: Tensor, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], AskedClasses]:
+        """The taps of whole pictures ``(N, ...)``, and J classes of each with the gradients of their decisions."""
+        first = self.depths[-1] if self.depths else self.layer
+        leaves: list[Tensor] = []
+
+        def watch(name: str, value: Tensor) -> Tensor | None:
+            if name != first:
+                return None
+            leaves.append(value.detach().requires_grad_())
+            return leaves[-1]
+
+        wanted = [self.layer, *self.depths]
+        with torch.enable_grad():
+            taps = self.module(images, watch=watch)
+            numbers = taps[self.decision.value]
+            ids = draw_classes(self.decision(numbers.detach()), count, rng)
+            values, gradients = [], []
+            for column in ids.T:
+                decided = self.decision.of(numbers, column)
+                values.append(decided.detach())
+                gradients.append(torch.autograd.grad(decided.sum(), [taps[key] for key in wanted], retain_graph=True))
+        taps = {name: value.detach() for name, value in taps.items()}
+        by_depth = [torch.stack(found, dim=1) for found in zip(*gradients, strict=True)]  # (N, J, C, h, w) each
+        questions = ask(taps[self.layer], by_depth[0], decided=True)
+        teacher = None
+        if self.depths:
+            teacher = gradient_maps([taps[key] for key in wanted], by_depth)
+        return taps, AskedClasses(ids, torch.stack(values, dim=1), questions, teacher)
+
+    def shares(
+        self, response: dict[str, Tensor], infills: Tensor, asked: AskedClasses, first: int
+    ) -> tuple[Tensor, Tensor]:
+        """What `share_kept` gives for the pairs of a class.
+
+        Args:
+            response: taps of all masked pictures.
+            infills: of all pairs.
+            asked: the classes.
+            first: number of the first pair of a class.
+        """
+        ids, value = asked.ids.flatten(), self.decision.value
+        with torch.no_grad():
+            infilled = self.decision.of(self.module(infills[first:])[value], ids)
+        return share_kept(self.decision.of(response[value][first:], ids), asked.decision.flatten(), infilled)
+
+
+def gradient_maps(feature_maps: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """Gradient x activation, positive part, each over its largest value, mean over depths at the finest one's size.
+
+    Args:
+        feature_maps: ``(N, C_i, h_i, w_i)``, the finest last.
+        gradients: ``(N, J, C_i, h_i, w_i)``.
+
+    Returns:
+        ``(N, J, h, w)``.
+    """
+    grid, total = (feature_maps[-1].shape[-2], feature_maps[-1].shape[-1]), []
+    for features, gradient in zip(feature_maps, gradients, strict=True):
+        found = resize((features[:, None] * gradient).sum(dim=2).clamp_min(0), grid)
+        total.append(found / found.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12))
+    return torch.stack(total).mean(dim=0)
+
+
+def teaching_loss(evidence: Tensor, teacher: Tensor, kernel: Tensor) -> Tensor:
+    """1 - correlation of evidence ``(N, J, h, w)`` with its teacher, smoothed on the same grid; the mean over all."""
+    target = smoothed(resize_area(teacher, (evidence.shape[-2], evidence.shape[-1])), kernel)
+    return (1 - (standardise(evidence) * standardise(target)).mean(dim=(-2, -1))).mean()
+
+
+def share_kept(masked: Tensor, whole: Tensor, infilled: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of the decision that a masked picture keeps, and whether it can be told.
+
+    Args:
+        masked: ``(P,)``, d(x').
+        whole: ``(P,)``, d(x).
+        infilled: ``(P,)``, d(b).
+
+    Returns:
+        ``(P,)`` shares within `LEAST_SHARE`..`MOST_SHARE`, and ``(P,)`` 1 where d(x) - d(b) is large enough, else 0.
+    """
+    gap = whole - infilled
+    told = (gap >= SMALLEST_GAP).to(masked.dtype)
+    share = (masked - infilled) / gap.clamp_min(SMALLEST_GAP)
+    return share.clamp(LEAST_SHARE, MOST_SHARE), told
+
+
+def decision_loss(share: Tensor, told: Tensor, removed: Tensor) -> Tensor:
+    """Mean of 1 - share where the area is shown alone, and of the share where it is hidden; 0 where none can be told.
+
+    Args:
+        share: ``(P,)``, see `share_kept`.
+        told: ``(P,)``.
+        removed: ``(P,)`` bool, the area is hidden.
+    """
+    loss = torch.where(removed, share, 1 - share)
+    return (told * loss).sum() / told.sum().clamp_min(1)
+
+
+def shares_by_kind(share: Tensor, told: Tensor, removed: Tensor) -> dict[str, Tensor]:
+    """Mean shares of the decision with the area alone (``kept``) and without it (``removed``); NaN of none."""
+    parts = (("kept", told * ~removed), ("removed", told * removed))
+    return {name: (part * share).sum() / part.sum() for name, part in parts}
