@@ -1,4 +1,4 @@
-"""Questions about directions and classes: decision values, directions of one filter, training judged by the decision."""
+"""Questions about directions and classes: decision values, directions of filters, training judged by decisions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
 
 from fsagn_onnx.conversion import convert
 from fsagn_onnx.data.images import list_images
@@ -70,9 +71,9 @@ def test_the_decision_value_is_the_log_odds(kind: str, scale: str, values: list[
         z = values[0] if scale == "logit" else np.log(values[0] / (1 - values[0]))
         wanted = np.array([-z, z])
     found = read(numbers)
-    np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-5, atol=1e-6)
     for c in range(len(wanted)):
-        np.testing.assert_allclose(read.of(numbers, torch.tensor([c])).numpy(), wanted[c], rtol=1e-5)
+        np.testing.assert_allclose(read.of(numbers, torch.tensor([c])).numpy(), wanted[c], rtol=1e-5, atol=1e-6)
 
 
 def test_the_direction_of_one_filter_is_that_filter(generator: Generator, seen: dict[str, torch.Tensor]) -> None:
@@ -118,8 +119,6 @@ def test_at_the_start_evidence_is_gradient_x_activation(model: Model, seen: dict
     with torch.no_grad():
         made = untrained({"image": seen["image"], **taps}, torch.zeros(2, 0, dtype=torch.int64), asked.questions)
     weights = next(t for t in model.proto.graph.initializer if t.name == "classifier.weight")
-    from onnx import numpy_helper
-
     dense = torch.from_numpy(numpy_helper.to_array(weights).copy())
     odds = torch.softmax(numbers.scatter(1, asked.ids, -torch.inf), dim=1)
     direction = dense[asked.ids[:, 0]] - odds @ dense  # exact for pooling and a linear layer
@@ -160,7 +159,8 @@ def test_training_with_classes_moves_their_weights_and_resumes(model: Model, tmp
 
     run = trainer()
     assert run.options.questions == ("filters", "classes")
-    assert run.stepper.classes is not None and run.stepper.classes.depths == ("block4", "block2")
+    assert run.stepper.classes is not None
+    assert run.stepper.classes.depths == ("block4", "block2")
     whole = run.run()
     assert {"kept", "removed"} <= set(run.running)
     assert whole.tensors["weights/class_embedding"].abs().max() > 0
@@ -169,7 +169,8 @@ def test_training_with_classes_moves_their_weights_and_resumes(model: Model, tmp
     again.run(resume=True)
     assert again.step == run.step
     alone = trainer(replace(SMALL, questions=("filters",)))
-    assert alone.stepper.classes is None and not alone.config.classes
+    assert alone.stepper.classes is None
+    assert not alone.config.classes
 
 
 def test_questions_about_classes_need_a_decision(model: Model, tmp_path: Path) -> None:
