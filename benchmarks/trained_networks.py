@@ -86,7 +86,7 @@ NETWORKS: dict[str, Any] = {"vgg": VggLike, "resnet": ResNetLike}
 NAMES = ("demo", *NETWORKS)
 
 
-def trained_network(name: str, out: Path, threads: int) -> Path:
+def trained_network(name: str, out: Path, threads: int, device: str = "cpu") -> Path:
     """Train a network on rendered pictures and write it as ONNX, with its accuracy beside it; reuses what is there."""
     if out.exists():
         return out
@@ -94,15 +94,15 @@ def trained_network(name: str, out: Path, threads: int) -> Path:
     torch.manual_seed(SETTINGS.seed)
     generator = torch.Generator().manual_seed(SETTINGS.seed)
     pixels, labels = render_split("train", SETTINGS.images)
-    model = NETWORKS[name]().to(memory_format=torch.channels_last)
+    model = NETWORKS[name]().to(device, memory_format=torch.channels_last)
     steps = SETTINGS.epochs * (len(pixels) // SETTINGS.batch)
     optimizer = torch.optim.AdamW(model.parameters(), SETTINGS.learning_rate, weight_decay=SETTINGS.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SETTINGS.learning_rate, total_steps=steps, pct_start=0.2)
-    source, target = torch.from_numpy(pixels), torch.from_numpy(labels)
+    source, target = torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
     for epoch in range(1, SETTINGS.epochs + 1):
         right = seen = 0
         for index in batches(len(pixels), SETTINGS.batch, generator):
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(source.device.type, torch.bfloat16):
                 logits = model(augment(normalise(source[index]), generator)).float()
             loss = nn.functional.cross_entropy(logits, target[index])
             optimizer.zero_grad()
@@ -113,7 +113,7 @@ def trained_network(name: str, out: Path, threads: int) -> Path:
             progress(f"{name}: epoch {epoch}/{SETTINGS.epochs}, accuracy {right / seen:.3f}")
         progress(f"{name}: epoch {epoch}/{SETTINGS.epochs}, training accuracy {right / seen:.4f}", last=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    content = export(model.eval())
+    content = export(model.eval().cpu())
     candidate = out.with_name(f"{out.stem}.candidate.onnx")
     write_file(candidate, [content])
     found = accuracy(candidate, *render_split("test", SETTINGS.held_out))

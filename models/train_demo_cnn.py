@@ -112,7 +112,7 @@ def render_split(split: str, length: int) -> tuple[Pixels, Labels]:
 
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (n, H, W, 3) -> float32 (n, 3, H, W) in channels_last memory."""
-    mean, std = torch.tensor(INPUT_SPEC["mean"]), torch.tensor(INPUT_SPEC["std"])
+    mean, std = (torch.tensor(INPUT_SPEC[name], device=pixels.device) for name in ("mean", "std"))
     scale: float = INPUT_SPEC["scale"]
     return ((pixels * scale - mean) / std).permute(0, 3, 1, 2)
 
@@ -120,10 +120,10 @@ def normalise(pixels: Tensor) -> Tensor:
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Flip half of the images, change each one's contrast and colour, shift the batch by up to 8 pixels."""
     n = len(images)
-    flip = torch.rand(n, generator=generator) < 0.5
+    flip = (torch.rand(n, generator=generator) < 0.5).to(images.device)
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    gain = 1 + 0.3 * (torch.rand(n, 1, 1, 1, generator=generator) - 0.5)
-    offset = 0.4 * (torch.rand(n, 3, 1, 1, generator=generator) - 0.5)
+    gain = 1 + 0.3 * (torch.rand(n, 1, 1, 1, generator=generator) - 0.5).to(images.device)
+    offset = 0.4 * (torch.rand(n, 3, 1, 1, generator=generator) - 0.5).to(images.device)
     dy, dx = torch.randint(0, 17, (2,), generator=generator).tolist()
     padded = nn.functional.pad(images * gain + offset, (8, 8, 8, 8), mode="replicate")
     return padded[:, :, dy : dy + SIZE, dx : dx + SIZE].contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,189 @@
+"""The truth before a better generator: how far apart can the masks of one picture's filters be?
+
+    python -m benchmarks.truth.apart [--networks demo,vgg,resnet] [--pictures 100] [--device cuda] [--sanity 7]
+    python -m benchmarks.truth.apart --networks lite0 --photographs FOLDER
+
+For the generator, the feature map, the gradient, per-image optimisation (the oracle of what masks can be) and
+optimisation with a term against the picture's other filters: retention AUC, specificity, the same retention at areas
+.03 and .05 alone, rank correlation and overlap between the masks of two filters of a picture, and where parts are known
+agreement, pointing game and IoU at the part's own size (pairs whose filter falls without the part). `--sanity N` draws
+N conv layers anew, trains a generator for that network too, and tells how each method's masks correlate before and
+after. Unseen pictures, an unseen infill (inpaint), common granularity. Writes docs/apart.json.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from benchmarks.truth.filters_apart import Maps, Scene, TorchProbe, measure, table
+from fsagn_onnx.data.images import list_images
+from fsagn_onnx.evaluation.sanity import rank_correlation, reinitialise
+from fsagn_onnx.generator import TrainingOptions, train
+from fsagn_onnx.generator.objective import Objective
+from fsagn_onnx.methods import make_method
+from fsagn_onnx.methods.optimise import Optimise
+from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.runtime.file_engine import FileEngine
+from fsagn_onnx.runtime.masks import area_rank, from_rank, to_common_granularity
+from fsagn_onnx.statistics.bootstrap import bootstrap_mean
+from fsagn_onnx.testing.synthetic import write_folder
+
+CONTRAST = Objective(contrast=1.0, margin=0.3)
+"""Of the optimisation against other filters."""
+
+HOLD_OUT_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, its explainer, and pictures that neither has seen."""
+
+    model: Model
+    explainer: Path | None
+    pictures: tuple[Path, ...]
+    parts: Path | None = None
+
+
+def subject(name: str, count: int, out: Path, photographs: Path | None, explainer: Path | None) -> Subject:
+    if name == "lite0":
+        from benchmarks.networks import lite0
+
+        model, shipped = lite0()
+        if photographs is None:
+            raise click.UsageError("photographs are needed for lite0: --photographs FOLDER")
+        held_out = sorted(list_images([photographs]), key=lambda path: path.name)[::HOLD_OUT_EVERY]
+        return Subject(load_model(model), explainer or shipped, tuple(held_out[:count]))
+    if name == "boards":
+        from benchmarks.truth.boards_pictures import boards_subject
+
+        model, shipped, pictures = boards_subject(count, out, photographs)
+        return Subject(load_model(model), explainer or shipped, pictures)
+    from benchmarks.trained_networks import default_subject
+
+    model, shipped = default_subject(name)
+    folder = out / f"test-{count}"
+    if not (folder / "names.json").exists():
+        write_folder(folder, "test", count)
+    return Subject(
+        load_model(model), explainer or shipped, tuple(list_images([folder / "images"])), folder / "names.json"
+    )
+
+
+def explained(engine: FileEngine) -> Maps:
+    def make(batch: NDArray[np.float32], features: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return from_rank(engine.run(batch, ids).area_rank)
+
+    return make
+
+
+def methods(model: Model, layer: str, explainer: Path | None, device: str, steps: int) -> dict[str, Maps]:
+    """The compared methods; the generator first."""
+    made: dict[str, Maps] = {}
+    if explainer is not None:
+        made["generator"] = explained(FileEngine(explainer, "cpu"))
+    for name in ("activation", "gradient", "random"):
+        made[name] = make_method(name, model, layer).saliency
+    if steps:
+        made["optimise"] = Optimise(model, layer, steps=steps, device=device).saliency
+        made["optimise apart"] = Optimise(model, layer, steps=steps, objective=CONTRAST, device=device).saliency
+    return made
+
+
+def sanity(
+    found: Subject, layer: str, before: Scene, maps: dict[str, NDArray[np.float32]], after: Path, of: dict[str, Maps]
+) -> dict[str, Any]:
+    """Rank correlation of each method's masks before and after layers were drawn anew, same pictures and filters."""
+    size, correlated = found.model.input_spec.size, {}
+    probe = TorchProbe(load_model(after), layer, "cpu")
+    features = probe.features(before.pixels)
+    for name, make in of.items():
+        if name == "random" or name not in maps:
+            continue
+        scene = Scene(before.paths, before.pixels, before.batch, features, before.filters, before.annotations)
+        one, two = (area_rank(to_common_granularity(single, size)) for single in (maps[name], scene.maps(make)))
+        alive = np.take_along_axis(features.max(axis=(2, 3)), before.filters, axis=1) > 0
+        values = np.where(alive, rank_correlation(one, two), np.nan)
+        known = values[alive.any(axis=1)]
+        correlated[name] = vars(bootstrap_mean(np.nanmean(known, axis=1)))
+    return correlated
+
+
+def redrawn(found: Subject, layer: str, layers: int, out: Path, pairs: int, device: str) -> tuple[Path, Path]:
+    """The network with so many conv layers drawn anew, and a generator trained for it."""
+    path = out / f"{found.model.path.stem}-redrawn{layers}.onnx"
+    onnx.save(reinitialise(onnx.load(found.model.path), layers), path)
+    explainer = path.with_name(f"{path.stem}-{pairs}-explainer.onnx")
+    if not explainer.exists():
+        folder = Path("build/datasets/synthetic/train")
+        options = TrainingOptions(pairs=pairs, crop=0.6, active=60)
+        train(path, [folder / "images"], explainer, layer=layer, options=options, overwrite=True, device=device)
+    return path, explainer
+
+
+@click.command()
+@click.option("--networks", default="demo,vgg,resnet", show_default=True, help="Of demo, vgg, resnet, boards, lite0.")
+@click.option("--pictures", "count", default=100, show_default=True, help="Held-out pictures.")
+@click.option("--filters", default=5, show_default=True, help="Of each picture.")
+@click.option("--steps", default=80, show_default=True, help="Of optimisation; 0: none.")
+@click.option("--photographs", type=click.Path(path_type=Path), help="Folder of photographs, or of DeepPCB.")
+@click.option("--explainer", type=click.Path(path_type=Path), help="Of the one network that is named.")
+@click.option("--sanity", "layers", default=0, show_default=True, help="Conv layers to draw anew; 0: none.")
+@click.option("--pairs", default=32_000, show_default=True, help="That a redrawn network's generator sees.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/apart"), show_default=True)
+@click.option("--write", type=click.Path(path_type=Path), default=Path("docs/apart.json"), show_default=True)
+def main(
+    networks: str,
+    count: int,
+    filters: int,
+    steps: int,
+    photographs: Path | None,
+    explainer: Path | None,
+    layers: int,
+    pairs: int,
+    device: str,
+    out: Path,
+    write: Path,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = json.loads(write.read_text()) if write.exists() else {}
+    for name in networks.split(","):
+        started = time.monotonic()
+        found = subject(name, count, out, photographs, explainer)
+        layer = found.model.layer(FileEngine(found.explainer, "cpu").metadata.layer if found.explainer else None).value
+        probe = TorchProbe(found.model, layer, device)
+        scene = Scene.of(probe, found.pictures, filters, found.parts)
+        of = methods(found.model, layer, found.explainer, device, steps)
+        maps = {method: scene.maps(make) for method, make in of.items()}
+        figures = measure(probe, scene, maps)
+        print(f"\n{name}, {layer}: {len(scene.paths)} pictures x {filters} filters\n\n{table(figures)}", flush=True)
+        result[name] = {
+            "command": f"python -m benchmarks.truth.apart --networks {name} --pictures {count} --steps {steps}",
+            "pictures": len(scene.paths),
+            "filters": filters,
+            "figures": {
+                method: {figure: vars(value) for figure, value in row.items()} for method, row in figures.items()
+            },
+        }
+        if layers:
+            path, retrained = redrawn(found, layer, layers, out, pairs, device)
+            after = sanity(found, layer, scene, maps, path, methods(load_model(path), layer, retrained, device, steps))
+            result[name]["sanity"] = {"layers": layers, "pairs": pairs, "correlation": after}
+            for method, value in after.items():
+                print(f"  redrawn, {method}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+        print(f"{time.monotonic() - started:.0f} s", flush=True)
+        write.parent.mkdir(parents=True, exist_ok=True)
+        write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
