@@ -12,6 +12,7 @@ __all__ = [
     "ConversionError",
     "ExplainerError",
     "FsagnError",
+    "GradientError",
     "ImageError",
     "LayerError",
     "ModelError",
@@ -67,6 +68,15 @@ class ParityError(ConversionError):
 
     Example:
         >>> issubclass(ParityError, ConversionError)
+        True
+    """
+
+
+class GradientError(FsagnError):
+    """The gradient of a model cannot be written as ONNX nodes: an operator without a rule, or an unknown shape.
+
+    Example:
+        >>> issubclass(GradientError, FsagnError)
         True
     """
 

@@ -21,6 +21,7 @@ RANK = {
     "model": 1,
     "statistics": 1,
     "data": 2,
+    "gradient": 2,
     "conversion": 3,
     "runtime": 3,
     "generator": 4,
@@ -41,8 +42,8 @@ RANK = {
     "cli": 11,
 }
 NO_TORCH = (
-    "errors", "schema", "model", "data", "statistics", "runtime", "runs", "evaluation", "explanations", "inspection",
-    "report", "terminal", "server", "benchmark", "cli", "models",
+    "errors", "schema", "model", "data", "gradient", "statistics", "runtime", "runs", "evaluation", "explanations",
+    "inspection", "report", "terminal", "server", "benchmark", "cli", "models",
 )  # fmt: skip
 ALSO = {("schema", "errors")}
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.testing\b|fsagn_onnx\.models\.train_")

@@ -1,0 +1,18 @@
+"""Gradients as ONNX nodes: what a decision hangs on, without torch."""
+
+from __future__ import annotations
+
+from ..errors import GradientError
+from .backward import add_gradients, missing_rules
+from .contributions import Contributions, add_contributions
+from .decision import Decision, add_decision
+
+__all__ = [
+    "Contributions",
+    "Decision",
+    "GradientError",
+    "add_contributions",
+    "add_decision",
+    "add_gradients",
+    "missing_rules",
+]

@@ -1,0 +1,212 @@
+"""The decision value of a class, written into the graph, and its gradient by the scores that it is made from.
+
+d_c is the log-odds of class c: z_c - log sum exp of the other logits, which does not move when all logits do; from
+probabilities log p_c - log(1 - p_c); of one logit, the logit itself (class 1; minus it for class 0); of several labels
+that exclude nothing, each one's logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from ..errors import GradientError
+from ..model.classifier import SINGLE, Classifier
+from ..model.outputs import PASSING
+from .backward import PREFIX, Sizes
+from .facts import GraphFacts
+from .writer import NodeWriter
+
+__all__ = ["Decision", "DecisionWriter", "add_decision"]
+
+LEAST = 1e-12
+"""Smallest probability whose logarithm is taken."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Names of values.
+
+    Attributes:
+        class_ids: int64 (N, J).
+        decision: d_c, float (N, J).
+        cotangents: value of the model -> dd_c / d of it, rows (N J, ...).
+        owners: int64 (N J,), the image of each row; None where J is 1.
+    """
+
+    class_ids: str
+    decision: str
+    cotangents: Mapping[str, str]
+    owners: str | None
+
+
+def add_decision(
+    proto: onnx.ModelProto,
+    classifier: Classifier,
+    classes: str,
+    *,
+    single: bool = False,
+    sizes: Sizes | None = None,
+    prefix: str = PREFIX,
+) -> Decision:
+    """Append the decision values of some classes.
+
+    Args:
+        proto: a model in topological order at opset 13 or later; changed.
+        classifier: which of its outputs classifies, and how.
+        classes: name of an int64 value (N, J): class ids; -1: the highest score not asked for by id.
+        single: J is 1: rows are images.
+        sizes: input -> shape of one sample, where the graph leaves it open.
+        prefix: what names of new nodes and values begin with.
+
+    Raises:
+        GradientError: the model does not classify, or the number of its classes is not known.
+    """
+    facts = GraphFacts(proto, sizes)
+    return DecisionWriter(facts, NodeWriter(proto, prefix), classifier).write(classes, single)
+
+
+class DecisionWriter:
+    """Writes decision values of one classifier.
+
+    Args:
+        facts: of the graph.
+        write: appends to it.
+        classifier: which output classifies, and how.
+
+    Raises:
+        GradientError: none does, or its number of classes is not known.
+    """
+
+    def __init__(self, facts: GraphFacts, write: NodeWriter, classifier: Classifier) -> None:
+        if classifier.output is None:
+            raise GradientError(f"the model does not classify: {classifier.reason}")
+        self.facts, self.graph = facts, write
+        self.value, self.kind = _scores(facts, classifier.output, classifier.scores)
+        self.shape = facts.shape(self.value)
+        self.count = int(np.prod(self.shape[1:]))
+        if self.shape[:1] == () or self.shape[0] != -1 or self.count < 1:
+            raise GradientError(f"the output '{classifier.output}' holds no row of scores per image")
+        self.type = facts.type(self.value)
+
+    def write(self, classes: str, single: bool = False) -> Decision:
+        """The nodes, see `add_decision`."""
+        write = self.graph
+        scores = write.op("Reshape", self.value, write.constant([-1, self.count]))
+        one = self.kind in SINGLE
+        ranked = self._both(scores) if one else scores
+        ids = self._chosen(ranked, classes)
+        if one:
+            twice = write.op("Mul", ids, write.constant(2))
+            sign = write.op("Cast", write.op("Sub", twice, write.constant(1)), to=self.type)
+            decision, slope = write.op("Mul", scores, sign), write.unsqueeze(sign, 2)
+        elif self.kind == "logits":
+            decision, slope = self._log_odds(scores, ids)
+        else:
+            decision, slope = self._own(scores, ids)
+        target = write.constant([-1, *self.shape[1:]])
+        cotangent = write.op("Reshape", slope, target)
+        owners = None if single else self._owners(classes)
+        return Decision(ids, decision, {self.value: cotangent}, owners)
+
+    def _number(self, value: float) -> str:
+        return self.graph.constant(np.asarray(value, dtype=helper.tensor_dtype_to_np_dtype(self.type)))
+
+    def _both(self, scores: str) -> str:
+        """Scores of the two classes that one number decides between."""
+        return self.graph.op("Concat", self.graph.op("Neg", scores), scores, axis=1)
+
+    def _chosen(self, scores: str, classes: str) -> str:
+        """-1 becomes the class of the highest score that is not asked for by id."""
+        write = self.graph
+        count = 2 if self.kind in SINGLE else self.count
+        free = write.op("Less", classes, write.constant(0))
+        asked = write.op("Max", classes, write.constant(0))
+        numbers = write.op("Cast", scores, to=TensorProto.FLOAT)
+        places = write.op("Reshape", write.constant(list(range(count))), write.constant([1, 1, count]))
+        same = write.op("Equal", write.unsqueeze(asked, 2), places)  # (N, J, C)
+        same = write.op("And", same, write.unsqueeze(write.op("Not", free), 2))
+        taken = write.reduce("ReduceMax", write.op("Cast", same, to=TensorProto.FLOAT), [1], keep=False)  # (N, C)
+        key = write.op("Where", write.op("Greater", taken, _half(write)), _lowest(write), numbers)
+        columns = write.op("Shape", classes)
+        columns = write.op("Slice", columns, write.constant([1]), write.constant([2]), write.constant([0]))
+        most = write.op("Min", columns, write.constant([count]))
+        best = write.several("TopK", key, most, outputs=2, axis=1)[1]
+        slot = write.op("CumSum", write.op("Cast", free, to=TensorProto.INT64), write.constant(1), exclusive=1)
+        slot = write.op("Min", slot, write.op("Sub", most, write.constant([1])))
+        return write.op("Where", free, write.op("GatherElements", best, slot, axis=1), classes)
+
+    def _is(self, ids: str) -> str:
+        """Where a class is the one asked about, (N, J, C)."""
+        write = self.graph
+        places = write.op("Reshape", write.constant(list(range(self.count))), write.constant([1, 1, self.count]))
+        return write.op("Equal", write.unsqueeze(ids, 2), places)
+
+    def _log_odds(self, scores: str, ids: str) -> tuple[str, str]:
+        """z_c - log sum exp of the others; by z: 1 at c, minus the others' softmax elsewhere."""
+        write, own = self.graph, self._is(ids)
+        others = write.op("Where", own, self._number(-np.inf), write.unsqueeze(scores, 1))
+        top = write.reduce("ReduceMax", others, [2])
+        powers = write.op("Exp", write.op("Sub", others, top))
+        total = write.sum(powers, [2])
+        level = write.op("Add", write.op("Log", total), top)
+        value = write.op("GatherElements", scores, ids, axis=1)
+        decision = write.op("Sub", value, write.op("Squeeze", level, write.constant([2])))
+        slope = write.op("Where", own, self._number(1), write.op("Neg", write.op("Div", powers, total)))
+        return decision, slope
+
+    def _own(self, scores: str, ids: str) -> tuple[str, str]:
+        """What hangs on the class's own number alone."""
+        write = self.graph
+        value = write.op("GatherElements", scores, ids, axis=1)
+        if self.kind == "labels":
+            decision, slope = value, self._number(1)
+        elif self.kind == "log-probabilities":
+            rest = write.op("Sub", self._number(1), write.op("Exp", value))
+            rest = write.op("Max", rest, self._number(LEAST))
+            decision = write.op("Sub", value, write.op("Log", rest))
+            slope = write.unsqueeze(write.op("Reciprocal", rest), 2)
+        else:
+            share = write.op("Max", value, self._number(LEAST))
+            rest = write.op("Max", write.op("Sub", self._number(1), value), self._number(LEAST))
+            decision = write.op("Sub", write.op("Log", share), write.op("Log", rest))
+            slope = write.unsqueeze(write.op("Reciprocal", write.op("Mul", share, rest)), 2)
+        return decision, write.op("Where", self._is(ids), slope, self._number(0))
+
+    def _owners(self, classes: str) -> str:
+        """0, ..., 0, 1, ..., 1, ...: the image of each class."""
+        write = self.graph
+        sizes = write.op("Shape", classes)
+        count = write.op("Gather", sizes, write.constant(0), axis=0)
+        numbers = write.op("Range", write.constant(0), count, write.constant(1))
+        spread = write.op("Expand", write.unsqueeze(numbers, 1), sizes)
+        return write.op("Reshape", spread, write.constant([-1]))
+
+
+def _half(write: NodeWriter) -> str:
+    return write.constant(np.array(0.5, np.float32))
+
+
+def _lowest(write: NodeWriter) -> str:
+    return write.constant(np.array(-np.inf, np.float32))
+
+
+def _scores(facts: GraphFacts, output: str, kind: str) -> tuple[str, str]:
+    """The value that a decision is taken from, and how: the logits behind a softmax or a sigmoid, where they are."""
+    if kind in ("logits", "logit"):
+        return output, kind
+    at, nodes, producer = output, facts.topology.nodes, facts.topology.producer
+    while at in producer and nodes[producer[at]].op_type in PASSING:
+        at = nodes[producer[at]].input[0]
+    node = nodes[producer[at]] if at in producer else None
+    if node is None:
+        return output, kind
+    if node.op_type in ("Softmax", "LogSoftmax") and kind in ("probabilities", "log-probabilities"):
+        return node.input[0], "logits"
+    if node.op_type == "Sigmoid" and kind in ("labels", "sigmoid"):
+        return node.input[0], "labels" if kind == "labels" else "logit"
+    return output, "probabilities" if kind == "labels" else kind

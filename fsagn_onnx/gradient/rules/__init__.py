@@ -1,0 +1,1 @@
+"""One rule per op: how its gradient is written."""
