@@ -31,7 +31,7 @@ from fsagn_onnx.data.images import read_image
 from fsagn_onnx.errors import AnnotationError
 
 __all__ = [
-    "LABELS", "SIZE", "TYPES", "Board", "Box", "Pair", "board_pairs", "exchange", "read_boards", "read_pairs",
+    "LABELS", "SIZE", "TYPES", "Board", "DefectBox", "Pair", "board_pairs", "exchange", "read_boards", "read_pairs",
     "write_pairs",
 ]  # fmt: skip
 
@@ -50,7 +50,7 @@ THRESHOLD: Final = 127
 Pixels = NDArray[np.uint8]
 
 
-class Box(NamedTuple):
+class DefectBox(NamedTuple):
     """A defect: columns `left` to `right`, rows `top` to `bottom`, the last not in it; its type's place in `TYPES`."""
 
     left: int
@@ -84,7 +84,7 @@ class Board:
     name: str
     tested: Pixels
     good: Pixels
-    boxes: tuple[Box, ...]
+    boxes: tuple[DefectBox, ...]
 
     @property
     def group(self) -> str:
@@ -108,7 +108,7 @@ class Pair:
     name: str
     defect: Pixels
     good: Pixels
-    box: Box
+    box: DefectBox
     alone: bool
     place: tuple[slice, slice] | None = None
 
@@ -135,7 +135,7 @@ def read_grey(path: Path) -> Pixels:
     return np.where(grey > THRESHOLD, np.uint8(255), np.uint8(0))
 
 
-def read_boxes(path: Path) -> tuple[Box, ...]:
+def read_boxes(path: Path) -> tuple[DefectBox, ...]:
     """The defects of a text file.
 
     Raises:
@@ -153,7 +153,7 @@ def read_boxes(path: Path) -> tuple[Box, ...]:
             raise AnnotationError(
                 f"{path}, line {number}: expected a box with x1 < x2, y1 < y2 and a type in 1..6, but got {line[:60]!r}"
             )
-        found.append(Box(left, top, right, bottom, kind - 1))
+        found.append(DefectBox(left, top, right, bottom, kind - 1))
     return tuple(found)
 
 
@@ -194,7 +194,7 @@ def _picture(path: Path, part: str) -> Pixels:
     return read_grey(next((name for name in names if name.is_file()), names[0]))
 
 
-def exchange(board: Board, boxes: Sequence[Box], margin: int = MARGIN) -> Pixels:
+def exchange(board: Board, boxes: Sequence[DefectBox], margin: int = MARGIN) -> Pixels:
     """The tested board with some boxes' pixels exchanged for the good board's: uint8 ``(H, W)``."""
     made = board.tested.copy()
     for box in boxes:
@@ -203,7 +203,7 @@ def exchange(board: Board, boxes: Sequence[Box], margin: int = MARGIN) -> Pixels
     return made
 
 
-def window(board: Board, box: Box, size: int) -> tuple[int, int]:
+def window(board: Board, box: DefectBox, size: int) -> tuple[int, int]:
     """(top, left) of a square of edge `size` that holds a box, off its centre by chance, and lies in the board.
 
     The same box of the same board has the same window always. A map that knows nothing but the centre finds no defect.
@@ -236,7 +236,7 @@ def board_pairs(board: Board, size: int = SIZE) -> Iterator[Pair]:
         own = np.s_[box.top : box.bottom, box.left : box.right]
         tested[own] = board.tested[own]  # where boxes overlap, the asked defect stays whole
         place = (slice(top, top + size), slice(left, left + size))
-        inner = Box(
+        inner = DefectBox(
             max(0, box.left - left),
             max(0, box.top - top),
             min(size, box.right - left),
@@ -293,7 +293,7 @@ def read_pairs(folder: Path) -> list[Pair]:
             if found is None or len(found.parts) != 1 or found.parts[0].box is None:
                 raise AnnotationError(f"{folder / 'parts.json'}: expected one box for {kind}/{path.name}")
             left, top, right, bottom = (round(side) for side in found.parts[0].box)
-            box = Box(left, top, right, bottom, number)
+            box = DefectBox(left, top, right, bottom, number)
             pairs.append(Pair(path.stem, read_grey(path), read_grey(folder / "good" / path.name), box, alone=True))
     return pairs
 
