@@ -52,7 +52,7 @@ INPUT: Final[dict[str, Any]] = {
 }
 SMOOTHING: Final = 0.05
 WARM_UP: Final = 0.1
-SAVE_EVERY: Final = 250
+SAVE_EVERY: Final = 100
 
 
 @dataclass(frozen=True)
