@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import cv2
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx.utils import Extractor
 
 from ..errors import UsageError
 from ..model import Model
-from ..model.shapes import value_types
+from ..runtime.ablation import tail
 from ..runtime.classes import Classes, classes_of
 from ..runtime.feature_maps import FeatureMaps
 from ..runtime.infill import MASK_FREE
@@ -76,22 +73,19 @@ class RiseClass:
 class ReciproCam:
     """Recipro-CAM (Byun and Lee 2022): the class's number when only one place of the feature map is left.
 
-    A place is left with a Gaussian window of 3 x 3 cells; the rest of the feature map is 0. Needs a graph that goes on
-    from the layer's value alone.
+    A place is left with a Gaussian window of 3 x 3 cells; the rest of the feature map is 0.
 
     Args:
         model: the CNN.
         layer: value name.
-
-    Raises:
-        UsageError: the answer needs more of the graph than the layer.
     """
 
     def __init__(self, model: Model, layer: str) -> None:
         self._classes, self._spec = classifying(model), model.input_spec
         self._maps = FeatureMaps.of_model(model, layer, batch_size=1)
         self._layer = layer
-        self._tail = Session(tail_of(model.proto, layer, self._classes.wanted), source=str(model.path))
+        self._tail = Session(tail(model.proto, layer, self._classes.wanted), source=str(model.path))
+        self._image = next((port.name for port in self._tail.inputs if port.name != layer), None)
         rows, columns = model.layer(layer).shape[1:]
         self.passes = Passes(rows * columns, 0)
 
@@ -107,7 +101,8 @@ class ReciproCam:
             window = np.zeros((rows, columns), dtype=np.float32)
             window[divmod(place, columns)] = 1
             window = cv2.GaussianBlur(window, (3, 3), SPREAD, borderType=cv2.BORDER_CONSTANT)
-            answers = self._tail.run(self._classes.wanted, {self._layer: (maps * window)[None]})
+            beside = {} if self._image is None else {self._image: image[None]}
+            answers = self._tail.run(self._classes.wanted, {self._layer: (maps * window)[None], **beside})
             found = self._classes.probabilities(answers)
             numbers.append(0.0 if found is None else float(found[0, number]))
         return np.array(numbers, dtype=np.float32).reshape(rows, columns)
@@ -149,29 +144,3 @@ def classifying(model: Model) -> Classes:
     if not classes:
         raise UsageError(f"{model.path}: class methods need a model that classifies, but {classes.classifier.reason}")
     return classes
-
-
-def tail_of(proto: onnx.ModelProto, layer: str, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The graph from a layer's value to some outputs.
-
-    Raises:
-        UsageError: they need more of the graph than this value.
-    """
-    typed = onnx.ModelProto()
-    typed.CopyFrom(proto)
-    if layer not in {value.name for value in typed.graph.value_info}:
-        kind = value_types(proto, [layer])[layer]
-        typed.graph.value_info.append(onnx.ValueInfoProto(name=layer, type=kind))
-    tail: onnx.ModelProto = Extractor(typed).extract_model([layer], list(outputs))
-    images = [value.name for value in tail.graph.input]
-    made = {
-        layer,
-        *(item.name for item in tail.graph.initializer),
-        *(name for node in tail.graph.node for name in node.output),
-    }
-    missing = {name for node in tail.graph.node for name in node.input if name} - made
-    if missing or images != [layer]:
-        raise UsageError(
-            f"recipro-cam needs a model whose answer hangs on '{layer}' alone; it also needs {sorted(missing)}"
-        )
-    return tail

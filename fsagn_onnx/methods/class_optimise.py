@@ -68,7 +68,7 @@ class OptimiseClass:
             )
             loss = torch.nn.functional.softplus(-self._value(masked, classes)).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         return _smoothed(free).detach().numpy()
 

@@ -19,13 +19,13 @@ from ..errors import AnnotationError, FsagnError, ModelError
 from ..model import Model
 from ..runs.column_folder import ColumnFolder, ColumnSpec
 from ..runs.tapped_explainer import TappedExplainer
+from ..runtime.ablation import Ablation
 from ..runtime.classes import Classes
 from ..runtime.filter_request import FilterRequest
 from ..runtime.masks import pixel_mask
 from ..runtime.session import Session
 from ..runtime.stream import DECODERS, Failure, Prepared, named_images, ordered_map, prepare
 from ..runtime.variant import FILL
-from .ablation import Ablation
 from .disturbances import LEVELS, REGIONS, disturbed
 
 FEWEST_PIXELS: Final = 4

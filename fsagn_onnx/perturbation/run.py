@@ -17,11 +17,11 @@ from ..model import Model, load_model
 from ..runs.column_folder import PerturbationFolder
 from ..runs.folder_run import FolderRun, RunRequest
 from ..runs.tables import csv_text, finite, save_parquet
+from ..runtime.ablation import Ablation
 from ..runtime.engine import Engine
 from ..runtime.filter_request import FilterRequest
 from ..runtime.session import Session
 from ..runtime.stream import Failure
-from .ablation import Ablation
 from .disturbances import chosen_kinds
 from .effects import ALL, Effect, agreement, collect_groups, control_check, effects, ranking
 from .observations import (

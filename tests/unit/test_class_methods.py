@@ -11,8 +11,8 @@ import torch
 from fsagn_onnx.errors import UsageError
 from fsagn_onnx.methods import CLASS_METHODS, make_class_method
 from fsagn_onnx.methods.class_gradient import decision_values
-from fsagn_onnx.methods.class_masks import tail_of
 from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.runtime.ablation import tail
 from fsagn_onnx.runtime.feature_maps import FeatureMaps
 from fsagn_onnx.runtime.masks import area_rank, pixel_mask
 from fsagn_onnx.runtime.session import Session
@@ -84,10 +84,10 @@ def test_gradient_x_activation_is_that_of_finite_differences(hidden: bool, tmp_p
     batch, _ = picture(3, 1)
     (found,) = make_class_method("gradient-x-activation", model, LAYER).evidence(batch, np.array([1]))
     whole = FeatureMaps.of_model(model, LAYER).maps(batch)
-    tail = Session(tail_of(model.proto, LAYER, ["logits"]))
+    rest = Session(tail(model.proto, LAYER, ["logits"]))
 
     def decision(maps: np.ndarray) -> float:
-        logits = tail.run(["logits"], {LAYER: maps.astype(np.float32)})["logits"][0].astype(np.float64)
+        logits = rest.run(["logits"], {LAYER: maps.astype(np.float32)})["logits"][0].astype(np.float64)
         return float(logits[1] - np.logaddexp(logits[0], logits[2]))
 
     expected = np.zeros_like(found)

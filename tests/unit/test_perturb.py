@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from fsagn_onnx.data.annotations import open_annotations, read_labels
 from fsagn_onnx.errors import FsagnError, LayerError, UsageError
 from fsagn_onnx.model import load_model
-from fsagn_onnx.perturbation.ablation import Ablation, tail
 from fsagn_onnx.perturbation.disturbances import KINDS, LEVELS, REGIONS, chosen_kinds, disturbed, moved_region
 from fsagn_onnx.perturbation.effects import paired_test
 from fsagn_onnx.perturbation.run import Perturbation, PerturbRequest, PerturbRun
 from fsagn_onnx.runs import tapped_explainer
 from fsagn_onnx.runs.tapped_explainer import TappedExplainer
+from fsagn_onnx.runtime.ablation import Ablation, tail
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted

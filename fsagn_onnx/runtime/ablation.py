@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import LayerError
 from ..model import Model, cut
 from ..model.shapes import value_types
-from ..runtime.session import Session
+from .session import Session
 
 
 def tail(proto: onnx.ModelProto, layer: str, outputs: Sequence[str] | None = None) -> onnx.ModelProto:
