@@ -11,6 +11,7 @@ from .options import (
     PATH,
     batch_size_option,
     classes_options,
+    detections_option,
     format_option,
     json_option,
     keep_options,
@@ -32,6 +33,7 @@ from .options import (
 @click.option("--layer", help="For a plain model: the value to explain; see 'fsagn-onnx inspect'.")
 @reading_options
 @classes_options
+@detections_option
 @keep_options()
 @click.option(
     "--style", type=click.Choice(["outline", "heat"]), default="outline", show_default=True,
@@ -67,7 +69,8 @@ def command(
     from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
     asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size", "style")}
-    request = ExplainRequest(images=images, **asked, output=options["output"], scores=options["scores"])
+    read = {name: options[name] for name in ("output", "scores", "detections")}
+    request = ExplainRequest(images=images, **asked, **read)
     paths = found_images(request, out)
     opened = open_explainer(model_or_explainer, **reading, **options)
     terminal = Terminal(quiet=as_json)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import PATH, classes_options, json_option, reading_options
+from .options import PATH, classes_options, detections_option, json_option, reading_options
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 done but some images could not be read.")
@@ -15,6 +15,7 @@ from .options import PATH, classes_options, json_option, reading_options
 @click.option("--images", multiple=True, metavar="IMAGES", help="Find filters that are dead on these; may be repeated.")
 @reading_options
 @classes_options
+@detections_option
 @click.option("--no-convert", is_flag=True, help="Do not try the conversion to torch that training needs.")
 @json_option
 @click.pass_context
@@ -25,6 +26,7 @@ def command(
     reading: dict[str, Any],
     output: str | None,
     scores: str | None,
+    detections: str | None,
     no_convert: bool,
     as_json: bool,
 ) -> None:
@@ -37,7 +39,14 @@ def command(
 
     with counting() as count:
         document = inspect_file(
-            model, conversion=not no_convert, images=images, on_image=count, output=output, scores=scores, **reading
+            model,
+            conversion=not no_convert,
+            images=images,
+            on_image=count,
+            output=output,
+            scores=scores,
+            detections=detections,
+            **reading,
         )
     if as_json:
         print_json(document)

@@ -67,6 +67,14 @@ def classes_options(command: Command) -> Command:
     )(scores(command))
 
 
+detections_option = click.option(
+    "--detections",
+    metavar="LAYOUT",
+    help="How a detector's boxes are read, where the graph does not tell: yolov5, yolov8, yolox, end2end, "
+    "boxes-scores, torchvision, tensorflow, efficientnms, selected; segmentation: a map; none: show neither.",
+)
+
+
 labels_option = click.option(
     "--labels", "--class-names", "labels", type=PATH, help="Names of the classes: text (a line each), JSON or YAML."
 )

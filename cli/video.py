@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from .options import PATH, batch_size_option, classes_options, json_option, labels_option, session_options
+from .options import (
+    PATH,
+    batch_size_option,
+    classes_options,
+    detections_option,
+    json_option,
+    labels_option,
+    session_options,
+)
 
 
 @click.command()
@@ -21,6 +29,7 @@ from .options import PATH, batch_size_option, classes_options, json_option, labe
 @click.option("--limit", type=click.IntRange(1), help="Take so many frames at most.")
 @labels_option
 @classes_options
+@detections_option
 @batch_size_option(4, "Frames")
 @session_options
 @json_option
@@ -36,6 +45,7 @@ def command(
     labels: Path | None,
     output: str | None,
     scores: str | None,
+    detections: str | None,
     batch_size: int,
     threads: int | None,
     providers: str,
@@ -53,7 +63,13 @@ def command(
 
     waiting, video = Console(stderr=True), None
     with Explainer(
-        explainer, providers=providers, threads=threads, output=output, scores=scores, labels=labels
+        explainer,
+        providers=providers,
+        threads=threads,
+        output=output,
+        scores=scores,
+        labels=labels,
+        detections=detections,
     ) as opened:
         frames = explain_video(opened, FrameSource(source, start, every, limit), out, filters, area, batch_size)
         try:

@@ -34,6 +34,7 @@ class ExplainRequest:
         batch_size: images per pass.
         output: the model's output that classifies; None: found in its graph.
         scores: what its numbers are; None: found.
+        detections: layout of a detector's boxes, see `Explainer`; None: found.
         style: how the overlays show areas, see `draw_panel`.
     """
 
@@ -46,6 +47,7 @@ class ExplainRequest:
     style: str = "outline"
     output: str | None = None
     scores: str | None = None
+    detections: str | None = None
 
     def __post_init__(self) -> None:
         """Check the style."""
@@ -62,6 +64,7 @@ class ExplainRequest:
             "style": self.style,
             "output": self.output,
             "scores": self.scores,
+            **({"detections": self.detections} if self.detections is not None else {}),
         }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..report.picture import jpeg
 from ..report.sheet import MAX_FAILURES, Sheet, base64, record, record_name, sheet, text
+from ..runtime.drawing.found import class_color
 from ..runtime.drawing.overlay import OUTLINED
 from ..runtime.drawing.typeface import printable
 from ..runtime.explanation import Explanation, FilterExplanation
@@ -134,10 +135,39 @@ def article(explanation: Explanation, name: str, detail: Detail = FULL) -> str:
         "affine": [float(f"{value:.8g}") for value in (scale_x, shift_x, scale_y, shift_y)],
         "picture": jpeg(reduced(explanation.preview, detail.edge), detail.quality),
         "answers": [[printable(answer.title), round(answer.score, 4)] for answer in explanation.predictions],
+        **_findings(explanation, detail),
         "filters": [_filter(explained, detail) for explained in shown],
         "more": len(explanation.filters) - len(shown),
     }
     return record(name, members)
+
+
+def _findings(explanation: Explanation, detail: Detail) -> dict[str, Any]:
+    """Heads, boxes and segments, as far as the model can have them."""
+    found: dict[str, Any] = {}
+    if explanation.heads:
+        found["heads"] = [
+            [printable(name), [[printable(answer.title), round(answer.score, 4)] for answer in answers[:3]]]
+            for name, answers in explanation.heads.items()
+        ]
+    if explanation.detections is not None:
+        found["boxes"] = [
+            [printable(box.title), round(box.score, 4), [round(side, 1) for side in box.box], _hex(box.index)]
+            for box in explanation.detections[: detail.filters]
+        ]
+        found["many"] = len(explanation.detections)
+    if explanation.segmentation is not None:
+        found["segments"] = [
+            [printable(segment.title), round(segment.share, 4), _hex(segment.index)]
+            for segment in explanation.segmentation.segments[: detail.filters]
+        ]
+    return found
+
+
+def _hex(index: int) -> str:
+    """The colour of a class, as the overlays have it."""
+    red, green, blue = class_color(index)
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def detail_of(number: int) -> Detail | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def open_explainer(
     threads: int | None = None,
     output: str | None = None,
     scores: str | None = None,
+    detections: str | None = None,
 ) -> Opened:
     """Open an explainer file, or a plain model with a training-free method.
 
@@ -65,6 +66,7 @@ def open_explainer(
         threads: see `Session`.
         output: the model's output that classifies; None: found in its graph.
         scores: what its numbers are; None: found.
+        detections: layout of a detector's boxes, see `Explainer`; None: found.
 
     Raises:
         FsagnError: neither of the two, or options that do not fit to it.
@@ -75,12 +77,13 @@ def open_explainer(
             given |= {"--input": image, "--feed": list(feeds) or None}
         if extra := [option for option, value in given.items() if value is not None]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
-        explainer = Explainer(path, providers=providers, threads=threads, output=output, scores=scores, labels=labels)
+        read: dict[str, Any] = {"output": output, "scores": scores, "labels": labels, "detections": detections}
+        explainer = Explainer(path, providers=providers, threads=threads, **read)
         known = load_model(model, image=image, feeds=feeds) if model is not None else None
         name = "generator"
         if refine:
             name = f"generator+refine{refine}"
-            explainer = _refined(explainer, known, path, refine, providers, threads, output, scores, labels)
+            explainer = _refined(explainer, known, path, refine, providers, threads, read)
         hints = (*_read_as(explainer), *_guessed(explainer, path))
         return Opened(explainer, known, name, _subject(explainer, path, name), hints)
     if refine:
@@ -91,7 +94,9 @@ def open_explainer(
     plain.require_one_input()
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = engine.method.name
-    explainer = Explainer(engine, providers=providers, threads=threads, output=output, scores=scores)
+    explainer = Explainer(
+        engine, providers=providers, threads=threads, output=output, scores=scores, detections=detections
+    )
     better = (
         f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
@@ -104,7 +109,20 @@ def _read_as(explainer: Explainer) -> tuple[str, ...]:
     """What of the model's outputs is not shown, and why; nothing where a class is."""
     found = explainer.classes.classifier
     hints = [f"output {_listed(found.left_out)} is a sequence or map, no array: left out"] if found.left_out else []
-    if found.outputs and not explainer.classes:
+    detector, segments = explainer.classes.detector, explainer.classes.class_map
+    if detector is not None:
+        hints.append(
+            f"boxes are read as {detector.layout} ({detector.reason}); --detections if they are something else"
+        )
+    elif segments is not None:
+        guess = ", a guess" if segments.guessed else ""
+        hints.append(
+            f"output '{segments.output}' is read as a map of classes{guess} ({segments.reason}); "
+            "--detections none if it is something else"
+        )
+    elif found.heads:
+        hints.append(f"{found.reason}; each is shown by its own name")
+    elif found.outputs and not explainer.classes:
         hints.append(f"no class is shown: {found.reason}")
     if found.guessed:
         hints.append(
@@ -136,22 +154,30 @@ def _refined(
     steps: int,
     providers: str | Sequence[str],
     threads: int | None,
-    output: str | None,
-    scores: str | None,
-    labels: Path | None,
+    read: Mapping[str, Any],
 ) -> Explainer:
     if model is None:
         raise UsageError(f"--refine: give the model that {path} was made for (--model MODEL)")
     from ..methods.refine import RefinedEngine
 
     engine = RefinedEngine(explainer.engine, model, steps, providers, threads)
-    return Explainer(engine, providers=providers, threads=threads, output=output, scores=scores, labels=labels)
+    return Explainer(engine, providers=providers, threads=threads, **read)
 
 
 def _engine_for() -> Callable[..., Any]:
     from ..methods import engine_for
 
     return engine_for
+
+
+def _found(explainer: Explainer) -> dict[str, Any]:
+    """How boxes or a map are read: a member of the manifest where there are any."""
+    detector, segments = explainer.classes.detector, explainer.classes.class_map
+    if detector is not None:
+        return {"detections": {"layout": detector.layout, "outputs": dict(detector.roles), "classes": detector.classes}}
+    if segments is not None:
+        return {"segments": {"output": segments.output, "kind": segments.kind, "classes": segments.classes}}
+    return {}
 
 
 def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
@@ -164,5 +190,6 @@ def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
         "filters_of_layer": metadata.filters,
         "input": metadata.input.to_dict(),
         "method": method,
+        **_found(explainer),
         **({"guessed_input": list(guessed)} if guessed else {}),
     }

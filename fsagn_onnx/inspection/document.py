@@ -41,6 +41,7 @@ def inspect_file(
     output: str | None = None,
     scores: str | None = None,
     labels: Path | None = None,
+    detections: str | None = None,
 ) -> dict[str, Any]:
     """Inspect an ONNX file.
 
@@ -54,6 +55,7 @@ def inspect_file(
         on_image: Is told how many images are done.
         output: The output that classifies; None: found in the graph.
         scores: What its numbers are; None: found.
+        detections: Layout of a detector's boxes, see `Explainer`; None: found.
         labels: A file with names of the classes; None: the file's own.
 
     Returns:
@@ -80,7 +82,7 @@ def inspect_file(
         return _explainer(path, proto, described, classes)
     del proto
     model = load_model(path, preprocess=preprocess, image=image, feeds=feeds, labels=labels)
-    return _model(model, classes_of(model, output, scores), conversion, images, on_image)
+    return _model(model, classes_of(model, output, scores).chosen(detections=detections), conversion, images, on_image)
 
 
 def _value(item: ValueInfo) -> dict[str, Any]:

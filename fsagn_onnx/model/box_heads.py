@@ -80,7 +80,9 @@ def _readings(search: DetectorSearch, item: Output) -> Iterator[_Head]:
         if width is None or width < 5:
             continue
         found = None if anchors is None else grid_strides(search.size, anchors)
-        if found is None and not (search.forced and (anchors is None or anchors > width)):
+        if search.forced and anchors is not None and anchors < width:
+            continue
+        if found is None and not search.forced:
             continue
         per_cell, strides = found or (0, ())
         parts: list[tuple[int, int, bool]] = []

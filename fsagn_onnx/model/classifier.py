@@ -13,8 +13,8 @@ scores, chosen among many) is taken for classes by rule 1 only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import UsageError
@@ -57,6 +57,8 @@ class Classifier:
         width: how many numbers it has per image, where that is known.
         reason: why, in a few words.
         guessed: nothing but the form speaks for it.
+        heads: outputs that classify equally well, where none of them is the one (the digits of a captcha): name -> what
+            its numbers are, and how many.
     """
 
     outputs: tuple[Output, ...]
@@ -65,6 +67,7 @@ class Classifier:
     width: int | None
     reason: str
     guessed: bool = False
+    heads: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -103,8 +106,9 @@ def find_classifier(
         raise UsageError(f"scores must be one of {', '.join(SCORES)}, but got '{scores}'")
     if scores == "none":
         return Classifier(tuple(outputs), None, "none", None, "said so by the user")
+    heads: list[Output] = []
     if output is None:
-        chosen, reason = _chosen(outputs, labels)
+        chosen, reason, heads = _chosen(outputs, labels)
         if scores is not None and chosen is None:
             rows = [item for item in outputs if item.vector and item.floating]
             if len(rows) != 1:
@@ -113,7 +117,8 @@ def find_classifier(
     else:
         chosen, reason = _named(outputs, output), "named by the user"
     if chosen is None:
-        return Classifier(tuple(outputs), None, "none", None, reason)
+        kinds = {item.name: (_kind(item), item.width) for item in heads}
+        return Classifier(tuple(outputs), None, "none", None, reason, heads=kinds)
     kind, guessed = _kind(chosen), output is None and reason == _GUESS
     if scores is not None:
         kind, reason, guessed = scores, "said so by the user", False
@@ -147,11 +152,11 @@ def _kind(output: Output) -> str:
     return "logit" if output.width == 1 else "logits"
 
 
-def _chosen(outputs: Sequence[Output], labels: Sequence[str] | None) -> tuple[Output | None, str]:
-    """The output that classifies, and why; or None, and why not."""
+def _chosen(outputs: Sequence[Output], labels: Sequence[str] | None) -> tuple[Output | None, str, list[Output]]:
+    """The output that classifies, and why; or None, why not, and those that could be the one."""
     rows = [item for item in outputs if item.vector and item.floating and item.width != 0]
     if not rows:
-        return None, "no output holds a row of numbers per image (N, classes)"
+        return None, "no output holds a row of numbers per image (N, classes)", []
     ranked: dict[int, list[tuple[Output, str]]] = {}
     for item in rows:
         rank, reason = _rank(item, labels, alone=len(rows) == 1)
@@ -159,12 +164,13 @@ def _chosen(outputs: Sequence[Output], labels: Sequence[str] | None) -> tuple[Ou
     best = min(ranked)
     if best == _NOT:
         listed = ", ".join(f"'{item.name}' ({reason})" for item, reason in ranked[best][:3])
-        return None, f"{listed}; if one classifies, say so with --output and --scores"
+        return None, f"{listed}; if one classifies, say so with --output and --scores", []
     found = _distinct(ranked[best])
     if len(found) > 1:
         listed = ", ".join(f"'{item.name}'" for item, _ in found[:6])
-        return None, f"{len(found)} outputs could be the one: {listed}; choose with --output NAME"
-    return found[0]
+        reason = f"{len(found)} outputs could be the one: {listed}; choose with --output NAME"
+        return None, reason, [item for item, _ in found]
+    return *found[0], []
 
 
 _NOT: Final = 9

@@ -67,11 +67,42 @@ function filterCard(item, filter, title) {
       filter.active && filter.curve.length ? [el("dt", {}, "at the slider, predicted"), expected] : [])));
 }
 
+// Boxes of a detector over the picture, in pixels of the original image.
+function boxesOver(image, item) {
+  if (!item.boxes || !item.boxes.length) return image;
+  const [height, width] = item.size, line = Math.max(width, height) / 200;
+  const shapes = [...item.boxes].reverse().map(([title, score, [x0, y0, x1, y1], color]) =>
+    svg("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0, fill: "none", stroke: color, "stroke-width": line },
+      svg("title", {}, `${title} ${percent(score)}`)));
+  return el("div", { class: "boxed" }, image, svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img",
+    "aria-label": item.boxes.map(([title]) => title).join(", ") }, shapes));
+}
+
+const bars = (rows) => el("ul", { class: "answers" }, rows.map(([title, score]) =>
+  el("li", {}, el("span", {}, title), el("span", {}, percent(score)), el("span", { class: "bar" },
+    svg("svg", { viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { class: "mark", width: 100 * score, height: 5 }))))));
+
+// Heads, boxes and segments, as far as the model has them; [words for one line, lists for the details].
+function findings(item) {
+  const words = [], lists = [];
+  for (const [name, answers] of item.heads || []) {
+    words.push(`${name}: ${answers[0][0]} ${percent(answers[0][1])}`);
+    lists.push(el("h4", {}, name), bars(answers));
+  }
+  if (item.boxes) {
+    words.push(item.boxes.length ? `${item.many} box${item.many === 1 ? "" : "es"}: ${item.boxes[0][0]} ${percent(item.boxes[0][1])}` : "no box");
+    lists.push(el("h4", {}, item.many === 1 ? "1 box" : `${item.many} boxes`), bars(item.boxes));
+  }
+  if (item.segments) {
+    words.push(item.segments.slice(0, 3).map(([title, share]) => `${title} ${percent(share)}`).join(", ") || "nothing found");
+    lists.push(el("h4", {}, "share of the picture"), bars(item.segments));
+  }
+  return [words.join(" · "), lists];
+}
+
 function imageCard(item) {
   const image = el("img", { alt: item.name, src: "data:image/jpeg;base64," + item.picture, loading: "lazy", decoding: "async" });
-  const answers = el("ul", { class: "answers" }, item.answers.map(([title, score]) =>
-    el("li", {}, el("span", {}, title), el("span", {}, percent(score)), el("span", { class: "bar" },
-      svg("svg", { viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" }, svg("rect", { class: "mark", width: 100 * score, height: 5 }))))));
+  const [found, lists] = findings(item), answers = [bars(item.answers), ...lists];
   const more = item.more ? ` · ${item.more} more filters in masks/${item.stem}.npz` : "";
   const [first] = item.answers, pixels = `${item.size[1]} × ${item.size[0]} pixels`;
   const about = el("p", { class: "quiet" }), content = el("div");
@@ -80,8 +111,8 @@ function imageCard(item) {
     const whole = isExpanded(item);
     detail.setAttribute("aria-expanded", String(whole));
     card.classList.toggle("whole", whole);
-    about.textContent = whole ? `${item.name} · ${pixels}${more}` : first ? `${first[0]} ${percent(first[1])}` : pixels;
-    const shown = el("figure", {}, image, el("figcaption", {}, el("h3", {}, "image"), whole && answers));
+    about.textContent = whole ? `${item.name} · ${pixels}${more}` : [first && `${first[0]} ${percent(first[1])}`, found].filter(Boolean).join(" · ") || pixels;
+    const shown = el("figure", {}, boxesOver(image, item), el("figcaption", {}, el("h3", {}, "image"), whole && answers));
     content.replaceChildren(whole ? balanced([shown, ...item.filters.map((filter) => filterCard(item, filter, link(filter)))], 190, { class: "cards lead" })
       : el("div", { class: "strip" }, shown, item.filters.slice(0, STRIP).map((filter) => filterTile(item, filter))));
   }
@@ -142,7 +173,7 @@ const best = (item) => (item.answers[0] ? item.answers[0][1] : 0);
 const peak = (item) => Math.max(0, ...item.filters.map((filter) => filter.peak));
 const pager = new Pager({
   items: records, draw: imageCard, size: 24, label: "images", tools: [areaTools, el("span", {}, heated, whole)],
-  words: (item) => item.name + " " + item.answers.slice(0, 1).map(([title]) => title).join(" ") + " " + item.filters.map((filter) => `filter ${filter.id}`).join(" "),
+  words: (item) => item.name + " " + item.answers.slice(0, 1).map(([title]) => title).join(" ") + " " + findings(item)[0] + " " + item.filters.map((filter) => `filter ${filter.id}`).join(" "),
   sorts: [["in order", null], ["by name", (a, b) => compare(a.name, b.name)], ["most certain first", (a, b) => best(b) - best(a)],
     ["least certain first", (a, b) => best(a) - best(b)], ["highest peak first", (a, b) => peak(b) - peak(a)]],
 });

@@ -172,6 +172,15 @@ class Classes:
         order = best[np.argsort(-scores[best], kind="stable")[:ANSWERS]]
         return tuple(Prediction(int(i), self.label(int(i), scores.size), float(scores[i])) for i in order)
 
+    def heads(self, outputs: Outputs, n: int) -> dict[str, tuple[Prediction, ...]]:
+        """The strongest classes of image ``n`` by every one of several outputs that classify equally well."""
+        found = {}
+        for name, (scores, width) in self.classifier.heads.items():
+            one = replace(self, classifier=replace(self.classifier, output=name, scores=scores, width=width))
+            if answers := one.predictions(outputs, n):
+                found[name] = answers
+        return found
+
     def label(self, number: int, count: int | None = None) -> str | None:
         """The name of a class in the model, or None.
 
@@ -216,7 +225,7 @@ class Classes:
         """In words, as `inspect` prints it."""
         found = self.classifier
         if not self:
-            return f"none: {found.reason}"
+            return f"none: {found.reason}" + self._beside()
         count = f"{self.count:,} classes" if self.count is not None else "classes"
         kind = {
             "logits": f"logits of {count}", "probabilities": f"probabilities of {count}",
@@ -224,7 +233,17 @@ class Classes:
             "labels": f"a probability for each of {count}",
             "logit": "one logit, a decision between 2 classes", "sigmoid": "one probability, of class 1 of 2",
         }[found.scores]  # fmt: skip
-        return f"'{found.output}': {kind} ({found.reason}); correct it with --output and --scores"
+        return f"'{found.output}': {kind} ({found.reason}); correct it with --output and --scores" + self._beside()
+
+    def _beside(self) -> str:
+        """Boxes or a map, in words."""
+        if self.detector is not None:
+            names = ", ".join(f"'{name}'" for name in self.detector.roles.values())
+            return f"; boxes in {names}: {self.detector.layout} ({self.detector.reason})"
+        if self.class_map is not None:
+            guess = ", a guess" if self.class_map.guessed else ""
+            return f"; a map of classes in '{self.class_map.output}' ({self.class_map.reason}{guess})"
+        return ""
 
     def described(self) -> ClassOutput:
         """What the metadata of an explainer says about it."""
@@ -239,6 +258,9 @@ class Classes:
             **asdict(self.described()),
             "reason": found.reason,
             "left_out": list(found.left_out),
+            "detections": None if self.detector is None else self.detector.layout,
+            "segmentation": None if self.class_map is None else self.class_map.output,
+            "heads": list(found.heads),
             "outputs": [{"name": o.name, "images_axis": o.axis, "constant": o.constant} for o in found.outputs],
         }
 

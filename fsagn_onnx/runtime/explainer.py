@@ -47,6 +47,8 @@ class Explainer(Closing):
         output: name of the model's output that classifies; None: found in its graph.
         scores: what its numbers are, one of `SCORES`; None: found.
         labels: names of the classes, or a file with them; None: the explainer's own. See `read_class_names`.
+        detections: layout of a detector's boxes, one of `LAYOUTS`; ``segmentation``: a map of classes; ``none``:
+            neither is shown; None: found in the graph.
 
     Raises:
         ExplainerError: the file is no explainer, too new or broken.
@@ -71,6 +73,7 @@ class Explainer(Closing):
         output: str | None = None,
         scores: str | None = None,
         labels: str | Path | Sequence[str] | None = None,
+        detections: str | None = None,
     ) -> None:
         names = given_names(labels)
         self._owns = isinstance(path_or_engine, str | Path)
@@ -82,7 +85,7 @@ class Explainer(Closing):
         self._providers = providers
         self._threads = threads
         try:
-            self.classes: Classes = self.engine.classes.chosen(output, scores, names)
+            self.classes: Classes = self.engine.classes.chosen(output, scores, names, detections)
         except FsagnError:
             self.close()
             raise
@@ -160,6 +163,8 @@ class Explainer(Closing):
         verifier = self._verifier(model, batch_size) if verify else None
         answering = Answering(self.metadata, self.classes, request, asked_area, verifier)
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(request)))
+        if self.classes.detector is not None and self.classes.detector.alone:
+            images_per_pass = 1  # whose boxes they are does not stand in the lists
         return self._results(images, answering, images_per_pass, previews)
 
     def check(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..model.input_spec import Geometry
 from .explained_area import Area, Box, Evidence, Point, rounded
+from .findings import Detection, Segmentation
 from .masks import Mask, pixel_mask
 from .stream import Pixels
 
@@ -44,6 +46,10 @@ class Prediction:
     def title(self) -> str:
         """The label, or ``class N``."""
         return self.label if self.label else f"class {self.index}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Strict JSON."""
+        return {"index": self.index, "label": self.label, "score": rounded(self.score)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +101,9 @@ class Explanation:
         filters: the filters in the order asked, or strongest first.
         evidence: what carries the decisions for the classes asked about, in the order asked; empty where none was.
         preview: uint8 (h', w', 3) RGB, the image reduced for drawing; empty where none was asked for.
+        heads: of a model with several classifying outputs: its name -> its strongest answers, best first.
+        detections: the boxes of a detector, best first; None where the model is none of a known layout.
+        segmentation: the classes of a segmentation network and their shares; None where the model is none.
 
     Example:
         >>> explanation = Explainer("explainer.onnx").explain("photos/0.png", filters=[61], area=0.1)[0]
@@ -112,6 +121,9 @@ class Explanation:
     filters: tuple[FilterExplanation, ...]
     preview: Pixels
     evidence: tuple[Evidence, ...] = ()
+    heads: Mapping[str, tuple[Prediction, ...]] = field(default_factory=dict)
+    detections: tuple[Detection, ...] | None = None
+    segmentation: Segmentation | None = None
 
     def filter(self, filter: int | FilterExplanation) -> FilterExplanation:
         """The explanation of a filter, by id.
@@ -158,13 +170,22 @@ class Explanation:
             "path": self.name,
             "height": self.size[0],
             "width": self.size[1],
-            "predictions": [
-                {"index": answer.index, "label": answer.label, "score": rounded(answer.score)}
-                for answer in self.predictions
-            ],
+            "predictions": [answer.to_dict() for answer in self.predictions],
+            **self._findings(),
             "filters": [explained.to_dict() for explained in self.filters],
             **({"evidence": [found.to_dict() for found in self.evidence]} if self.evidence else {}),
         }
+
+    def _findings(self) -> dict[str, Any]:
+        """What the model finds beside a class of the image; members that it cannot have are left out."""
+        found: dict[str, Any] = {}
+        if self.heads:
+            found["heads"] = {name: [answer.to_dict() for answer in answers] for name, answers in self.heads.items()}
+        if self.detections is not None:
+            found["detections"] = [box.to_dict() for box in self.detections]
+        if self.segmentation is not None:
+            found["segments"] = [segment.to_dict() for segment in self.segmentation.segments]
+        return found
 
     def plot(self, area: float | None = None, style: str = "outline") -> Panel:
         """The image and its filters' areas side by side, as a picture that shows itself in a notebook.

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from .area import DEFAULT_AREA, retention_at, sufficient_area
 from .classes import Classes
 from .contract import AREA_RANK, FILTER_PEAKS, RETENTION
+from .detections import find_detections
 from .engine import EngineMetadata, Pass
 from .explanation import Explanation, FilterExplanation, locate
 from .filter_request import FilterRequest
 from .masks import pixel_mask
+from .segments import find_segmentation
 from .stream import Prepared
 from .variant import FILL
 from .verifier import Verifier
@@ -73,6 +75,9 @@ class Answering:
             predictions=self.classes.predictions(computed.outputs, n),
             filters=tuple(filters),
             preview=image.preview,
+            heads=self.classes.heads(computed.outputs, n),
+            detections=find_detections(self.classes, computed.outputs, n, image.geometry),
+            segmentation=find_segmentation(self.classes, computed.outputs, n, image.geometry),
         )
 
     def _shown_slots(self, computed: Pass, n: int) -> NDArray[np.intp]:

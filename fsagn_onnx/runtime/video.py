@@ -16,10 +16,11 @@ import numpy as np
 from ..data.closing import Closing
 from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
-from .drawing.overlay import dim_unseen, percent, shown_area
+from .drawing.overlay import dim_unseen, shown_area
 from .drawing.typeface import BOLD, Style, put_text, text_width
 from .explainer import Explainer
 from .explanation import Explanation
+from .findings import percent
 from .stream import Failure, Frame, Pixels, ordered_map
 
 CAMERA: Final = "camera:"

@@ -15,10 +15,11 @@ from ..explanations.folder import REPORT, ExplanationFolder
 from ..explanations.job import Written
 from ..explanations.json_document import json_pieces
 from ..runs.manifest import MANIFEST
-from ..runtime.drawing.overlay import percent
 from ..runtime.drawing.typeface import printable
 from ..runtime.explanation import Explanation
+from ..runtime.findings import percent
 from ..runtime.stream import Failure
+from ..runtime.wording import answer_lines
 
 MAX_TABLES: Final = 20
 """Images whose table is printed; the results of the others are in the folder."""
@@ -95,9 +96,8 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
     """Name and size, the model's answers, and a table of the filters."""
     height, width = explanation.size
     yield Text.assemble((printable(explanation.name), "bold"), f"  {width} x {height}")
-    if explanation.predictions:
-        answers = (f"{printable(answer.title)} {percent(answer.score)}" for answer in explanation.predictions[:3])
-        yield Text("  " + ", ".join(answers))
+    for line in answer_lines(explanation, places=True):
+        yield Text("  " + printable(line))
     table = Table(box=None, padding=(0, 2), header_style="dim")
     for word in ("filter", "peak", "area", "retention"):
         table.add_column(word, justify="right")

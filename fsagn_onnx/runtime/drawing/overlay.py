@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
+from ..findings import percent
 from ..masks import Mask, upsample
 from ..stream import Pixels
+from ..wording import answer_lines
+from .found import draw_findings
 from .typeface import BOLD, REGULAR, Color, Style, put_text, shorten
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def draw_panel(explanation: Explanation, style: str = OUTLINED) -> Pixels:
         x = _MARGIN + (number % columns) * (tile_width + _GUTTER)
         y = _HEAD + (number // columns) * row_height
         if number == 0:
-            tile, title = dim_unseen(picture, explanation)[0], "image"
+            tile, title = draw_findings(dim_unseen(picture, explanation)[0], explanation), "image"
         else:
             tile, title = draw_filter(picture, explanation, shown[number - 1], style), f"filter {shown[number - 1].id}"
         left = x + (tile_width - tile.shape[1]) // 2 if tile.shape[1] < MIN_TILE_WIDTH else x
@@ -136,7 +139,7 @@ def _head(panel: Pixels, explanation: Explanation, shown: int) -> None:
     width = panel.shape[1] - 2 * _MARGIN
     name = explanation.path.name if explanation.path is not None else explanation.name
     put_text(panel, shorten(name, _TITLE, width), (_MARGIN, 36), _TITLE)
-    answers = " · ".join(f"{answer.title} {percent(answer.score)}" for answer in explanation.predictions[:3])
+    answers = " · ".join(answer_lines(explanation))
     left_out = len(explanation.filters) - shown
     if left_out:
         answers += f" · {left_out} more filters in the masks"
@@ -150,11 +153,6 @@ def filter_figures(explained: FilterExplanation) -> list[str]:
     known = {"predicted": explained.retention_predicted, "measured": explained.retention_measured}
     lines = [f"retention {value:.2f} {how}" for how, value in known.items() if value is not None]
     return [f"peak {explained.peak:.2f} · area {percent(explained.area)}", *lines]
-
-
-def percent(share: float) -> str:
-    """A share as a percentage, with a decimal below 10%."""
-    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.1f}%"
 
 
 def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:
