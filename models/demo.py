@@ -16,7 +16,7 @@ from pathlib import Path
 from fsagn_onnx.errors import ImageError, OutputError
 from fsagn_onnx.runtime import Explanation
 from fsagn_onnx.runtime.area import TARGET_RETENTION, sufficient_area
-from fsagn_onnx.runtime.drawing.overlay import percent
+from fsagn_onnx.runtime.findings import percent
 
 from . import lite0
 
