@@ -22,6 +22,8 @@ from fsagn_onnx.conversion.ops import load_converters
 from .check import check
 from .rows import Row
 
+Check = Callable[[Row], dict[str, Any]]
+"""Makes a row's result: ``status`` and figures."""
 TIME_LIMIT = 600
 """Seconds that a row may take."""
 
@@ -35,18 +37,18 @@ class _Job:
     started: float
 
 
-def _child(row: Row, answer: Connection, log: int) -> None:
+def _child(row: Row, answer: Connection, log: int, examine: Check) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
-    answer.send(check(row))
+    answer.send(examine(row))
     answer.close()
 
 
-def _start(row: Row) -> _Job:
+def _start(row: Row, examine: Check) -> _Job:
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe(duplex=False)
     log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _finish
-    process = context.Process(target=_child, args=(row, theirs, log.fileno()), daemon=False)
+    process = context.Process(target=_child, args=(row, theirs, log.fileno(), examine), daemon=False)
     process.start()
     theirs.close()
     return _Job(row, process, mine, log, time.monotonic())
@@ -84,13 +86,13 @@ def _finish(job: _Job, timed_out: bool) -> dict[str, Any]:
     return {**columns, "change": row.change, **result}
 
 
-def run(rows: Sequence[Row], jobs: int) -> Iterator[dict[str, Any]]:
+def run(rows: Sequence[Row], jobs: int, examine: Check = check) -> Iterator[dict[str, Any]]:
     """Results in the order in which rows finish."""
     load_converters()  # once, not in every process
     waiting, running = list(reversed(rows)), []
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(_start(waiting.pop()))
+            running.append(_start(waiting.pop(), examine))
         wait([job.process.sentinel for job in running] + [job.answer for job in running], timeout=1)
         for job in list(running):
             late = time.monotonic() - job.started > TIME_LIMIT
@@ -113,7 +115,13 @@ def stored(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def run_stored(
-    rows: Sequence[Row], path: Path, jobs: int, report: Callable[[dict[str, Any]], None], *, again: bool
+    rows: Sequence[Row],
+    path: Path,
+    jobs: int,
+    report: Callable[[dict[str, Any]], None],
+    *,
+    again: bool,
+    examine: Check = check,
 ) -> list[dict[str, Any]]:
     """Run what `path` does not hold yet, a line per result appended at once; `again` repeats what failed."""
     known = stored(path)
@@ -121,7 +129,7 @@ def run_stored(
         known = {key: result for key, result in known.items() if result["status"] in ("passed", "not made")}
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
-        for result in run([row for row in rows if row.id not in known], jobs):
+        for result in run([row for row in rows if row.id not in known], jobs, examine):
             stream.write(json.dumps(result) + "\n")
             stream.flush()
             known[result["id"]] = result

@@ -40,7 +40,8 @@ def summary(results: list[Result], rows: int | None = None) -> str:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of what the files were made and measured with."""
     return {
         "python": platform.python_version(),
         "onnx": onnx.__version__,
@@ -85,15 +86,15 @@ def _columns(results: list[Result], key: str, plain: str) -> list[str]:
     return lines
 
 
-def _plain(text: str) -> str:
-    """Without colours, and without the folder that the file lay in."""
+def plain(text: str) -> str:
+    """Without colours, and without the folder that the file lay in; for a cell of a table."""
     return re.sub(r"\S*/(?=model\.onnx)", "", re.sub(r"\x1b\[[0-9;]*m", "", text)).replace("|", "/")[:300]
 
 
 def _problems(results: list[Result], statuses: tuple[str, ...]) -> list[str]:
     found = [result for result in results if result["status"] in statuses]
     lines = [f"| file | {'what is said' if 'failed' in statuses else 'why'} |", "|---|---|"]
-    return [*lines, *(f"| {r['id']} | {_plain(str(r['error']))} |" for r in found)] if found else ["none"]
+    return [*lines, *(f"| {r['id']} | {plain(str(r['error']))} |" for r in found)] if found else ["none"]
 
 
 README = re.compile(r"^\| models that convert .*$", re.MULTILINE)
@@ -113,14 +114,14 @@ def write_readme(path: Path, document: Result) -> None:
 def write_reports(results: list[Result], folder: Path, rows: int) -> None:
     """Write ``coverage.md`` and ``coverage.json``, and the row of the README beside their folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    results = [{**r, "error": _plain(r["error"])} if isinstance(r.get("error"), str) else r for r in results]
+    results = [{**r, "error": plain(r["error"])} if isinstance(r.get("error"), str) else r for r in results]
     results = sorted(results, key=lambda result: (result["family"].lower(), result["id"]))
-    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    taken = ", ".join(f"{name} {version}" for name, version in versions().items())
     by_node = sum(result.get("drift", 0.0) > 0 for result in results)
     text = [
         "# What converts",
         "",
-        f"{summary(results, rows)}. Measured by `make coverage` ({versions}).",
+        f"{summary(results, rows)}. Measured by `make coverage` ({taken}).",
         "",
         "A file passes when every conv layer (and, but for detectors, every output) agrees with onnxruntime on two",
         "images: max abs(a - b) / max abs(b) <= 1e-4, or what [design/0002](design/0002-conversion.md) says of the",
@@ -145,7 +146,7 @@ def write_reports(results: list[Result], folder: Path, rows: int) -> None:
         *_problems(results, ("not made",)),
     ]
     (folder / "coverage.md").write_text("\n".join(text) + "\n")
-    document = {"versions": _versions(), "rows": rows, "summary": summary(results, rows), "results": results}
+    document = {"versions": versions(), "rows": rows, "summary": summary(results, rows), "results": results}
     (folder / "coverage.json").write_text(json.dumps(document, indent=1) + "\n")
     if (folder.parent / "README.md").is_file():
         write_readme(folder.parent / "README.md", document)

@@ -1,7 +1,8 @@
 """onnxruntime's own operators, written out in standard ones.
 
 Its optimised models (`basic`, `extended`) and its quantiser's QOperator form hold nodes of the domain
-com.microsoft, and LayerNormalization below opset 17. Formulas: onnxruntime, docs/ContribOperators.md. What has
+com.microsoft, and LayerNormalization below opset 17. So is BatchNormalization with statistics per place
+(spatial = 0 of opset 7 and 8). Formulas: onnxruntime, docs/ContribOperators.md. What has
 no entry here stays as it is and is told as unsupported where it is needed.
 """
 
@@ -28,6 +29,7 @@ _NORM_OPSET = 17
 _Expansion = Callable[[ExpansionWriter, str], None]
 """Writes nodes that end in the given output."""
 _EXPANSIONS: dict[str, _Expansion] = {}
+_PER_PLACE = "BatchNormalization"
 _LAYER_NORMS = ("LayerNormalization", "SimplifiedLayerNormalization")
 
 
@@ -262,9 +264,20 @@ def _dynamic_matmul(writer: ExpansionWriter, output: str) -> None:
     _integer_product(writer, [a, writer.input(1), zero, writer.input(3)], unit, writer.input(4), output)
 
 
+@_expansion(_PER_PLACE)
+def _norm_per_place(writer: ExpansionWriter, output: str) -> None:
+    """(x - mean) / sqrt(variance + epsilon) scale + shift, all of the shape (C, H, W)."""
+    x, scale, shift, mean, variance = (writer.input(index) for index in range(5))
+    safe = writer.add("Add", [variance, writer.number(float(writer.attributes.get("epsilon", 1e-5)))])
+    value = writer.add("Div", [writer.add("Sub", [x, mean]), writer.add("Sqrt", [safe])])
+    writer.add("Add", [writer.add("Mul", [value, scale]), shift], output)
+
+
 def _applies(node: onnx.NodeProto, opset: int) -> bool:
     if node.domain == DOMAIN:
-        return node.op_type in _EXPANSIONS
+        return node.op_type in _EXPANSIONS and node.op_type != _PER_PLACE
+    if node.op_type == _PER_PLACE:
+        return opset < 9 and any(item.name == "spatial" and not item.i for item in node.attribute)
     early = node.op_type == "LayerNormalization" and opset < _NORM_OPSET
     return node.domain in ("", "ai.onnx") and (early or node.op_type == "SimplifiedLayerNormalization")
 

@@ -30,7 +30,8 @@ from .single_image import with_batch_axis
 from .size_trial import settled
 from .sizes import oversized
 from .spelling import respell
-from .topology import sort_nodes, training_nodes
+from .topology import sort_nodes
+from .training_mode import training_nodes
 
 __all__ = ["Model", "load_model"]
 
@@ -117,17 +118,14 @@ class Model:
 
     @cached_property
     def training_mode(self) -> str | None:
-        """A line about nodes that were exported in training mode; None where there are none.
-
-        Their answers hang on the other pictures of a batch, or on chance.
-        """
-        found = training_nodes(self.proto.graph)
+        """A line about nodes that were exported in training mode; None where there are none."""
+        found = training_nodes(self.source.graph)
         if not found:
             return None
         return (
-            f"{self.path.name} was exported in training mode ({found[0]}{' and others' if len(found) > 1 else ''}): a "
-            "picture's answers hang on the rest of its batch or on chance; export it again in inference mode (torch: "
-            "model.eval())"
+            f"{self.path.name} was exported in training mode ({found[0]}{' and others' if len(found) > 1 else ''}): "
+            "its answers hang on the rest of a batch or on chance; here each picture is a batch of its own and nothing "
+            "is dropped; for the network as it was trained export it again in inference mode (torch: model.eval())"
         )
 
     @property

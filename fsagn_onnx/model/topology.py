@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
-from onnx import numpy_helper
 
 __all__ = [
     "RANDOM_OPS",
@@ -18,7 +17,6 @@ __all__ = [
     "rename_values",
     "sort_nodes",
     "subgraphs",
-    "training_nodes",
 ]
 
 RANDOM_OPS = frozenset(
@@ -180,18 +178,3 @@ def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
             rename_values(inner, names)
     for item in (*graph.initializer, *graph.value_info):
         item.name = names.get(item.name, item.name)
-
-
-def training_nodes(graph: onnx.GraphProto) -> list[str]:
-    """Nodes in training mode, as "op 'value'": batch norms that measure their batch, dropouts that drop."""
-    values = Topology(graph).tensors
-    found = []
-    for node in graph.node:
-        switched = any(item.name == "training_mode" and item.i for item in node.attribute)
-        if node.op_type == "BatchNormalization":
-            switched |= sum(bool(name) for name in node.output) > 1
-        elif node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in values:
-            switched |= bool(numpy_helper.to_array(values[node.input[2]]).any())
-        if switched and node.op_type in ("BatchNormalization", "Dropout"):
-            found.append(f"{node.op_type} '{node.output[0]}'")
-    return found

@@ -13,7 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fsagn_onnx.cli.main import run
-from fsagn_onnx.inspection.document import inspect_file
+from fsagn_onnx.conversion import check_parity, convert
+from fsagn_onnx.generator.variants import at_opset
 from fsagn_onnx.model import load_model
 from fsagn_onnx.model.description import read_preprocess
 from fsagn_onnx.model.spelling import respell
@@ -129,22 +130,19 @@ def test_a_detectors_fixed_sum_of_bins_is_a_prediction_not_a_layer(tmp_path: Pat
     assert model.default_layer.value == neck
 
 
-def batch_norm(path: Path) -> Path:
+def test_batch_norm_with_statistics_per_place(tmp_path: Path) -> None:
     b = GraphBuilder()
     first = b.conv("image", 3, 8)
-    ones = [b.constant(np.ones(8, np.float32)) for _ in range(4)]
-    b.nodes.append(helper.make_node("BatchNormalization", [first, *ones], ["bn", "mean", "var"], training_mode=1))
-    b.head(b.conv("bn", 8, 16), 16)
-    return b.save(path, ["logits"])
-
-
-def test_training_mode_is_said_once_and_what_to_do(tmp_path: Path) -> None:
-    file = batch_norm(tmp_path / "m.onnx")
-    model = load_model(file)
-    assert "BatchNormalization 'bn'" in str(model.training_mode)
-    assert "model.eval()" in str(model.training_mode)
-    assert sum("training mode" in line for line in inspect_file(file, conversion=False)["warnings"]) == 1
-    assert load_model(plain(tmp_path / "plain.onnx")).training_mode is None
+    numbers = [b.constant(b.rng.uniform(0.5, 1.5, (8, 16, 16)).astype(np.float32)) for _ in range(4)]
+    b.head(b.conv(b.op("BatchNormalization", first, *numbers, spatial=0, epsilon=1e-3), 8, 16), 16)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits"], opset=8))
+    assert check_parity(model, convert(model, [model.default_layer.value], check=False)).max_relative_error < 1e-5
+    picture = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    ours, theirs = (
+        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"image": picture})[0]
+        for proto in (at_opset(model.proto, 18, "m.onnx"), model.source)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_guessed_size_that_the_graph_does_not_take_gives_way_to_one_that_it_takes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ..registry import register
 from .nodes import constant, converted, dims_of, given, known_constant
 from .quantise import Truncating, holds_integers
 
-__all__ = ["Resize", "ResizeAsComputed", "Sampling", "Target"]
+__all__ = ["Resize", "ResizeAsComputed", "Sampling", "Target", "UpsampleAsComputed"]
 
 _COORDINATES = (
     "align_corners",
@@ -34,6 +34,8 @@ _COORDINATES = (
 )
 _POLICIES = ("stretch", "not_larger", "not_smaller")
 _MODES = ("nearest", "linear", "cubic")
+_OLD = "floor, but ceil where it shrinks"
+"""Rounding of onnxruntime's Resize of opset 10, along each axis."""
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -88,7 +90,7 @@ class Sampling:
         """Indices (out, k) of input cells, clipped to the axis, and their weights (out, k), float64."""
         x = self.positions(axis, length, out, scale)
         if self.mode == "nearest":
-            index = _rounded(x, self.nearest)[:, None]
+            index = _rounded(x, _direction(scale) if self.nearest == _OLD else self.nearest)[:, None]
             return index.clamp(0, length - 1), torch.ones_like(x, dtype=torch.float64)[:, None]
         stretch = max(1 / scale, 1.0) if self.antialias else 1.0
         reach = math.ceil((1 if self.mode == "linear" else 2) * stretch)
@@ -108,6 +110,10 @@ class Sampling:
         near = ((a + 2) * d - (a + 3)) * d * d + 1
         far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
         return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def _direction(scale: float) -> str:
+    return "ceil" if scale < 1 else "floor"
 
 
 def _rounded(x: Tensor, how: str) -> Tensor:
@@ -178,6 +184,14 @@ class ResizeAsComputed(nn.Module):
             return _resized(x, self.sampling, Target(None, wanted, self.policy))
         factors = dict(zip(axes, [] if scales is None else scales.tolist(), strict=True))
         return _resized(x, self.sampling, Target(tuple(factors.get(axis, 1.0) for axis in range(x.dim()))))
+
+
+class UpsampleAsComputed(ResizeAsComputed):
+    """x, scales -> x resized; the scales are computed at run time."""
+
+    def forward(self, x: Tensor, scales: Tensor) -> Tensor:  # type: ignore[override]
+        """Resize."""
+        return super().forward(x, None, scales)
 
 
 def _resized(x: Tensor, sampling: Sampling, target: Target) -> Tensor:
@@ -302,8 +316,10 @@ def _of_sizes(dims: tuple[int | None, ...], wanted: dict[int, int]) -> Target:
 @register("Resize", 10)
 @register("Upsample", 7, 9)
 def _upsample(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
-    sampling = _sampling(node, "asymmetric", "floor")
+    sampling = _sampling(node, "asymmetric", _OLD)
     scales = node.attributes.get("scales")
+    if scales is None and not known_constant(node, graph, 1):
+        return converted(_typed(UpsampleAsComputed(sampling, None, "stretch"), node, graph), node)
     if scales is None:
         tensor = constant(node, graph, 1)
         scales = [] if tensor is None else tensor.tolist()

@@ -7,13 +7,16 @@ from onnx import version_converter
 
 from ...errors import ExplainerError, UsageError
 from ...model.opset import opset_of
+from .meaning import keep_sampling, spelled_out
 
 MIN_OPSET = 18
 """The first opset whose Resize takes axes, so that sizes stay constants whatever the batch."""
 
 
 def at_opset(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto:
-    """A copy of a graph at an opset.
+    """A copy of a graph at an opset; it computes the same.
+
+    onnx's own converter changes what some old nodes mean; see `meaning`.
 
     Args:
         proto: the graph.
@@ -33,7 +36,9 @@ def at_opset(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto
         copy.CopyFrom(proto)
         return copy
     try:
-        return version_converter.convert_version(proto, opset)
+        made = version_converter.convert_version(spelled_out(proto, current, opset), opset)
+        keep_sampling(proto, made, current)
+        return made
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ExplainerError(
