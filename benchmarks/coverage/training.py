@@ -129,7 +129,7 @@ def write_reports(results: list[dict[str, Any]], folder: Path, rows: int) -> Non
         f"{summary(results, rows)}. Measured by `python -m benchmarks.coverage.training` ({taken}).",
         "",
         "A file of every family, exporter and kind of change of the [coverage zoo](coverage.md): `inspect`, then a",
-        f"training of {OPTIONS.pairs} pairs that meets every size of the ramp, then the export with its proof. Figures:",
+        f"training of {OPTIONS.pairs} pairs that meets every size of the ramp, then the export with its proof. Shown:",
         "the largest difference of retention between onnxruntime and torch (allowed: 1e-4), the largest drop of",
         "saliency along onnxruntime's order (1e-3), and the largest relative difference of the",
         "model's own outputs from the plain model's (1e-4).",
