@@ -16,6 +16,7 @@ from ..data.images import some_images
 from ..errors import UsageError
 from ..model import Model, load_model
 from ..runs.column_folder import DissectionFolder
+from ..runs.filter_names import NAMES_FILE, read_filter_names
 from ..runs.folder_run import FolderRun, RunRequest
 from ..runtime.engine import Engine
 from ..runtime.feature_maps import FeatureMaps
@@ -23,7 +24,6 @@ from ..runtime.filter_request import FilterRequest
 from ..runtime.stream import Failure
 from .coco_file import write_coco
 from .dissection import Dissection, write_tables
-from .filter_names import NAMES_FILE, read_filter_names
 from .filter_rows import Findings, filter_rows, summary
 from .groups import Groups, Similarity, group
 from .instability import instability_difference

@@ -19,8 +19,10 @@ from ..report.sheet import MAX_FAILURES, Sheet, base64, record, record_name, she
 from ..runtime.drawing.found import class_color
 from ..runtime.drawing.overlay import OUTLINED
 from ..runtime.drawing.typeface import printable
+from ..runtime.explained_area import Area, Evidence, Intervention
 from ..runtime.explanation import Explanation, FilterExplanation
 from ..runtime.masks import FloatMap
+from ..runtime.sentence import contributed, sentence
 from ..runtime.stream import Failure, reduced
 
 __all__ = [
@@ -136,6 +138,7 @@ def article(explanation: Explanation, name: str, detail: Detail = FULL) -> str:
         "picture": jpeg(reduced(explanation.preview, detail.edge), detail.quality),
         "answers": [[printable(answer.title), round(answer.score, 4)] for answer in explanation.predictions],
         **_findings(explanation, detail),
+        "why": [_decision(explanation, found, detail) for found in explanation.evidence],
         "filters": [_filter(explained, detail) for explained in shown],
         "more": len(explanation.filters) - len(shown),
     }
@@ -187,13 +190,37 @@ def escaped_name(name: str) -> str:
     return text(name)
 
 
+def _decision(explanation: Explanation, found: Evidence, detail: Detail) -> dict[str, Any]:
+    return {
+        "title": printable(found.title),
+        "sentence": printable(sentence(explanation, found) or ""),
+        "decision": float(f"{found.decision:.4g}"),
+        "removed": _intervention(found.removed),
+        "control": _intervention(found.control),
+        "kept": _intervention(found.kept),
+        **_area(found, detail),
+    }
+
+
+def _intervention(found: Intervention | None) -> list[Any] | None:
+    return None if found is None else [printable(found.title), round(found.score, 4)]
+
+
 def _filter(explained: FilterExplanation, detail: Detail) -> dict[str, Any]:
+    return {
+        "id": explained.id,
+        "peak": float(f"{explained.peak:.4g}"),
+        "part": printable(explained.part or ""),
+        "adds": printable(contributed(explained)),
+        **_area(explained, detail),
+    }
+
+
+def _area(explained: Area, detail: Detail) -> dict[str, Any]:
     rank = _coarse(explained.area_rank, detail.cells)
     top = 2**detail.bits - 1
     packed = np.clip(np.rint(rank * top), 0, top).astype("<u2" if detail.bits == 16 else "u1")
     return {
-        "id": explained.id,
-        "peak": float(f"{explained.peak:.4g}"),
         "active": explained.active,
         "area": float(f"{explained.area:.6g}"),
         "grid": list(rank.shape),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def _masks(explanation: Explanation, *, full_size: bool) -> bytes:
 
     ``affine`` takes (x, y, 1) in cells of ``area_rank`` to (x, y) in pixels of the original. At full size it is the
     identity, ranks are those of the pixels of the model's input, and what the model did not see is infinite:
-    never kept.
+    never kept. Where classes were asked about also ``evidence_rank`` (J, h, w), on its grid at any size,
+    ``evidence_class`` (J,), ``evidence_area`` (J,) and ``evidence_affine`` (2, 3).
     """
     filters = explanation.filters
     ranks = np.stack([f.area_rank for f in filters]) if filters else np.zeros((0, 1, 1), np.float32)
@@ -70,6 +71,15 @@ def _masks(explanation: Explanation, *, full_size: bool) -> bytes:
         affine = np.eye(2, 3)
     small = ranks.shape[1] * ranks.shape[2] <= HALF_PRECISION_CELLS and not full_size
     content = io.BytesIO()
+    decisions: dict[str, Any] = {}
+    if explanation.evidence:
+        evidence = np.stack([found.area_rank for found in explanation.evidence])
+        decisions = {
+            "evidence_rank": evidence.astype(np.float32),
+            "evidence_class": np.array([found.index for found in explanation.evidence], dtype=np.int64),
+            "evidence_area": np.array([found.area for found in explanation.evidence], dtype=np.float32),
+            "evidence_affine": explanation.geometry.grid_matrix(*evidence.shape[1:]),
+        }
     np.savez_compressed(
         content,
         area_rank=ranks.astype(np.float16 if small else np.float32),
@@ -77,5 +87,6 @@ def _masks(explanation: Explanation, *, full_size: bool) -> bytes:
         area=np.array([f.area for f in filters], dtype=np.float32),
         affine=affine,
         size=np.array(explanation.size, dtype=np.int64),
+        **decisions,
     )
     return content.getvalue()

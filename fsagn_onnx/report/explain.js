@@ -26,9 +26,12 @@ function retentionAt(curve, area) {
 
 const figures = (filter) => (filter.active ? percent(filter.area) : "not active");
 
-// A filter's area as a small picture.
+// The area of a filter, or of a decision, as a small picture.
+const nameOf = (filter) => (filter.title === undefined ? `area of filter ${filter.id}` : `evidence for ${filter.title}`);
+const titleOf = (filter) => (filter.title === undefined ? link(filter) : el("span", {}, `${filter.title}: evidence`));
+
 function filterTile(item, filter) {
-  const canvas = el("canvas", { role: "img", "aria-label": `area of filter ${filter.id} in ${item.name}`, width: 4, height: 3 });
+  const canvas = el("canvas", { role: "img", "aria-label": `${nameOf(filter)} in ${item.name}`, width: 4, height: 3 });
   const area = new Area(pictureOf(item), filter, canvas);
   area.area = asked ?? area.own;
   const move = (share) => {
@@ -36,16 +39,31 @@ function filterTile(item, filter) {
     if (area.field) area.draw();
   };
   shownAreas.add({ canvas, move, own: area.own, again: () => area.field && area.draw() });
-  return el("figure", {}, lazily(canvas, () => area.draw()), el("figcaption", {}, link(filter), el("br"), el("span", { class: "quiet" }, figures(filter))));
+  return el("figure", {}, lazily(canvas, () => area.draw()), el("figcaption", {}, titleOf(filter), el("br"), el("span", { class: "quiet" }, [figures(filter), filter.part, filter.adds].filter(Boolean).join(" · "))));
 }
 
 const link = (filter) => el("button", { type: "button", class: "plain", click: () => open(`filter-${filter.id}`) }, `filter ${filter.id}`);
 
+const answered = (answer) => `${answer[0]} ${percent(answer[1])}`;
+
+// What is known of an area, as pairs of a word and its value.
+function facts(filter) {
+  const rows = filter.title === undefined ? [["peak", fixed(filter.peak)]] : [["log-odds", fixed(filter.decision)]];
+  rows.push(filter.active ? ["explained area", percent(filter.area)] : ["not active here", ""]);
+  if (filter.part) rows.push(["stands for", filter.part]);
+  if (filter.adds) rows.push(["adds", filter.adds]);
+  const kept = filter.title === undefined ? "retention there" : "share of the decision kept";
+  if (filter.active && filter.predicted !== null) rows.push([`${kept}, predicted`, fixed(filter.predicted)]);
+  if (filter.active && filter.measured !== null) rows.push([`${kept}, measured`, fixed(filter.measured)]);
+  if (filter.removed) rows.push(["without it", answered(filter.removed)], ["without as much elsewhere", answered(filter.control)], ["with it alone", answered(filter.kept)]);
+  return rows;
+}
+
 function filterCard(item, filter, title) {
-  const canvas = el("canvas", { role: "img", "aria-label": `area of filter ${filter.id} in ${item.name}`, width: 4, height: 3 });
+  const canvas = el("canvas", { role: "img", "aria-label": `${nameOf(filter)} in ${item.name}`, width: 4, height: 3 });
   const area = new Area(pictureOf(item), filter, canvas);
   const output = el("output"), expected = el("dd");
-  const slider = el("input", { type: "range", min: 1, max: 100, step: 0.5, "aria-label": `area kept for filter ${filter.id}`, disabled: !filter.active,
+  const slider = el("input", { type: "range", min: 1, max: 100, step: 0.5, "aria-label": `share kept: ${nameOf(filter)}`, disabled: !filter.active,
     input: () => move((slider.value / 100) ** 2) });
   function move(share) {
     area.area = Math.min(Math.max(share, 0.0001), 1);
@@ -58,9 +76,7 @@ function filterCard(item, filter, title) {
   move(asked ?? area.own);
   shownAreas.add({ canvas, move, own: area.own, again: () => area.field && area.draw() });
   lazily(canvas, () => area.draw());
-  const rows = [["peak", fixed(filter.peak)], filter.active ? ["explained area", percent(filter.area)] : ["not active here", ""]];
-  if (filter.active && filter.predicted !== null) rows.push(["retention there, predicted", fixed(filter.predicted)]);
-  if (filter.active && filter.measured !== null) rows.push(["retention there, measured", fixed(filter.measured)]);
+  const rows = facts(filter);
   return el("figure", {}, canvas, el("figcaption", {}, el("h3", {}, title),
     el("div", { class: "budget" }, slider, output),
     el("dl", {}, rows.map(([word, value]) => [el("dt", {}, word), el("dd", {}, value)]).flat(),
@@ -105,7 +121,8 @@ function imageCard(item) {
   const [found, lists] = findings(item), answers = [bars(item.answers), ...lists];
   const more = item.more ? ` · ${item.more} more filters in masks/${item.stem}.npz` : "";
   const [first] = item.answers, pixels = `${item.size[1]} × ${item.size[0]} pixels`;
-  const about = el("p", { class: "quiet" }), content = el("div");
+  const about = el("p", { class: "quiet" }), content = el("div"), why = item.why || [];
+  const said = why.map((found) => found.sentence).filter(Boolean).map((line) => el("p", {}, line));
   const detail = el("button", { type: "button", "aria-expanded": "false", "aria-label": `details of ${base(item.name)}`, click: () => { expanded.set(item, !isExpanded(item)); fill(); } }, "details");
   function fill() {
     const whole = isExpanded(item);
@@ -113,11 +130,11 @@ function imageCard(item) {
     card.classList.toggle("whole", whole);
     about.textContent = whole ? `${item.name} · ${pixels}${more}` : [first && `${first[0]} ${percent(first[1])}`, found].filter(Boolean).join(" · ") || pixels;
     const shown = el("figure", {}, boxesOver(image, item), el("figcaption", {}, el("h3", {}, "image"), whole && answers));
-    content.replaceChildren(whole ? balanced([shown, ...item.filters.map((filter) => filterCard(item, filter, link(filter)))], 190, { class: "cards lead" })
-      : el("div", { class: "strip" }, shown, item.filters.slice(0, STRIP).map((filter) => filterTile(item, filter))));
+    content.replaceChildren(whole ? balanced([shown, ...[...why, ...item.filters].map((filter) => filterCard(item, filter, titleOf(filter)))], 190, { class: "cards lead" })
+      : el("div", { class: "strip" }, shown, [...why, ...item.filters].slice(0, STRIP).map((filter) => filterTile(item, filter))));
   }
   const card = el("article", { class: "card" + (Math.max(...item.size) < 64 ? " tiny" : "") },
-    el("div", { class: "head" }, el("div", {}, el("h2", { title: item.name }, base(item.name)), about), detail), content);
+    el("div", { class: "head" }, el("div", {}, el("h2", { title: item.name }, base(item.name)), about), detail), said, content);
   card.refill = fill;
   fill();
   return card;

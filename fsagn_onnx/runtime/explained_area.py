@@ -35,6 +35,11 @@ class Area:
     centroid: Point | None
 
     @property
+    def heading(self) -> str:
+        """What it is the area of, as pictures and tables say it."""
+        return "area"
+
+    @property
     def active(self) -> bool:
         """Whether there is anything that the area could keep."""
         return True
@@ -119,6 +124,11 @@ class Evidence(Area):
     def title(self) -> str:
         """The label, or ``class N``."""
         return self.label if self.label else f"class {self.index}"
+
+    @property
+    def heading(self) -> str:
+        """``short: evidence``."""
+        return f"{self.title}: evidence"
 
     @property
     def shown(self) -> bool:

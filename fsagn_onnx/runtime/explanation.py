@@ -63,17 +63,24 @@ class FilterExplanation(Area):
             class was asked about.
         share: of the support for that class where it speaks for it (contribution / sum of the positive ones), of what
             speaks against where it speaks against; in [0, 1], or None.
+        part: what `dissect` calls the filter, where it was told; None without.
     """
 
     id: int
     peak: float
     contribution: float | None = None
     share: float | None = None
+    part: str | None = None
 
     def __repr__(self) -> str:
         retention = "" if self.retention is None else f", retention {self.retention:.2f}"
         grid = " x ".join(map(str, self.area_rank.shape))
         return f"FilterExplanation({self.id}, peak {self.peak:.3g}, area {self.area:.3f}{retention}, grid {grid})"
+
+    @property
+    def heading(self) -> str:
+        """``filter 17``, with its part where that is known."""
+        return f"filter {self.id} · {self.part}" if self.part else f"filter {self.id}"
 
     @property
     def active(self) -> bool:
@@ -85,7 +92,8 @@ class FilterExplanation(Area):
         decision = {} if self.contribution is None else {
             "contribution": rounded(self.contribution), "share": rounded(self.share),
         }  # fmt: skip
-        return {"id": self.id, "peak": rounded(self.peak), **self.area_dict(), **decision}
+        named = {} if self.part is None else {"part": self.part}
+        return {"id": self.id, "peak": rounded(self.peak), **self.area_dict(), **decision, **named}
 
 
 @dataclass(frozen=True, eq=False)

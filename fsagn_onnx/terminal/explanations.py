@@ -16,8 +16,10 @@ from ..explanations.job import Written
 from ..explanations.json_document import json_pieces
 from ..runs.manifest import MANIFEST
 from ..runtime.drawing.typeface import printable
+from ..runtime.explained_area import Evidence
 from ..runtime.explanation import Explanation
 from ..runtime.findings import percent
+from ..runtime.sentence import sentence
 from ..runtime.stream import Failure
 from ..runtime.wording import answer_lines
 
@@ -98,9 +100,15 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
     yield Text.assemble((printable(explanation.name), "bold"), f"  {width} x {height}")
     for line in answer_lines(explanation, places=True):
         yield Text("  " + printable(line))
+    for found in explanation.evidence:
+        yield Text("  " + printable(sentence(explanation, found) or _evidence(found)))
+    decided = any(explained.contribution is not None for explained in explanation.filters)
+    named = any(explained.part for explained in explanation.filters)
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for word in ("filter", "peak", "area", "retention"):
+    for word in ("filter", "peak", "area", "retention", *(["contribution", "share"] if decided else [])):
         table.add_column(word, justify="right")
+    if named:
+        table.add_column("part")
     for explained in explanation.filters[:MAX_ROWS]:
         predicted, measured = (
             "-" if value is None else f"{value:.2f}"
@@ -110,10 +118,24 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
         area = percent(explained.area)
         if not explained.active:
             area, retention = "not active", "-"
-        table.add_row(str(explained.id), f"{explained.peak:.2f}", area, retention)
+        row = [str(explained.id), f"{explained.peak:.2f}", area, retention]
+        if decided:
+            row += [
+                "-" if explained.contribution is None else f"{explained.contribution:+.2f}",
+                "-" if explained.share is None else percent(explained.share),
+            ]
+        table.add_row(*row, *([printable(explained.part or "")] if named else []))
     yield table
     if len(explanation.filters) > MAX_ROWS:
         yield Text(f"  ... {len(explanation.filters) - MAX_ROWS} more filters")
+
+
+def _evidence(found: Evidence) -> str:
+    """A decision where no sentence could be formed."""
+    line = f"{found.title} {percent(found.score)}: log-odds {found.decision:.2f}, evidence area {percent(found.area)}"
+    if found.removed is None:
+        return line if found.retention is None else f"{line}, which keeps {percent(found.retention)} of it"
+    return f"{line}; measuring does not show that it rests there: hiding as much elsewhere costs no less"
 
 
 def print_explanations(folder: ExplanationFolder, out: TextIO | None = None) -> None:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ...errors import UsageError
 from ..findings import percent
+from ..explained_area import Area, Evidence
 from ..masks import Mask, upsample
+from ..sentence import contributed, sentence
 from ..stream import Pixels
 from ..wording import answer_lines
 from .found import draw_findings
@@ -32,7 +34,8 @@ STYLES: Final = ("outline", "heat")
 """How areas are drawn."""
 OUTLINED: Final = STYLES[0]
 MAX_FILTERS: Final = 17
-"""Filters drawn in one panel; the masks and the report hold the others."""
+"""Filters, and decisions, drawn in one panel; the masks and the report hold the others."""
+MAX_DECISIONS: Final = 5
 
 BACKGROUND: Final = (17, 19, 24)
 OUTLINE: Final = (255, 190, 60)
@@ -81,37 +84,39 @@ def draw_panel(explanation: Explanation, style: str = OUTLINED) -> Pixels:
     check_style(style)
     if explanation.preview.size == 0:
         raise UsageError(f"{explanation.name}: explained with previews=False, so there is no picture to draw on")
-    shown = explanation.filters[:MAX_FILTERS]
+    decisions = explanation.evidence[:MAX_DECISIONS]
+    filters = explanation.filters[: MAX_FILTERS - len(decisions)]
+    shown: list[Area] = [*decisions, *filters]
     picture = fitted(explanation.preview, TILE)
     tile_width, tile_height = max(picture.shape[1], MIN_TILE_WIDTH), picture.shape[0]
     tiles = 1 + len(shown)
     columns = min(COLUMNS, tiles)
     rows = -(-tiles // columns)
-    captions = [_image_figures(explanation), *(filter_figures(explained) for explained in shown)]
+    captions = [_image_figures(explanation), *map(decision_figures, decisions), *map(filter_figures, filters)]
     width = 2 * _MARGIN + columns * tile_width + (columns - 1) * _GUTTER
     row_height = tile_height + _CAPTION + _LINE_HEIGHT * max(2, *map(len, captions))
     panel = np.empty((_HEAD + rows * row_height + _MARGIN // 2, max(width, 480), 3), dtype=np.uint8)
     panel[0] = BACKGROUND
     panel[1:] = panel[0]  # row by row: filling all pixels with a colour takes as long as drawing the rest
-    _head(panel, explanation, len(shown))
+    _head(panel, explanation, len(filters))
     for number in range(tiles):
         x = _MARGIN + (number % columns) * (tile_width + _GUTTER)
         y = _HEAD + (number // columns) * row_height
         if number == 0:
             tile, title = draw_findings(dim_unseen(picture, explanation)[0], explanation), "image"
         else:
-            tile, title = draw_filter(picture, explanation, shown[number - 1], style), f"filter {shown[number - 1].id}"
+            tile, title = draw_filter(picture, explanation, shown[number - 1], style), shown[number - 1].heading
         left = x + (tile_width - tile.shape[1]) // 2 if tile.shape[1] < MIN_TILE_WIDTH else x
         panel[y : y + tile_height, left : left + tile.shape[1]] = tile
-        put_text(panel, title, (x, y + tile_height + 24), _NAME)
+        put_text(panel, shorten(title, _NAME, tile_width), (x, y + tile_height + 24), _NAME)
         for line, text in enumerate(captions[number]):
             place = (x, y + tile_height + 44 + _LINE_HEIGHT * line)
             put_text(panel, shorten(text, _FIGURES, tile_width), place, _FIGURES)
     return panel
 
 
-def draw_filter(picture: Pixels, explanation: Explanation, explained: FilterExplanation, style: str) -> Pixels:
-    """A copy of the picture with what a filter looks at; of one that is not active in the image, all of it is dim."""
+def draw_filter(picture: Pixels, explanation: Explanation, explained: Area, style: str) -> Pixels:
+    """A copy of the picture with the area of a filter or a decision; all of it is dim for one that is not active."""
     if not explained.active:
         return highlight(picture, np.zeros(picture.shape[:2], dtype=np.float32))
     kept = shown_area(explanation, explained, picture.shape[:2])
@@ -141,17 +146,31 @@ def _head(panel: Pixels, explanation: Explanation, shown: int) -> None:
     put_text(panel, shorten(name, _TITLE, width), (_MARGIN, 36), _TITLE)
     answers = " · ".join(answer_lines(explanation))
     left_out = len(explanation.filters) - shown
+    if why := sentence(explanation):
+        answers = why
     if left_out:
         answers += f" · {left_out} more filters in the masks"
     put_text(panel, shorten(answers, _SUBTITLE, width), (_MARGIN, 61), _SUBTITLE)
 
 
+def decision_figures(found: Evidence) -> list[str]:
+    """Decision value and area; what the model answers without the area, or how much of the decision it keeps."""
+    lines = [f"log-odds {found.decision:.1f} · area {percent(found.area)}"]
+    if found.removed is not None:
+        lines.append(f"without it {found.removed.title} {percent(found.removed.score)}")
+    elif found.retention is not None:
+        lines.append(f"keeps {percent(found.retention)} of the decision")
+    return lines
+
+
 def filter_figures(explained: FilterExplanation) -> list[str]:
-    """Peak and area; retention, predicted and measured, a line each: together they are wider than a narrow tile."""
+    """Peak and area; what it adds to the decision; retention, predicted and measured. A line each: tiles are narrow."""
     if not explained.active:
         return [f"peak {explained.peak:.2f}", "not active in this image"]
     known = {"predicted": explained.retention_predicted, "measured": explained.retention_measured}
     lines = [f"retention {value:.2f} {how}" for how, value in known.items() if value is not None]
+    if explained.contribution is not None:
+        lines.insert(0, contributed(explained))
     return [f"peak {explained.peak:.2f} · area {percent(explained.area)}", *lines]
 
 
@@ -165,7 +184,7 @@ def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:
     return resized
 
 
-def shown_area(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
+def shown_area(explanation: Explanation, explained: Area, shape: tuple[int, int]) -> NDArray[np.float32]:
     """The area of a filter on a resized copy of the image.
 
     Args:
@@ -183,7 +202,7 @@ def shown_area(explanation: Explanation, explained: FilterExplanation, shape: tu
     return np.asarray(cv2.GaussianBlur(kept, (0, 0), softness, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
-def warmth(explanation: Explanation, explained: FilterExplanation, shape: tuple[int, int]) -> NDArray[np.float32]:
+def warmth(explanation: Explanation, explained: Area, shape: tuple[int, int]) -> NDArray[np.float32]:
     """How early each pixel of a resized copy of the image, of size ``shape``, is kept.
 
     Returns:

@@ -1,0 +1,129 @@
+"""How the evidence of a decision is said, drawn and written: a sentence only where measuring shows something."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fsagn_onnx.explanations.page import article
+from fsagn_onnx.explanations.rendering import Place, render_result
+from fsagn_onnx.model.geometry import Geometry, Window
+from fsagn_onnx.runs.filter_names import found_filter_names
+from fsagn_onnx.runtime import Explanation, FilterExplanation, Prediction
+from fsagn_onnx.runtime.drawing.overlay import draw_panel
+from fsagn_onnx.runtime.explained_area import Evidence, Intervention
+from fsagn_onnx.runtime.intervention import elsewhere
+from fsagn_onnx.runtime.masks import pixel_mask
+from fsagn_onnx.runtime.sentence import sentence
+from fsagn_onnx.terminal.explanations import image_lines
+
+RANK = ((np.arange(256, dtype=np.float32) + 1) / 256).reshape(16, 16)
+AREA = {
+    "area": 0.04,
+    "retention_predicted": None,
+    "retention_measured": 0.9,
+    "area_rank": RANK,
+    "curve": (),
+    "box": (0, 0, 64, 4),
+    "centroid": (32.0, 2.0),
+}
+GOOD = Intervention(index=0, label="good", score=0.93, asked=0.05, decision=-2.9)
+STILL = Intervention(index=1, label="short", score=0.98, asked=0.98, decision=3.9)
+FOUND = Evidence(
+    **AREA,
+    index=1,
+    label="short",
+    score=0.99,
+    decision=4.6,
+    support=(10.0, -2.0),
+    kept=STILL,
+    removed=GOOD,
+    control=STILL,
+)
+FILTERS = (
+    FilterExplanation(12, 6.0, **AREA, contribution=4.0, share=0.4, part="short"),
+    FilterExplanation(48, 6.0, **AREA, contribution=2.0, share=0.2),
+    FilterExplanation(7, 6.0, **AREA, contribution=1.1, share=0.11),
+    FilterExplanation(9, 6.0, **AREA, contribution=-1.0, share=0.5),
+)
+
+
+def explained(found: Evidence = FOUND, answer: int = 1) -> Explanation:
+    window = Window(0, 0, 64, 64)
+    return Explanation(
+        name="board.png",
+        path=None,
+        size=(64, 64),
+        geometry=Geometry.from_windows((64, 64), (64, 64), window, window),
+        predictions=(Prediction(answer, ("good", "short")[answer], 0.99),),
+        filters=FILTERS,
+        preview=np.full((64, 64, 3), 200, np.uint8),
+        evidence=(found,),
+    )
+
+
+def test_sentence_of_measured_numbers() -> None:
+    assert sentence(explained()) == (
+        "short (99%): it rests on this 4.0% of the picture; without it: good (93%), without another 4.0%: "
+        "still short (98%); 71% of the support comes from filters 12 (short), 48 and 7"
+    )
+    asked = sentence(explained(replace(FOUND, score=0.3), answer=0))
+    assert asked is not None
+    assert "without it: short 5.0%, without another 4.0%: short 98%" in asked
+
+
+@pytest.mark.parametrize(
+    "found",
+    [replace(FOUND, removed=None), replace(FOUND, control=None), replace(FOUND, control=replace(GOOD, decision=-3.0))],
+)
+def test_no_sentence_where_measuring_shows_nothing(found: Evidence) -> None:
+    assert sentence(explained(found)) is None
+
+
+def test_terminal_says_it() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    for line in image_lines(explained()):
+        console.print(line)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "without it: good (93%)" in said
+    assert "contribution" in said
+    assert "-1.00" in said
+    nothing = explained(replace(FOUND, control=replace(GOOD, decision=-3.0)))
+    lines = [str(line) for line in image_lines(nothing)]
+    assert any("measuring does not show" in line for line in lines)
+
+
+def test_drawn_and_written() -> None:
+    with_evidence, without = draw_panel(explained()), draw_panel(replace(explained(), evidence=()))
+    assert with_evidence.shape[1] > without.shape[1]
+    rendered = render_result(explained(), Place("board", None), full_size=False)
+    line = json.loads(rendered.line)
+    assert line["evidence"][0]["removed"]["label"] == "good"
+    assert line["filters"][0]["part"] == "short"
+    with np.load(io.BytesIO(rendered.masks)) as masks:
+        assert masks["evidence_class"].tolist() == [1]
+        assert masks["evidence_rank"].shape == (1, 16, 16)
+
+
+def test_names_cannot_write_into_the_page() -> None:
+    nasty = "</script><script>alert(1)</script>"
+    line = article(explained(replace(FOUND, label=nasty)), "board")
+    assert "<script>alert" not in line
+
+
+def test_areas_elsewhere_are_as_large_and_do_not_meet_the_evidence() -> None:
+    mask = pixel_mask(RANK, 0.1, (64, 64))
+    others = list(elsewhere(RANK, mask, (64, 64)))
+    assert len(others) == 3
+    assert all(other.sum() == mask.sum() and not (other & mask).any() for other in others)
+
+
+def test_filter_names_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text('{"12": "short"}')
+    assert found_filter_names(tmp_path / "names.json", "layer", "hash") == {12: "short"}
