@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ..findings import percent
 from ..explained_area import Area, Evidence
+from ..findings import percent
 from ..masks import Mask, upsample
 from ..sentence import contributed, sentence
 from ..stream import Pixels
