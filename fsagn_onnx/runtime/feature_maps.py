@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..errors import ModelError
 from ..model.cut import cut
 from ..model.input_spec import InputSpec
 from ..model.model import Model
+from ..model.outputs import find_outputs
 from .session import Session
 
 Array = NDArray[Any]
@@ -59,6 +61,7 @@ class FeatureMaps(Closing):
     ) -> None:
         self._values = [values] if isinstance(values, str) else list(values)
         self._spec = spec
+        self._proto = proto if keep_outputs else None
         self._session = Session(cut(proto, self._values, keep_outputs=keep_outputs), providers, threads, source=source)
         names = [port.name for port in self._session.inputs]
         if names != [spec.name]:
@@ -85,7 +88,14 @@ class FeatureMaps(Closing):
 
     def run(self, batch: Array) -> dict[str, Array]:
         """All values, and the outputs where they are kept, of a preprocessed batch (N, ...) in one pass."""
-        return self._session.run(self._outputs, {self._spec.name: batch})
+        return self._session.run(self._outputs, {self._spec.name: batch}, lambda: self._axes)
+
+    @cached_property
+    def _axes(self) -> dict[str, int | None]:
+        """The axis of the images of every output of the graph."""
+        if self._proto is None:
+            return {}
+        return {item.name: item.axis for item in find_outputs(self._proto, self._spec.name, self._spec.sample_shape)}
 
     def maps(self, batch: Array, filters: Array | None = None) -> Maps:
         """Feature maps of a preprocessed batch.

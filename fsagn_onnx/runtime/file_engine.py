@@ -134,6 +134,9 @@ class FileEngine(Engine):
         """How the outputs of the model inside are read: as its graph says, or the user who trained the explainer."""
         return classes_of_explainer(read_proto(self.path, external_data=False), self._written, RESULTS)
 
+    def _axes(self) -> dict[str, int | None]:
+        return {item.name: item.axis for item in self.classes.classifier.outputs}
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the file's bytes (without external data)."""
@@ -161,10 +164,10 @@ class FileEngine(Engine):
         check_filters(filters, self.metadata.filters, self.metadata.layer)
         feeds: dict[str, Array] = {self.metadata.input.name: batch}
         if self.metadata.variant.slots is None:
-            return self.session.run(outputs, {**feeds, FILTERS: filters})
+            return self.session.run(outputs, {**feeds, FILTERS: filters}, self._axes)
         for row in np.unique(filters, axis=0):
             self.check_request(tuple(row.tolist()))
-        computed = self.session.run(tuple(dict.fromkeys((*outputs, FILTER_IDS, FILTER_PEAKS))), feeds)
+        computed = self.session.run(tuple(dict.fromkeys((*outputs, FILTER_IDS, FILTER_PEAKS))), feeds, self._axes)
         places = pick(computed[FILTER_IDS], computed[FILTER_PEAKS], filters)
         rows, safe = np.arange(len(places))[:, None], np.maximum(places, 0)
         picked = {name: computed[name][rows, safe] if name in RESULTS else computed[name] for name in outputs}

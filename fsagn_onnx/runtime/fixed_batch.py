@@ -18,16 +18,22 @@ def fixed_size(shapes: Iterable[tuple[int | None, ...]]) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def in_batches(run: Callable[[Arrays], Arrays], feeds: Mapping[str, Array], size: int) -> Arrays:
+def in_batches(
+    run: Callable[[Arrays], Arrays],
+    feeds: Mapping[str, Array],
+    size: int,
+    axes: Mapping[str, int | None] | None = None,
+) -> Arrays:
     """Run images in groups of a fixed size, the last one filled up by repeating its last image.
 
     Args:
         run: computes outputs for feeds of exactly ``size`` images.
         feeds: arrays (N, ...), N > 0 the same in all.
         size: images per group.
+        axes: output -> the axis of its images, None: it has none. Of others, the first one counts if it has ``size``.
 
     Returns:
-        Outputs (N, ...); one that has no axis of ``size`` images comes as the first group has it.
+        Outputs of all N images; one that has no axis of images comes as the first group has it.
     """
     count = len(next(iter(feeds.values())))
     parts = []
@@ -39,6 +45,11 @@ def in_batches(run: Callable[[Arrays], Arrays], feeds: Mapping[str, Array], size
         parts.append(run(part))
     joined: Arrays = {}
     for name, first in parts[0].items():
-        whole = first.shape[:1] == (size,)
-        joined[name] = np.concatenate([part[name] for part in parts])[:count] if whole else first
+        axis = axes[name] if axes is not None and name in axes else 0
+        divided = axis is not None and first.shape[axis : axis + 1] == (size,)
+        if not divided:
+            joined[name] = first
+            continue
+        whole = np.concatenate([part[name] for part in parts], axis=axis)
+        joined[name] = whole[(slice(None),) * (axis or 0) + (slice(count),)]
     return joined

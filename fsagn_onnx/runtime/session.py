@@ -113,6 +113,7 @@ class Session(Closing):
         self._session: onnxruntime.InferenceSession | None
         self._session, reason = open_session(model, wanted, tuning, self.source)
         self._process = os.getpid()
+        self._single = False
         _open.add(self)
         self.provider: str = self._session.get_providers()[0]
         if self.provider != wanted[0]:
@@ -176,13 +177,19 @@ class Session(Closing):
             )
         _log.warning("%s does not work here, computing on the CPU%s", wanted, because)
 
-    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(
+        self,
+        outputs: Sequence[str] | None,
+        feeds: Mapping[str, Array],
+        axes: Callable[[], Mapping[str, int | None]] | None = None,
+    ) -> dict[str, Array]:
         """Compute outputs.
 
         Args:
             outputs: names of the wanted outputs; None: all.
             feeds: an array per input; floating point is cast to the input's own type. More or fewer images than
-                the graph's fixed batch go through it in groups.
+                the graph's fixed batch go through it in groups, and one by one where the graph fails with several.
+            axes: gives the axis of the images of each output, see `in_batches`; asked for groups only.
 
         Returns:
             name -> array, in the order asked.
@@ -196,8 +203,30 @@ class Session(Closing):
         counts = {len(array) if array.ndim else 0 for array in given.values()}
         batch = fixed_size(port.shape for port in self.inputs if port.name in given)
         if batch is not None and len(counts) == 1 and counts.isdisjoint((0, batch)):
-            return in_batches(lambda part: self._computed(names, part), given, batch)
-        return self._computed(names, given)
+            return self._grouped(names, given, batch, axes)
+        if batch is not None or counts <= {0, 1} or len(counts) != 1:
+            return self._computed(names, given)
+        if self._single:
+            return self._grouped(names, given, 1, axes)
+        try:
+            return self._computed(names, given)
+        except FsagnError as error:  # declared for any number, but takes one: a constant image beside it, a baked shape
+            try:
+                computed = self._grouped(names, given, 1, axes)
+            except FsagnError:
+                raise error from error.__cause__
+            self._single = True
+            return computed
+
+    def _grouped(
+        self,
+        names: list[str],
+        feeds: dict[str, Array],
+        size: int,
+        axes: Callable[[], Mapping[str, int | None]] | None,
+    ) -> dict[str, Array]:
+        known = None if axes is None else axes()
+        return in_batches(lambda part: self._computed(names, part), feeds, size, known)
 
     def _computed(self, names: list[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
         session = self.live()
