@@ -1,0 +1,252 @@
+"""What is a decision about a real board worth, when the defect can be exchanged for the good board?
+
+    python -m benchmarks.truth.boards --data DEEPPCB [--model FILE] [--explainer FILE]... [--pairs 200]
+
+Unseen pairs of DeepPCB's test split that the network gets right (the defect's type, and the good place called good) and
+where exchanging the true box makes the answer "good". Per method, of its evidence for the network's answer: pointing
+(the highest place lies in the box), IoU (the highest places, as many as the box holds), exchange (these places replaced
+by the good board: does the answer become "good"), with half of that area, with an equally large area elsewhere, and the
+probability with the areas .03 to .5 alone (kept) and without them (removed), infill inpaint, which no training sees, at
+cells of 4 pixels. Methods that need a layer are read at the network's default layer; gradient x activation at each conv
+layer, and the best of these is chosen on training boards by kept - removed. Writes the figures and the paired
+differences with their 95 % bootstrap intervals as JSON, prints them, and says which bars hold.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.plan import plainly
+from fsagn_onnx.evaluation.decision import (
+    DECISION_AREAS,
+    Answers,
+    SwitchedOff,
+    at_granularity,
+    elsewhere,
+    exchanged,
+    highest,
+    iou,
+    points_at,
+    show,
+)
+from fsagn_onnx.methods import make_class_method
+from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.models.boards import LABELS, Pair, board_pairs, read_boards
+from fsagn_onnx.runtime.infill import HELD_OUT
+from fsagn_onnx.runtime.masks import from_rank
+from fsagn_onnx.runtime.session import Session
+from fsagn_onnx.statistics.bootstrap import Interval, bootstrap_mean
+
+COMMAND = "python -m benchmarks.truth.boards"
+MODEL = Path(__file__).parents[2] / "models" / "boards_cnn.onnx"
+GOOD = LABELS.index("good")
+CELL = 4
+"""Pixels of the cells at which kept and removed of every method are measured; other figures take maps as they are."""
+FAMILY = ("cam", "grad-cam", "layer-cam", "recipro-cam")
+OTHERS = ("optimise-class", "occlusion", "integrated-gradients", "rise-class")
+CONTROLS = ("random-class", "centre-class")
+FIGURES = ("pointing", "IoU", "exchange", "exchange, half the area", "elsewhere", "kept", "removed")
+BATCH = 25
+
+Maps = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+
+
+def fitted(model: Model, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A crop as the model takes it, ``(H, W, c)``."""
+    return model.input_spec.fit(np.repeat(grey[..., None], 3, axis=2))[0]
+
+
+def usable(model: Model, answers: Answers, pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], float]:
+    """So many pairs, drawn, that the network gets right and whose box exchanged says "good"; and the latter's share."""
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    kept: list[Pair] = []
+    right = turned = 0
+    for index in order.tolist():
+        pair = pairs[index]
+        defect, good = fitted(model, pair.defect), fitted(model, pair.good)
+        found = answers.winners(np.stack([defect, good, exchanged(defect, good, [pair.mask])[0]]))
+        if found[0] == pair.box.type + 1 and found[1] == GOOD:
+            right += 1
+            turned += int(found[2] == GOOD)
+            if found[2] == GOOD:
+                kept.append(pair)
+        if len(kept) == count:
+            break
+    return kept, turned / max(1, right)
+
+
+def explainer_maps(path: Path) -> Maps:
+    """The evidence of an explainer file for one class in a batch; one pass."""
+    session = Session(path)
+
+    def maps(batch: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float32]:
+        image = next(port.name for port in session.inputs if port.name not in ("classes", "filters"))
+        feeds = {image: batch, "classes": classes[:, None], "filters": np.full((len(batch), 1), -2, dtype=np.int64)}
+        return from_rank(session.run(["evidence_rank"], feeds)["evidence_rank"][:, 0])
+
+    return maps
+
+
+def evidence(model: Model, maps: Maps, pairs: Sequence[Pair]) -> list[NDArray[np.float32]]:
+    found: list[NDArray[np.float32]] = []
+    for start in range(0, len(pairs), BATCH):
+        some = pairs[start : start + BATCH]
+        batch = np.stack([model.input_spec.normalise(fitted(model, pair.defect)) for pair in some]).astype(np.float32)
+        found += list(maps(batch, np.array([pair.box.type + 1 for pair in some], dtype=np.int64)))
+    return found
+
+
+def measure(
+    model: Model, answers: Answers, pairs: Sequence[Pair], found: Sequence[NDArray[np.float32]], cell: int
+) -> dict[str, NDArray[np.float64]]:
+    """One figure per pair."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for pair, single in zip(pairs, found, strict=True):
+        defect, good = fitted(model, pair.defect), fitted(model, pair.good)
+        size, box = pair.mask.shape, float(pair.mask.mean())
+        fine = at_granularity(single, size, cell)
+        whole, half = highest(fine, box), highest(fine, box / 2)
+        turned = answers.winners(exchanged(defect, good, [whole, half, elsewhere(whole, rng)])) == GOOD
+        coarse = at_granularity(single, size, CELL)
+        shown = show(answers, defect, [highest(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT)
+        rows.append([points_at(fine, pair.mask), iou(whole, pair.mask), *turned, shown.kept, shown.removed])
+    return dict(zip(FIGURES, np.array(rows, dtype=np.float64).T, strict=True))
+
+
+def blocks(model: Model) -> list[str]:
+    return [layer.value for layer in model.layers if min(layer.shape[1:]) >= 3]
+
+
+def best_block(model: Model, answers: Answers, pairs: Sequence[Pair], cell: int) -> tuple[str, dict[str, Any]]:
+    """The conv layer at which gradient x activation keeps and removes the decision best, on training boards."""
+    scores: dict[str, Any] = {}
+    for layer in blocks(model):
+        method = make_class_method(f"gradient-x-activation@{layer}", model, layer)
+        figures = measure(model, answers, pairs, evidence(model, method.evidence, pairs), cell)
+        scores[layer] = {name: round(float(values.mean()), 4) for name, values in figures.items()}
+    return max(scores, key=lambda layer: scores[layer]["kept"] - scores[layer]["removed"]), scores
+
+
+def switched_off(model: Model, pairs: Sequence[Pair], layers: Sequence[str]) -> dict[str, str]:
+    rows = {}
+    for layer in layers:
+        with SwitchedOff(model, layer) as off:
+            values = [off.agreement(fitted(model, pair.defect), pair.box.type + 1) for pair in pairs]
+        rows[layer] = f"{bootstrap_mean(np.array(values))}, least {min(values):.3f}"
+    return rows
+
+
+def shown_interval(value: Interval) -> str:
+    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def differences(
+    figures: dict[str, dict[str, NDArray[np.float64]]], of: str, others: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Paired differences of one method to others, per figure."""
+    return {
+        other: {name: shown_interval(bootstrap_mean(figures[of][name] - figures[other][name])) for name in FIGURES}
+        for other in others
+    }
+
+
+def bars(
+    figures: dict[str, dict[str, NDArray[np.float64]]], ours: str, best: str, family: Sequence[str]
+) -> dict[str, bool]:
+    """The issue's bars for one explainer."""
+    own = figures[ours]
+    kept = [bootstrap_mean(own["kept"] - figures[name]["kept"]).low for name in family]
+    removed = [bootstrap_mean(own["removed"] - figures[name]["removed"]).high for name in family]
+    block = figures[best]
+    return {
+        "pointing >= .99": bool(own["pointing"].mean() >= 0.99),
+        "IoU >= .70": bool(own["IoU"].mean() >= 0.70),
+        "kept better than the class activation map's family": min(kept) > 0,
+        "removed better than the class activation map's family": max(removed) < 0,
+        "kept not below gradient x activation's best block": bootstrap_mean(own["kept"] - block["kept"]).high >= 0,
+        "removed not above gradient x activation's best block": bootstrap_mean(own["removed"] - block["removed"]).low
+        <= 0,
+        "exchange >= .98": bool(own["exchange"].mean() >= 0.98),
+        "exchange, half the area >= .95": bool(own["exchange, half the area"].mean() >= 0.95),
+        "elsewhere <= .03": bool(own["elsewhere"].mean() <= 0.03),
+        "IoU >= the class activation map's + .10": bool(own["IoU"].mean() >= figures[family[0]]["IoU"].mean() + 0.1),
+    }
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="DeepPCB.")
+@click.option("--model", "path", default=MODEL, show_default="models/boards_cnn.onnx", type=click.Path(path_type=Path))
+@click.option("--explainer", "explainers", multiple=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--pairs", "count", default=200, show_default=True, help="Unseen pairs.")
+@click.option("--chosen-on", default=60, show_default=True, help="Training pairs on which the best block is chosen.")
+@click.option("--methods", default=",".join((*FAMILY, *OTHERS, *CONTROLS)), show_default=True)
+@click.option("--cell", default=0, show_default=True, help="Cells of pointing, IoU and exchange; 0: maps as they are.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "trainval"]))
+@click.option("--seed", default=0, show_default=True)
+@click.option("--write", type=click.Path(path_type=Path), default=Path("build/boards-truth.json"), show_default=True)
+@plainly
+def main(
+    data: Path, path: Path, explainers: tuple[Path, ...], count: int, chosen_on: int, methods: str, cell: int,
+    split: str, seed: int, write: Path,
+) -> None:  # fmt: skip
+    model = load_model(path)
+    size = model.input_spec.size[0]
+    answers = Answers(model)
+    training = [pair for board in read_boards(data, "trainval") for pair in board_pairs(board, size)]
+    unseen = training if split == "trainval" else [p for b in read_boards(data, "test") for p in board_pairs(b, size)]
+    chosen, _ = usable(model, answers, training, chosen_on, seed + 1)
+    pairs, turned = usable(model, answers, unseen, count, seed)
+    best, per_block = best_block(model, answers, chosen, cell)
+    print(f"{len(pairs)} pairs; of those that the network gets right, the box exchanged says good in {turned:.3f}")
+    print(f"gradient x activation on training boards, chosen block: {best}")
+    default = model.default_layer.value
+    makers: dict[str, Maps] = {file.stem: explainer_maps(file) for file in explainers}
+    for name in [f"gradient-x-activation@{layer}" for layer in blocks(model)] + methods.split(","):
+        makers[name] = make_class_method(name, model, default).evidence
+    figures: dict[str, dict[str, NDArray[np.float64]]] = {}
+    seconds = {}
+    for name, maps in makers.items():
+        started = time.perf_counter()
+        found = evidence(model, maps, pairs)
+        seconds[name] = (time.perf_counter() - started) / max(1, len(pairs))
+        figures[name] = measure(model, answers, pairs, found, cell)
+        cells = "  ".join(f"{figure} {values.mean():.3f}" for figure, values in figures[name].items())
+        print(f"{name:36} {cells}", flush=True)
+    block = f"gradient-x-activation@{best}"
+    family = [name for name in FAMILY if name in figures]
+    compared = [file.stem for file in explainers] or [block]
+    result: dict[str, Any] = {
+        "command": f"{COMMAND} --model {path.name} --pairs {count} --cell {cell} --split {split} --seed {seed}",
+        "pairs": len(pairs),
+        "box exchanged says good": turned,
+        "chosen block": best,
+        "blocks on training boards": per_block,
+        "figures": {
+            name: {figure: shown_interval(bootstrap_mean(values)) for figure, values in row.items()}
+            for name, row in figures.items()
+        },
+        "seconds per picture": {name: round(value, 4) for name, value in seconds.items()},
+        "differences": {name: differences(figures, name, [n for n in figures if n != name]) for name in compared},
+        "switched off against contributions": switched_off(
+            model, pairs[:40], dict.fromkeys([default, blocks(model)[-3]])
+        ),
+        "bars": {file.stem: bars(figures, file.stem, block, family) for file in explainers},
+    }
+    write.parent.mkdir(parents=True, exist_ok=True)
+    write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for name in ("switched off against contributions", "bars"):
+        print(f"{name}: {json.dumps(result[name], indent=1)}")
+    print(write)
+
+
+if __name__ == "__main__":
+    main()
