@@ -14,23 +14,38 @@ checks; members that a dataclass does not know are refused, those that an msgspe
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 import reprlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from .errors import FsagnError
 
-__all__ = ["LONGEST", "MAX_ITEMS", "Meta", "Text", "Word", "one_of", "parse_json", "read", "shown", "within"]
+__all__ = [
+    "MAX_ITEMS",
+    "Meta",
+    "Text",
+    "Word",
+    "one_of",
+    "parse_json",
+    "read",
+    "read_json",
+    "shown",
+    "within",
+]
 
 T = TypeVar("T")
 Fail = Callable[[str], Exception]
 
 SHOWN: Final = 80
 """Characters of foreign words in a message."""
+QUOTED: Final = 2**16
+"""Bytes of a JSON text up to which an error quotes what came; a longer one is not read a second time for that."""
 LONGEST: Final = 10_000
 """Characters of a text such as the name of a value or a class."""
 MAX_ITEMS: Final = 2**20
@@ -62,20 +77,49 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def parse_json(text: str | bytes, fail: Fail) -> Any:
+def parse_json(text: str | bytes, fail: Fail, *, any_names: bool = False) -> Any:
     """The value of a JSON text; NaN, numbers out of range and deep nesting are no JSON here.
 
     Args:
         text: the JSON.
+        fail: makes the error that is raised.
+        any_names: take names of files that are no UTF-8, which Python writes as lone surrogates.
+
+    Raises:
+        Exception: what ``fail`` makes.
+    """
+    try:
+        if any_names:
+            return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise fail(f"broken JSON ({str(error)[:SHOWN]})") from error
+
+
+def read_json(text: bytes, kind: type[T], fail: Fail) -> T:
+    """Make a typed value of a JSON text, without plain ones between; members of type `msgspec.Raw` stay text.
+
+    Args:
+        text: the JSON.
+        kind: a msgspec.Struct.
         fail: makes the error that is raised.
 
     Raises:
         Exception: what ``fail`` makes.
     """
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        members = parse_json(text, fail) if len(text) <= QUOTED else None
+        raise fail(_words(str(error), members, kind)) from error
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise fail(f"broken JSON ({str(error)[:SHOWN]})") from error
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text:.20} is no number")
 
 
 def read(members: object, kind: type[T], fail: Fail) -> T:
@@ -113,19 +157,20 @@ def _words(said: str, members: object, kind: Any) -> str:
         if name is None and (expected or number is None):
             break  # the description is that of the whole list
         place += step.group()
-        value = value[name] if name is not None else value[int(number)]  # type: ignore[index]
+        if value is not None:
+            value = value[name] if name is not None else value[int(number)]  # type: ignore[index]
         expected = description
     place = place.removeprefix(".")
     if "required field" in said:
         lacking = f"{place}.{said.partition('field `')[2].rstrip('`')}".removeprefix(".")
         return f"field '{lacking}' is missing"
     name = f"field '{place}'" if place else "it"
-    if not said.startswith("Expected"):
+    if not said.startswith(("Expected", "Invalid enum")):
         return f"{name}: {said}"
     if not expected:
         expected = re.sub(r", got .*$", "", said.removeprefix("Expected "))
         expected = re.sub(r"`([^`]*)`", lambda found: _alternatives(found.group(1)), expected)
-    return f"{name} must be {expected}, but got {shown(value)}"
+    return f"{name} must be {expected}" + ("" if members is None else f", but got {shown(value)}")
 
 
 def _alternatives(kinds: str) -> str:
@@ -147,6 +192,8 @@ def _description(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         found = next((item.description for item in kind.__metadata__ if isinstance(item, Meta)), None)
         return found or ""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
     inner = [item for item in get_args(kind) if item is not type(None)]
     null = len(inner) == 1 and type(None) in get_args(kind)
     return f"{said} or null" if null and (said := _description(inner[0])) else ""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 
 from ..dissection.dissection import Dissection
 from ..dissection.observations import dissection_columns, unpack
 from ..dissection.scores import Floats
 from ..errors import OutputError, UsageError
+from ..perturbation.effects import Effect
 from ..runs.reader import FinishedRun
+from ..schema import Meta
 
 MAX_IMAGES: Final = 4000
 """Images of a `dissect` run that are compared, evenly spaced: keeps memory flat."""
@@ -24,6 +27,34 @@ HANGS: Final = "hangs on filter "
 
 Key = tuple[str, str]
 """(what, of what), for example ``("area", "filter 17")``."""
+
+
+class PredictionEntry(msgspec.Struct):
+    """A prediction of a line of explanations.jsonl."""
+
+    index: int
+    label: str | None
+    score: float
+
+
+class FilterEntry(msgspec.Struct):
+    """An explained filter of a line of explanations.jsonl."""
+
+    id: int
+    peak: float
+    area: float
+    retention: dict[str, float | None]
+    centroid: tuple[float, float] | None
+
+
+class ExplanationLine(msgspec.Struct):
+    """What is read of a line of explanations.jsonl."""
+
+    path: str
+    width: Annotated[int, Meta(ge=1)]
+    height: Annotated[int, Meta(ge=1)]
+    predictions: list[PredictionEntry]
+    filters: list[FilterEntry]
 
 
 @dataclass
@@ -95,7 +126,7 @@ def _explained(run: FinishedRun) -> RunSummary:
     about = {"layer": manifest["layer"], "number of filters": manifest["filters_of_layer"]}
     found = RunSummary("explain", {**about, "the filters asked for": manifest["arguments"]["filters"]})
     shown: dict[str, tuple[str | None, set[int]]] = {}
-    for line in run.lines("explanations.jsonl"):
+    for line in run.lines("explanations.jsonl", ExplanationLine):
         image = _image(line["path"])
         answers = line["predictions"]
         answer = None if not answers else answers[0]["label"] or f"class {answers[0]['index']}"
@@ -106,8 +137,8 @@ def _explained(run: FinishedRun) -> RunSummary:
             of = f"filter {item['id']}"
             found.add("peak", of, image, item["peak"])
             found.add("area", of, image, item["area"])
-            retention = item["retention"]["measured"]
-            found.add("retention", of, image, item["retention"]["predicted"] if retention is None else retention)
+            retention = item["retention"].get("measured")
+            found.add("retention", of, image, item["retention"].get("predicted") if retention is None else retention)
             if item["centroid"] is not None:
                 x, y = item["centroid"]
                 found.places.setdefault(of, {})[image] = (x / line["width"], y / line["height"])
@@ -183,7 +214,7 @@ def _perturbed(run: FinishedRun) -> RunSummary:
     manifest = run.manifest
     about = {"layer": manifest["layer"], "disturbances": manifest["disturbances"], "parts": manifest["parts"]}
     found = RunSummary("perturb", about, images=manifest["images"])
-    for line in run.lines("effects.jsonl"):
+    for line in run.lines("effects.jsonl", Effect):
         if line["disturbance"] == "all":
             region = line["region"] if line["kind"] == "part" else f"filter {line['region']}"
             error = (line["high"] - line["low"]) / (2 * 1.96)

@@ -121,7 +121,7 @@ class Dissection:
             manifest["images"],
             manifest["annotated"],
             tuple(manifest["parts"]),
-            tuple(map(FilterRow.from_dict, run.lines("filters.jsonl"))),
+            tuple(map(FilterRow.from_dict, run.lines("filters.jsonl", FilterRow))),
             manifest["summary"],
         )
 

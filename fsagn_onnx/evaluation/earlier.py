@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..data.files import read_lines
 from ..errors import UsageError
 from ..runs.folder import INDEX
-from ..runs.manifest import read_manifest
+from ..runs.manifest import index_lines, read_manifest
 
-SAME: Final = ("model", "layer", "infills", "filters", "areas", "seed", "scale")
+SAME: Final = ("content", "layer", "infills", "filters", "areas", "seed", "scale")
 """What two runs must have in common, besides their images."""
 
 
@@ -46,7 +44,7 @@ class EarlierEvaluation:
         if other := [name for name in SAME if run.get(name) != arguments.get(name)]:
             raise UsageError(f"{folder} was made with other {', '.join(other)}; only methods may differ")
         self.methods: list[str] = list(run["methods"])
-        self._lines = {line["path"]: line for line in map(json.loads, read_lines(folder / INDEX))}
+        self._lines = {members["path"]: members for _, members in index_lines(folder / INDEX)}
 
     def join(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record with the earlier methods' measurements of the same image.

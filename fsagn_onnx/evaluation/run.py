@@ -137,7 +137,7 @@ class Run:
         options = self.options
         files = {name: engine.sha256 for name, engine in self.contenders.engines.items()}
         return {
-            "model": self.model.content,
+            "content": self.model.content,
             "layer": self.contenders.layer,
             "explainers": files,
             "methods": self.contenders.names,

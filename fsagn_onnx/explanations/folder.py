@@ -11,7 +11,6 @@ An image is done when its line is in explanations.jsonl, which is the last thing
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from typing import Any, Final
 import cv2
 
 from ..data.files import LineFile, make_folder, read_lines, write_file
-from ..errors import OutputError
 from ..report.sheet import TOOL
 from ..report.table import FORMATS
 from ..runs.folder import RunFolder, remove
@@ -115,15 +113,9 @@ class ExplanationFolder(RunFolder):
             OutputError: a line is damaged.
         """
         names = set()
-        for number, line in enumerate(read_lines(self.index_path), start=1):
-            try:
-                members = json.loads(line)
-                path, name = members["path"], members["name"]
-            except (ValueError, KeyError, TypeError):
-                raise OutputError(
-                    f"{self.index_path} is damaged in line {number}: start again with --overwrite"
-                ) from None
-            self._done.add(digest(path))
+        for members in self.lines():
+            name = members["name"]
+            self._done.add(digest(members["path"]))
             self._names.take(name)
             self.explained += 1
             if self.explained <= MAX_IMAGES:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from ..errors import CheckpointError, UsageError
 from ..model import Layer, Model
+from ..model.input_spec import LAYOUTS, MAX_SIDE, SideLengths
 from ..runtime.masks import grid_of, grid_stride
+from ..runtime.metadata import AscendingAreas
+from ..runtime.variant import MOST_FILTERS
+from ..schema import Meta, Word, one_of, read, within
 
 AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 """The grid of areas at which retention is predicted: as far as training draws them, no further."""
 
 SMALLEST_INPUT = 8
 """Pixels each way that an input must have: two cells of the finest grid."""
+
+MAX_TAPS: Final = 32
+MAX_WIDTH: Final = 4096
+"""Channels of the generator's own layers, at most."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,9 @@ class Tap:
         stride: input pixels per cell.
     """
 
-    value: str
-    channels: int
-    stride: int
+    value: Word
+    channels: Annotated[int, within(1, MOST_FILTERS)]
+    stride: Annotated[int, within(1, MAX_SIDE)]
 
 
 @dataclass(frozen=True)
@@ -53,19 +61,19 @@ class GeneratorConfig:
         classes: it has learnt to be asked about classes.
     """
 
-    layer: str
-    filters: int
+    layer: Word
+    filters: Annotated[int, within(1, MOST_FILTERS)]
     encoder: Literal["shared", "own"]
-    taps: tuple[Tap, ...]
-    input_channels: int
-    layout: str
-    size: tuple[int, int]
-    stride: int
-    areas: tuple[float, ...] = AREAS
-    width: int = 48
-    maps: int = 64
-    hidden: int = 48
-    sigma: float = 1.0
+    taps: Annotated[tuple[Tap, ...], Meta(min_length=1, max_length=MAX_TAPS)]
+    input_channels: Annotated[int, within(1, 4)]
+    layout: Annotated[str, one_of(LAYOUTS)]
+    size: SideLengths
+    stride: Annotated[int, within(1, MAX_SIDE)]
+    areas: AscendingAreas = AREAS
+    width: Annotated[int, within(1, MAX_WIDTH)] = 48
+    maps: Annotated[int, within(1, MAX_WIDTH)] = 64
+    hidden: Annotated[int, within(1, MAX_WIDTH)] = 48
+    sigma: Annotated[float, Meta(gt=0, le=100, description="a number in (0, 100]")] = 1.0
     classes: bool = False
 
     @property
@@ -84,14 +92,7 @@ class GeneratorConfig:
         Raises:
             CheckpointError: if a field is missing, unknown or of the wrong kind.
         """
-        try:
-            fields = dict(values)
-            fields["taps"] = tuple(Tap(**tap) for tap in fields["taps"])
-            fields["size"] = (int(fields["size"][0]), int(fields["size"][1]))
-            fields["areas"] = tuple(float(area) for area in fields["areas"])
-            return GeneratorConfig(**fields)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CheckpointError(f"the checkpoint's generator description is not usable: {error}") from error
+        return read(values, GeneratorConfig, lambda said: CheckpointError(f"the checkpoint's generator: {said}"))
 
 
 def _narrowest(model: Model, layer: Layer) -> Tap:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from ..errors import CheckpointError, UsageError
+from ..schema import read
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
 
@@ -106,15 +107,4 @@ class TrainingOptions:
         Raises:
             CheckpointError: if a field is missing, unknown or of the wrong kind.
         """
-        try:
-            fields = dict(values)
-            objective = dict(fields["objective"])
-            for pair in ("area_range", "tau"):
-                objective[pair] = (float(objective[pair][0]), float(objective[pair][1]))
-            fields["objective"] = Objective(**objective)
-            if fields.get("questions") is not None:
-                fields["questions"] = tuple(fields["questions"])
-            fields["ramp"] = tuple((float(share), float(scale)) for share, scale in fields["ramp"])
-            return TrainingOptions(**fields)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise CheckpointError(f"the checkpoint's training options are not usable: {error}") from error
+        return read(values, TrainingOptions, lambda said: CheckpointError(f"the checkpoint's training options: {said}"))

@@ -32,6 +32,7 @@ SAID: Final = "input spec: "
 LAYOUTS: Final = ("NCHW", "NHWC")
 
 _Side = Annotated[int, Meta(ge=1, le=MAX_SIDE)]
+SideLengths = Annotated[tuple[_Side, _Side], Meta(description=f"[height, width] in whole pixels, 1..{MAX_SIDE}")]
 _PerChannel = Annotated[tuple[float, ...], Meta(max_length=4, description="a number, or a list of one per channel")]
 
 
@@ -58,7 +59,7 @@ class InputSpec:
     name: Word
     layout: Annotated[str, one_of(LAYOUTS)]
     color: Annotated[str, one_of(tuple(CHANNELS))]
-    size: Annotated[tuple[_Side, _Side], Meta(description=f"[height, width] in whole pixels, 1..{MAX_SIDE}")]
+    size: SideLengths
     scale: float
     mean: _PerChannel
     std: _PerChannel

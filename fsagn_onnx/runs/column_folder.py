@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from ..data.files import LineFile, make_folder, read_lines, write_file
+from ..data.files import LineFile, make_folder, write_file
 from ..errors import OutputError
 from ..runtime.stream import Failure
 from .columns import Column
 from .folder import RunFolder
-from .manifest import MAX_FAILURES, listed, versions
+from .manifest import MAX_FAILURES, index_lines, listed, versions
 
 COLUMNS: Final = "columns"
 NAMES_FILE: Final = "names.json"
@@ -56,8 +56,8 @@ class ColumnFolder(RunFolder):
             self.columns[name] = Column(self.path / COLUMNS / name, dtype, shape)
         complete = min((len(column) for column in self.columns.values()), default=0)
         whole: list[bytes] = []
-        for line in read_lines(self.index_path):
-            good = json.loads(line).get("error") is None
+        for line, members in index_lines(self.index_path):
+            good = members.get("error") is None
             if good and self.rows >= complete:
                 break
             whole.append(line)

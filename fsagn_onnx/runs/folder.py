@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from ..data.closing import Closing
-from ..data.files import PART, LineFile, make_folder, read_lines, write_file
+from ..data.files import PART, LineFile, make_folder, write_file
 from ..errors import OutputError, UsageError
-from .manifest import manifest_file, read_manifest, require_same
+from .manifest import index_lines, manifest_file, read_manifest, require_same
 
 INDEX: Final = "images.jsonl"
 
@@ -110,9 +110,7 @@ class RunFolder(Closing):
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """The lines of the index so far, one per image."""
-        for line in read_lines(self.index_path):
-            members: dict[str, Any] = json.loads(line)
-            yield members
+        return (members for _, members in index_lines(self.index_path))
 
     def append_line(self, line: bytes) -> None:
         """Append one line, or several, to the index.

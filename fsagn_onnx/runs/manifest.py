@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 import onnxruntime
 
 from .. import __version__
+from ..data.files import read_lines
 from ..errors import OutputError
+from ..model.input_spec import MAX_SIDE
 from ..runtime.stream import Failure
+from ..runtime.variant import MOST_FILTERS
+from ..schema import Meta, Text, one_of, parse_json, read, within
 
 MANIFEST: Final = "manifest.json"
 EVALUATION: Final = "run.json"
@@ -29,24 +34,108 @@ def manifest_file(folder: Path, kind: str | None = None) -> Path:
     return folder / (EVALUATION if kind == "evaluate" else MANIFEST)
 
 
+class Manifest(msgspec.Struct):
+    """What a manifest may hold that a later run reads; it may hold more.
+
+    Attributes:
+        kind: the command that wrote it; manifests of explain and evaluate do not say it.
+        state: how far the run got; evaluate does not say it.
+        content: of the model, see `Model.content`; it was called ``model_sha256``, and ``model`` by evaluate.
+        sha256: of the opened file; it was called ``file_sha256``.
+    """
+
+    kind: Text = ""
+    state: Annotated[str, one_of(("running", "done"))] = "done"
+    content: Text = ""
+    sha256: Text = ""
+    layer: Text = ""
+    filters_of_layer: Annotated[int, within(1, MOST_FILTERS)] = 1
+    arguments: dict[str, Any] = {}
+    methods: list[Text] = []
+    parts: list[Text] | Text | None = None
+    disturbances: list[Text] = []
+    area: Annotated[float, Meta(gt=0, le=1, description="a number in (0, 1]")] = 1.0
+    grid: tuple[Annotated[int, within(1, MAX_SIDE)], Annotated[int, within(1, MAX_SIDE)]] = (1, 1)
+    images: Annotated[int, Meta(ge=0)] | Text = 0
+    annotated: Annotated[int, Meta(ge=0)] = 0
+    summary: dict[str, Any] = {}
+
+
+RUNNING: Final = {
+    "explain": ("arguments", "layer", "filters_of_layer"),
+    "dissect": ("layer", "area", "parts"),
+    "perturb": ("layer", "area", "parts", "disturbances"),
+    "evaluate": ("methods", "layer"),
+}
+"""Members that the manifest of each kind of run has from its start on."""
+DONE: Final = {"dissect": ("images", "annotated", "summary", "grid"), "perturb": ("images",)}
+"""Members that it has at the end, besides."""
+
+
 def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
-    """The manifest of a run.
+    """The manifest of a run, checked, and spelled as today.
 
     Args:
         folder: the run's folder.
         kind: the command that is expected; None takes any of `KINDS`.
 
     Raises:
-        OutputError: no manifest, or of another kind.
+        OutputError: no manifest, one of another kind, or a damaged one.
     """
+    path = manifest_file(folder, kind)
+    other = OutputError(f"{folder} holds no results of '{kind or ', '.join(KINDS)}': choose another folder")
     try:
-        manifest = json.loads(manifest_file(folder, kind).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        manifest = None
+        manifest = parse_json(path.read_bytes(), lambda said: other, any_names=True)
+    except OSError:
+        raise other from None
     found = _kind(manifest) if isinstance(manifest, dict) else None
-    if found is None or (kind is not None and kind != found):
-        raise OutputError(f"{folder} holds no results of '{kind or ', '.join(KINDS)}': choose another folder")
+    if found is None or found not in RUNNING or (kind is not None and kind != found):
+        raise other
+
+    def wrong(said: str) -> OutputError:
+        return OutputError(f"{path} is damaged: {said}; remove the folder, or choose another")
+
+    renamed = {"model_sha256": "content", "file_sha256": "sha256"}
+    if found == "evaluate":
+        renamed["model"] = "content"
+    manifest = {renamed.get(name, name): value for name, value in manifest.items()}
+    checked = read(manifest, Manifest, wrong)
+    needed = (*RUNNING[found], *(DONE.get(found, ()) if checked.state == "done" else ()))
+    if missing := [name for name in needed if name not in manifest]:
+        raise wrong(f"field '{missing[0]}' is missing")
     return {"kind": found, **manifest}
+
+
+class IndexLine(msgspec.Struct):
+    """What every line of an index holds, besides figures; one of an image that failed says why."""
+
+    path: str
+    name: str = ""
+    label: str | int | None = None
+    predicted: int | None = None
+    annotated: bool = False
+    error: str | None = None
+    failed: str | None = None
+
+
+def index_lines(path: Path, kind: type[Any] = IndexLine) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The whole lines of an index, as they are and read.
+
+    Args:
+        path: the file.
+        kind: the schema of a line.
+
+    Raises:
+        OutputError: a line is damaged.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+
+        def wrong(said: str, number: int = number) -> OutputError:
+            return OutputError(f"{path} is damaged in line {number}: {said}; start again with --overwrite")
+
+        members = parse_json(line, wrong, any_names=True)
+        read(members, kind, wrong)
+        yield line, members
 
 
 def _kind(manifest: Mapping[str, Any]) -> str | None:

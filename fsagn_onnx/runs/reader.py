@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.files import read_lines
 from ..errors import OutputError
 from .column_folder import COLUMNS, ColumnSpec
 from .folder import INDEX
-from .manifest import read_manifest
+from .manifest import IndexLine, index_lines, read_manifest
 
 
 class FinishedRun:
@@ -41,11 +39,13 @@ class FinishedRun:
         if self.manifest.get("state") != "done":
             raise OutputError(f"{path} holds an unfinished run of '{self.kind}': finish it with --resume")
 
-    def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """The lines of a file of the folder, for example ``explanations.jsonl``."""
-        for line in read_lines(self.path / name):
-            members: dict[str, Any] = json.loads(line)
-            yield members
+    def lines(self, name: str, kind: type[Any] = IndexLine) -> Iterator[dict[str, Any]]:
+        """The lines of a file of the folder, for example ``explanations.jsonl``, each checked by a schema.
+
+        Raises:
+            OutputError: a line is damaged.
+        """
+        return (members for _, members in index_lines(self.path / name, kind))
 
     @cached_property
     def index(self) -> tuple[dict[str, Any], ...]:

@@ -26,6 +26,9 @@ MAX_AREAS: Final = 1000
 """Areas at which retention can be predicted."""
 
 _Area = Annotated[float, Meta(gt=0, le=1)]
+AscendingAreas = Annotated[
+    tuple[_Area, ...], Meta(max_length=MAX_AREAS, description=f"at most {MAX_AREAS} ascending areas in (0, 1]")
+]
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,7 @@ class ExplainerMetadata:
     encoder: Annotated[str, one_of(ENCODERS)]
     input: InputSpec
     labels: Annotated[tuple[Text, ...], Meta(max_length=MAX_ITEMS, description="a list of texts")] | None
-    areas: Annotated[
-        tuple[_Area, ...], Meta(max_length=MAX_AREAS, description=f"at most {MAX_AREAS} ascending areas in (0, 1]")
-    ]
+    areas: AscendingAreas
     objective: Text
     infills: Annotated[tuple[Text, ...], Meta(max_length=100, description="a list of at most 100 texts")]
     training: Mapping[str, Any]

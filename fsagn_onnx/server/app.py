@@ -30,14 +30,13 @@ from .batching import Batcher, rows_are_images
 from .jobs import AREAS, MASKS, Job, make_job, outputs_of
 from .metrics import Metrics
 from .settings import Settings
-from .tensors import HEADER_LENGTH, RequestError, format_answer, parse_request, unpacked
+from .tensors import HEADER_LENGTH, InferRequest, OutputEntry, RequestError, format_answer, parse_request, unpacked
 
 LONGEST_WAIT: Final = 60
 WORKERS: Final = 4
 """Threads that decode requests and encode answers."""
 PROBED: Final = 3
 """Images of the first pass, which shows whether every output has a row per image."""
-MAX_ID: Final = 256
 LONGEST_ERROR: Final = 1000
 KSERVE: Final = {
     "tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(double)": "FP64", "tensor(int64)": "INT64",
@@ -163,17 +162,16 @@ class _Server:
         computed = await batcher.run(job)
         outputs = await run_in_threadpool(outputs_of, job, computed, self.engine)
         names, binary = _wanted_outputs(asked, list(outputs))
-        head = {"model_name": self.name, "model_version": "1", "id": _id_of(asked)}
+        head = {"model_name": self.name, "model_version": "1", "id": "" if asked.id is None else str(asked.id)}
         chosen = {name: outputs[name] for name in names}
         content, length = await run_in_threadpool(format_answer, head, chosen, binary)
         if length is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
 
-    def _parse(self, body: bytes, headers: Headers) -> tuple[dict[str, Any], Job]:
+    def _parse(self, body: bytes, headers: Headers) -> tuple[InferRequest, Job]:
         plain = unpacked(body, headers.get("content-encoding"), self.settings.max_body)
         asked, tensors = parse_request(plain, headers.get(HEADER_LENGTH))
-        _id_of(asked)
         return asked, make_job(asked, tensors, self.engine, self.settings)
 
     async def _body(self, request: Request) -> bytes:
@@ -199,39 +197,24 @@ class _Server:
             raise HTTPException(404, f"no such model or version; there is '{self.name}', version 1")
 
 
-def _id_of(asked: dict[str, Any]) -> str:
-    """The name that a client gives its request, which the answer repeats."""
-    name = asked.get("id", "")
-    if not isinstance(name, str | int) or len(str(name)) > MAX_ID:
-        raise RequestError(f"id must be a text of at most {MAX_ID} characters, but is {shown(name)}")
-    return str(name)
-
-
 def _refusal(message: str, status: int) -> Response:
     """An answer that says what is wrong, in few words and in letters that any answer can hold."""
     text = message if len(message) <= LONGEST_ERROR else f"{message[:LONGEST_ERROR]}..."
     return JSONResponse({"error": text.encode("utf-8", "backslashreplace").decode("utf-8")}, status)
 
 
-def _wanted_outputs(asked: dict[str, Any], known: list[str]) -> tuple[list[str], set[str]]:
+def _wanted_outputs(asked: InferRequest, known: list[str]) -> tuple[list[str], set[str]]:
     """Names of the outputs that a request wants, and which of them as raw bytes."""
-    parameters = asked.get("parameters") or {}
-    all_binary = parameters.get("binary_data_output") is True
-    entries = asked.get("outputs")
-    if entries is None:
-        entries = [{"name": name} for name in known]
-    if not isinstance(entries, list) or not all(
-        isinstance(e, dict) and isinstance(e.get("name"), str) for e in entries
-    ):
-        raise RequestError("outputs must be a list of objects with a text 'name'")
+    all_binary = asked.asked.binary_data_output is True
+    entries = [OutputEntry(name) for name in known] if asked.outputs is None else asked.outputs
     names, binary = [], set()
     for entry in entries:
-        name, given = entry["name"], entry.get("parameters") or {}
-        if name not in known:
-            raise RequestError(f"unknown output {shown(name)}; there are {', '.join(known)}")
-        names.append(name)
-        if isinstance(given, dict) and given.get("binary_data", all_binary) is True:
-            binary.add(name)
+        if entry.name not in known:
+            raise RequestError(f"unknown output {shown(entry.name)}; there are {', '.join(known)}")
+        names.append(entry.name)
+        own = entry.parameters.binary_data if entry.parameters is not None else None
+        if all_binary if own is None else own:
+            binary.add(entry.name)
     names += [name for name in (MASKS, AREAS) if name in known and name not in names]
     return names, binary - {MASKS}
 

@@ -26,7 +26,7 @@ from ..runtime.masks import pixel_mask
 from ..runtime.variant import FILL
 from ..schema import shown
 from .settings import Settings
-from .tensors import NAMES, RequestError, Tensor
+from .tensors import NAMES, InferRequest, RequestError, Tensor
 
 MAX_PIXELS: Final = 64 * 2**20
 """Pixels of the largest picture that is decoded, and of all pictures that a file takes as they are."""
@@ -34,7 +34,6 @@ MAX_PIXELS: Final = 64 * 2**20
 DEFAULT_SLOTS: Final = 5
 MASKS: Final = "masks"
 AREAS: Final = "mask_areas"
-FORMATS: Final = ("rle", "png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ class Job:
         return (self.values.shape[1:], self.values.dtype, self.filters.shape[1])
 
 
-def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: FileEngine, settings: Settings) -> Job:
+def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileEngine, settings: Settings) -> Job:
     """Check a request and preprocess its pictures.
 
     Raises:
@@ -78,14 +77,7 @@ def make_job(request: Mapping[str, Any], tensors: Mapping[str, Tensor], engine: 
             f"input '{spec.name}' must hold 1 to {settings.max_images} images, but holds {image.shape[0]}"
         )
     _check_shared(image.shape[0], engine)
-    parameters = request.get("parameters") or {}
-    if not isinstance(parameters, dict):
-        raise RequestError("parameters must be an object")
-    masks, area = parameters.get(MASKS), parameters.get("area")
-    if masks is not None and masks not in FORMATS:
-        raise RequestError(f"parameter 'masks' must be one of {', '.join(FORMATS)}, but is {shown(masks)}")
-    if area is not None and (isinstance(area, bool) or not isinstance(area, int | float) or not 0 < area <= 1):
-        raise RequestError(f"parameter 'area' must be a number in (0, 1], but is {shown(area)}")
+    masks, area = request.asked.masks, request.asked.area
     filters = _filters(tensors.get(FILTERS), image.shape[0], engine, settings)
     values, geometries = _images(image, engine, settings)
     if masks is not None:

@@ -13,16 +13,21 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schema import shown
+from ..schema import Meta, one_of, parse_json, read_json, shown, within
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 MAX_RANK: Final = 8
 MAX_SIDE: Final = 2**63 - 1
+MAX_TENSORS: Final = 64
+MAX_ID: Final = 256
+FORMATS: Final = ("rle", "png")
+"""How masks can be written."""
 
 DTYPES: Final = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -30,6 +35,12 @@ DTYPES: Final = {
     "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
 NAMES: Final = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+
+
+Shape = Annotated[
+    list[Annotated[int, Meta(ge=0, le=MAX_SIDE)]],
+    Meta(min_length=1, max_length=MAX_RANK, description=f"a list of 1 to {MAX_RANK} whole numbers"),
+]
 
 
 class RequestError(Exception):
@@ -81,7 +92,64 @@ def unpacked(body: bytes, encoding: str | None, limit: int) -> bytes:
     return plain
 
 
-def parse_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+class TensorParameters(msgspec.Struct):
+    """Parameters of one tensor of a request.
+
+    Attributes:
+        binary_data_size: bytes behind the JSON that are this input's.
+        binary_data: whether this output goes as raw bytes.
+    """
+
+    binary_data_size: Annotated[int, within(0, MAX_SIDE)] | None = None
+    binary_data: bool | None = None
+
+
+class InputEntry(msgspec.Struct):
+    """An input of a request; its data stay text until their number is found right."""
+
+    name: str
+    datatype: Annotated[str, one_of((*DTYPES, "BYTES"))]
+    shape: Shape
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    parameters: TensorParameters | None = None
+
+
+class OutputEntry(msgspec.Struct):
+    """An output that a request wants."""
+
+    name: str
+    parameters: TensorParameters | None = None
+
+
+class RequestParameters(msgspec.Struct):
+    """Parameters of a whole request.
+
+    Attributes:
+        masks: form of the masks, where they are wanted.
+        area: of the masks; None: the sufficient area of each.
+        binary_data_output: whether all outputs go as raw bytes.
+    """
+
+    masks: Annotated[str, one_of(FORMATS)] | None = None
+    area: Annotated[float, Meta(gt=0, le=1, description="a number in (0, 1]")] | None = None
+    binary_data_output: bool | None = None
+
+
+class InferRequest(msgspec.Struct):
+    """The JSON of a request; what else stands there is another server's."""
+
+    inputs: Annotated[list[InputEntry], Meta(max_length=MAX_TENSORS)]
+    outputs: Annotated[list[OutputEntry], Meta(max_length=MAX_TENSORS)] | None = None
+    parameters: RequestParameters | None = None
+    id: Annotated[str, Meta(max_length=MAX_ID)] | int | None = None
+
+    @property
+    def asked(self) -> RequestParameters:
+        """The parameters, or what they are where there are none."""
+        return self.parameters or RequestParameters()
+
+
+def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest, dict[str, Tensor]]:
     """The JSON object of a request, and its inputs by name.
 
     Args:
@@ -99,57 +167,44 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any
                 f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, but is {shown(header_length)}"
             )
         text, binary = body[: int(header_length)], memoryview(body)[int(header_length) :]
-    try:
-        request = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is no JSON: {str(error)[:200]}") from error
-    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
-        raise RequestError("the body must be an object with a list 'inputs'")
+    request = read_json(text, InferRequest, lambda said: RequestError(f"the request: {said}"))
     tensors: dict[str, Tensor] = {}
-    for entry in request["inputs"]:
-        tensor, binary = _tensor(entry, binary)
-        if tensor.name in tensors:
-            raise RequestError(f"input {shown(tensor.name)} is given twice")
-        tensors[tensor.name] = tensor
+    for entry in request.inputs:
+        if entry.name in tensors:
+            raise RequestError(f"input {shown(entry.name)} is given twice")
+        tensors[entry.name], binary = _tensor(entry, binary)
     if len(binary):
         raise RequestError(f"{len(binary)} bytes are left over behind the last input")
     return request, tensors
 
 
-def _tensor(entry: Any, binary: memoryview) -> tuple[Tensor, memoryview]:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise RequestError("an input must be an object with a text 'name'")
-    name, datatype, shape = entry["name"], entry.get("datatype"), entry.get("shape")
-    if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in DTYPES):
-        known = ", ".join([*DTYPES, "BYTES"])
-        raise RequestError(f"input {shown(name)}: datatype must be one of {known}, but is {shown(datatype)}")
-    if (
-        not isinstance(shape, list)
-        or not 1 <= len(shape) <= MAX_RANK
-        or not all(type(side) is int and 0 <= side <= MAX_SIDE for side in shape)
-    ):
-        raise RequestError(f"input {shown(name)}: shape must be a list of 1 to {MAX_RANK} whole numbers")
-    count = math.prod(shape)
-    parameters = entry.get("parameters") or {}
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+def _tensor(entry: InputEntry, binary: memoryview) -> tuple[Tensor, memoryview]:
+    name, shape, count = entry.name, tuple(entry.shape), math.prod(entry.shape)
+    size = entry.parameters.binary_data_size if entry.parameters is not None else None
     if size is None:
-        return Tensor(name, datatype, tuple(shape), _from_json(name, datatype, count, entry.get("data"))), binary
-    if type(size) is not int or not 0 <= size <= len(binary):
+        return Tensor(name, entry.datatype, shape, _from_json(entry, count)), binary
+    if size > len(binary):
         raise RequestError(f"input {shown(name)}: binary_data_size must be 0..{len(binary)}, but is {shown(size)}")
-    values = _from_bytes(name, datatype, count, binary[:size])
-    return Tensor(name, datatype, tuple(shape), values), binary[size:]
+    values = _from_bytes(name, entry.datatype, count, binary[:size])
+    return Tensor(name, entry.datatype, shape, values), binary[size:]
 
 
-def _from_json(name: str, datatype: str, count: int, listed: Any) -> NDArray[Any] | list[bytes]:
-    if not isinstance(listed, list):
+def _from_json(entry: InputEntry, count: int) -> NDArray[Any] | list[bytes]:
+    name, datatype = entry.name, entry.datatype
+    text = bytes(entry.data)
+    if not text.startswith(b"["):
         raise RequestError(f"input {shown(name)}: data must be a list")
+    given = (
+        0 if text[1:-1].isspace() or text == b"[]" else text.count(b",") + 1
+    )  # of numbers, nested or not, and base64
+    if given != count:
+        raise RequestError(f"input {shown(name)}: shape asks for {count} elements, data has {given}")
+    listed = parse_json(text, lambda said: RequestError(f"input {shown(name)}: {said}"))
     if datatype == "BYTES":
         try:
             pieces = [base64.b64decode(piece, validate=True) for piece in listed]
         except (TypeError, ValueError, binascii.Error):
             raise RequestError(f"input {shown(name)}: BYTES in JSON must be base64 texts") from None
-        if len(pieces) != count:
-            raise RequestError(f"input {shown(name)}: shape asks for {count} elements, data has {len(pieces)}")
         return pieces
     if not _are_numbers(listed, MAX_RANK):
         raise RequestError(f"input {shown(name)}: data must be numbers that fit {datatype}, nested or flat")

@@ -16,7 +16,8 @@ from fsagn_onnx.runs.reader import FinishedRun
 from fsagn_onnx.runs.tables import csv_text
 
 KINDS = (DissectionFolder, PerturbationFolder, EvaluationFolder)
-SUBJECT = {"methods": ["random"], "layer": "x"}
+SUBJECT = {"methods": ["random"], "layer": "x", "area": 0.1, "parts": [], "disturbances": []}
+DONE = {"images": 1, "annotated": 0, "summary": {}, "grid": [8, 8]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,7 +62,7 @@ def test_a_finished_run_is_read_back(tmp_path: Path) -> None:
     folder = written(tmp_path)
     with pytest.raises(OutputError, match="unfinished run of 'dissect': finish it with --resume"):
         FinishedRun(tmp_path)
-    folder.write_state("done", folder.failed())
+    folder.write_state("done", {**DONE, **folder.failed()})
     run = FinishedRun(tmp_path)
     assert run.kind == "dissect"
     assert run.manifest["failures"] == [{"path": "b", "message": "b: no picture"}]
@@ -84,6 +85,65 @@ def test_rows_without_a_line_are_done_again(tmp_path: Path) -> None:
         assert (folder.count, folder.rows, len(folder.columns["peaks"])) == (2, 1, 1)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert [manifest[name] for name in ("kind", "state", "layer")] == ["dissect", "running", "x"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"layer": 5}, "field 'layer' must be a text of at most 10,000 characters, but got 5"),
+        ({"area": "x"}, r"field 'area' must be a number in \(0, 1\], but got 'x'"),
+        ({"parts": {"a": 1}}, "field 'parts' must be a text or a list or null, but got {'a': 1}"),
+        ({"state": "gone"}, "field 'state' must be one of running, done, but got 'gone'"),
+        ({"grid": [1, 2**40]}, r"field 'grid\[1\]' must be a whole number <= 16384"),
+        ({"images": -1}, "field 'images' must be a whole number >= 0, but got -1"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(change: dict[str, object], said: str, tmp_path: Path) -> None:
+    written(tmp_path).write_state("done", DONE)
+    manifest = tmp_path / "manifest.json"
+    members = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(members | change))
+    with pytest.raises(OutputError, match=f"manifest.json is damaged: {said}"):
+        FinishedRun(tmp_path)
+    with pytest.raises(OutputError, match="is damaged"):
+        DissectionFolder(tmp_path, SUBJECT, resume=True)
+    for missing in ("layer", "images"):
+        manifest.write_text(json.dumps({name: value for name, value in members.items() if name != missing}))
+        with pytest.raises(OutputError, match=f"is damaged: field '{missing}' is missing"):
+            FinishedRun(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "{}", '{"path": 3}', '{"path": "a", "error": 1}', '{"path": "a", "x": NaN}']
+)
+def test_a_damaged_line_of_an_index_is_named(line: str, tmp_path: Path) -> None:
+    written(tmp_path).write_state("done", DONE)
+    with (tmp_path / "images.jsonl").open("a") as index:
+        index.write(f"{line}\n")
+    with pytest.raises(OutputError, match=r"images\.jsonl is damaged in line 3: .*; start again with --overwrite"):
+        FinishedRun(tmp_path).index  # noqa: B018
+    with DissectionFolder(tmp_path, SUBJECT, resume=True) as folder, pytest.raises(OutputError, match="in line 3"):
+        folder.open_columns({"peaks": ("f4", (3,))})
+
+
+def test_a_name_that_is_no_utf_8_goes_through_an_index(tmp_path: Path) -> None:
+    with DissectionFolder(tmp_path, SUBJECT) as folder:
+        folder.append([({"path": "\udcff.png", "error": "x"}, None)])
+        assert [failure.path for failure in folder.failures()] == ["\udcff.png"]
+
+
+def test_a_run_of_before_the_content_was_called_so_goes_on(tmp_path: Path) -> None:
+    subject = {**SUBJECT, "content": "ab"}
+    with DissectionFolder(tmp_path / "d", subject), EvaluationFolder(tmp_path / "e", subject):
+        pass
+    for name, old in (("d/manifest.json", "model_sha256"), ("e/run.json", "model")):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace('"content"', f'"{old}"'))
+    for kind, name in ((DissectionFolder, "d"), (EvaluationFolder, "e")):
+        with kind(tmp_path / name, subject, resume=True):
+            pass
+        with pytest.raises(OutputError, match='was written with content "ab", but now it is "cd"'):
+            kind(tmp_path / name, {**subject, "content": "cd"}, resume=True)
 
 
 def test_a_text_in_a_csv_is_never_a_formula() -> None:
