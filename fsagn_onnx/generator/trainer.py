@@ -315,7 +315,7 @@ class Trainer:
         for name, parameter in self.generator.named_parameters():
             if name in first:
                 self.optimiser.state[parameter] = {
-                    "step": torch.tensor(float(taken)),
+                    "step": torch.tensor(float(taken), device=self.device),
                     "exp_avg": first[name].to(self.device).clone(),
                     "exp_avg_sq": second[name].to(self.device).clone(),
                 }
