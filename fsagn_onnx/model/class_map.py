@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ..errors import UsageError
 from .classifier import words
 from .outputs import Output
 from .score_value import ScoreValue, score_value
@@ -83,11 +84,14 @@ def find_class_map(
         UsageError: the user says so, but no output can be one.
     """
     maps = [item for item in outputs if item.tensor and item.axis == 0 and _class_axes(item, size)]
-    found = [
-        (item, _reading(item, trace, size, len(labels or ()), forced=forced, alone=len(maps) == 1)) for item in maps
-    ]
-    ranked = sorted((rank, place) for place, (_, (rank, _)) in enumerate(found))
-    best = next((found[place][1][1] for rank, place in ranked if rank < _NOT), None)
+    count, alone = len(labels or ()), len(maps) == 1
+    found = [_reading(item, trace, size, count, forced=forced, alone=alone) for item in maps]
+    best = min(found, key=lambda pair: pair[0], default=(_NOT, None))[1]
+    if best is None and forced:
+        raise UsageError(
+            f"--detections {SEGMENTATION}: expected a map (N, classes, h, w) of scores or (N, h, w) of classes, at least "
+            "a sixteenth as large as the input each way, but no output is one"
+        )
     return best
 
 
