@@ -89,8 +89,8 @@ def find_class_map(
     best = min(found, key=lambda pair: pair[0], default=(_NOT, None))[1]
     if best is None and forced:
         raise UsageError(
-            f"--detections {SEGMENTATION}: expected a map (N, classes, h, w) of scores or (N, h, w) of classes, at least "
-            "a sixteenth as large as the input each way, but no output is one"
+            f"--detections {SEGMENTATION}: expected a map (N, classes, h, w) of scores or (N, h, w) of classes, at "
+            "least a sixteenth as large as the input each way, but no output is one"
         )
     return best
 

@@ -48,8 +48,8 @@ def found(kind: str, *pictures: NDArray[np.uint8], spec: InputSpec = SPEC) -> li
 @pytest.mark.parametrize("kind", KINDS)
 def test_boxes_of_each_picture_lie_where_its_squares_are(kind: str) -> None:
     first, second, none = bright_picture([(3, 5, 0), (6, 2, 2)]), bright_picture([(0, 7, 1)]), bright_picture([])
-    large = cv2.resize(first, (SIZE * 3, SIZE * 3), interpolation=cv2.INTER_NEAREST)
-    large = np.pad(large, ((0, 96), (0, 0), (0, 0))).astype(np.uint8)  # 288 high, 192 wide: bars left and right
+    large = np.zeros((288, 192, 3), dtype=np.uint8)  # bars left and right of it
+    large[:192] = cv2.resize(first, (192, 192), interpolation=cv2.INTER_NEAREST)
     one, other, empty, tall = found(kind, first, second, none, large)
     assert sorted((box.title, *box.box) for box in one) == [
         ("blue thing", 16, 48, 24, 56),
