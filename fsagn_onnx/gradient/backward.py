@@ -134,7 +134,7 @@ class Backward:
             raise GradientError(
                 f"no gradient of {kind} '{node.output[0]}': this operator has no rule; choose a layer behind it"
             )
-        self._forward = Forward(self.facts, self.write, owners, next(iter(cotangents.values())))
+        self._forward = Forward(self.facts, self.write, owners, owners or self.facts.image or next(iter(cotangents)))
         self._pending = {name: [Cotangent(given)] for name, given in cotangents.items() if name in ways.active}
         done: dict[str, Cotangent] = {}
         nodes = self.facts.topology.nodes

@@ -78,6 +78,11 @@ class GraphFacts:
             return (-(found[0] // self.batch), *found[1:]) if held else found
         return tuple(-(size // PROBE) if size and size % PROBE == 0 else size for size in found)
 
+    @property
+    def image(self) -> str:
+        """The first input that has images along its first axis; "" where there is none."""
+        return next(iter(self._inputs), "")
+
     def add(self, value: str, like: str) -> None:
         """Take up a value of whole numbers that a node makes besides another one, of its shape."""
         self._found[value] = self._found[like]

@@ -44,7 +44,7 @@ class Forward:
         facts: of the graph.
         write: appends to it.
         owners: name of the image of each row, or None where rows are images.
-        anchor: name of a cotangent, whose first axis counts the rows.
+        anchor: name of a value whose first axis counts the rows.
     """
 
     facts: GraphFacts

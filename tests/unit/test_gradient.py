@@ -29,10 +29,10 @@ class Case:
     """One node, of float64 where onnx allows it: the first inputs are differentiated, the rest are constants."""
 
     def __init__(
-        self, op: str, *inputs: Array, by: int = 1, outputs: int = 1, opset: int = 18, **attributes: Any
+        self, op: str, *inputs: Array, by: int = 1, outputs: int = 1, shown: int = 9, opset: int = 18, **attributes: Any
     ) -> None:
         self.op, self.inputs, self.by, self.opset = op, inputs, by, opset
-        self.outputs, self.attributes = outputs, attributes
+        self.outputs, self.shown, self.attributes = outputs, shown, attributes
         self.type = helper.np_dtype_to_tensor_dtype(inputs[0].dtype)
 
     def proto(self) -> onnx.ModelProto:
@@ -44,7 +44,7 @@ class Case:
             helper.make_tensor_value_info(name, self.type, ["N", *value.shape[1:]]) for name, value in given[: self.by]
         ]
         constants = [numpy_helper.from_array(value, name) for name, value in given[self.by :]]
-        results = [helper.make_tensor_value_info(name, self.type, None) for name in made]
+        results = [helper.make_tensor_value_info(name, self.type, None) for name in made[: self.shown]]
         graph = helper.make_graph(nodes, "case", free, results, constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
 
@@ -225,6 +225,42 @@ CASES: dict[str, Callable[[], Case]] = {
         for mode in ("reflect", "edge")
     },
     "Pad of axes": lambda: Case("Pad", normal(2, 3, 4), ints(1, 2), np.array(0.0), ints(2)),
+    "GatherND": lambda: Case("GatherND", normal(2, 4, 3), np.array([[0, 1], [1, 3], [0, 1]])),
+    "ScatterND": lambda: Case("ScatterND", normal(2, 4, 3), np.array([[0, 1], [1, 3]]), normal(2, 3, seed=1)),
+    "ScatterElements": lambda: Case(
+        "ScatterElements", normal(2, 4), np.array([[1, 3], [0, 2]]), normal(2, 2, seed=1), axis=1
+    ),
+    "TopK": lambda: Case("TopK", apart(2, 6), ints(3), axis=1, outputs=2, shown=1),
+    "CumSum": lambda: Case("CumSum", normal(2, 6), np.array(1), exclusive=1),
+    "Trilu": lambda: Case("Trilu", normal(2, 4, 4), np.array(1)),
+    # sizes
+    **{
+        f"Resize {mode} {place} {size}": lambda mode=mode, place=place, size=size: Case(
+            "Resize",
+            single(2, 2, 4, 5),
+            None,
+            None,
+            ints(*size),
+            axes=[2, 3],
+            mode=mode,
+            coordinate_transformation_mode=place,
+        )
+        for mode in ("nearest", "linear", "cubic")
+        for place in ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric")
+        for size in ((8, 10), (3, 7))
+    },
+    **{
+        f"Resize nearest {way}": lambda way=way: Case(
+            "Resize", single(2, 2, 4, 5), None, np.array([1, 1, 1.7, 0.6], np.float32), nearest_mode=way
+        )
+        for way in ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+    },
+    "Resize cubic, outside left out": lambda: Case(
+        "Resize", single(2, 2, 4, 5), None, np.array([1, 1, 1.7, 2], np.float32), mode="cubic", exclude_outside=1
+    ),
+    "Resize of axes": lambda: Case(
+        "Resize", single(2, 2, 4, 5), None, np.array([2, 3], np.float32), axes=[2, 3], mode="linear"
+    ),
     # convolutions
     "Conv": lambda: Case("Conv", normal(2, 3, 6, 5), normal(4, 3, 3, 2), pads=[1, 0, 1, 1]),
     "Conv of a point": lambda: Case("Conv", normal(2, 3, 3, 4), normal(5, 3, 1, 1), normal(5)),

@@ -144,6 +144,50 @@ def _gather_elements(step: BackwardStep) -> dict[int, str]:
     return {0: step.op("ScatterElements", zeros, step.x(1), step.d.value, axis=axis, reduction="add")}
 
 
+@gradient_rule("GatherND", inputs=(0,), ignored=(1,))
+def _gather_nd(step: BackwardStep) -> dict[int, str]:
+    if step.opset < 16 or step.attribute("batch_dims", 0):
+        raise step.refuse("batch_dims, or an opset before 16")
+    zeros = step.op("Expand", step.number(0), step.forward.sizes(step.shape()))
+    return {0: step.op("ScatterND", zeros, step.x(1), step.d.value, reduction="add")}
+
+
+@gradient_rule("ScatterND", "ScatterElements", inputs=(0, 2), ignored=(1,))
+def _scatter(step: BackwardStep) -> dict[int, str]:
+    """What was written over has no gradient; what was written has that of its place."""
+    if step.attribute("reduction", "none") not in ("none", "add"):
+        raise step.refuse("a reduction")
+    found, elements = {}, step.node.op_type == "ScatterElements"
+    along = {"axis": step.attribute("axis", 0)} if elements else {}
+    if 0 in step.wanted:
+        found[0] = step.d.value
+        if step.attribute("reduction", "none") == "none":
+            zeros = step.op("Expand", step.number(0), step.forward.sizes(step.shape(2)))
+            found[0] = step.op(step.node.op_type, step.d.value, step.x(1), zeros, **along)
+    if 2 in step.wanted:
+        found[2] = step.op("GatherElements" if elements else "GatherND", step.d.value, step.x(1), **along)
+    return found
+
+
+@gradient_rule("TopK", inputs=(0,), ignored=(1,))
+def _top(step: BackwardStep) -> dict[int, str]:
+    zeros = step.op("Expand", step.number(0), step.forward.sizes(step.shape()))
+    return {0: step.op("ScatterElements", zeros, step.y(1), step.d.value, axis=step.attribute("axis", -1))}
+
+
+@gradient_rule("CumSum", inputs=(0,), ignored=(1,))
+def _cumulated(step: BackwardStep) -> dict[int, str]:
+    turned = 1 - step.attribute("reverse", 0)
+    exclusive = step.attribute("exclusive", 0)
+    return {0: step.op("CumSum", step.d.value, step.x(1), reverse=turned, exclusive=exclusive)}
+
+
+@gradient_rule("Trilu", inputs=(0,), ignored=(1,))
+def _triangle(step: BackwardStep) -> dict[int, str]:
+    more = [step.x(1)] if step.has(1) else []
+    return {0: step.op("Trilu", step.d.value, *more, upper=step.attribute("upper", 1))}
+
+
 @gradient_rule("DepthToSpace")
 def _depth_to_space(step: BackwardStep) -> dict[int, str]:
     shape, block = step.shape(), step.attribute("blocksize", 1)
