@@ -12,8 +12,10 @@ from ..errors import GradientError
 from ..model.classifier import Classifier
 from .backward import PREFIX, Backward, Sizes
 from .decision import DecisionWriter
+from .facts import Shape
+from .step import Cotangent
 
-__all__ = ["Contributions", "add_contributions"]
+__all__ = ["Contributions", "add_contributions", "contributions_of"]
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,46 @@ def add_contributions(
     back = Backward(proto, sizes, prefix)
     decision = DecisionWriter(back.facts, back.write, classifier).write(classes, single)
     given = back.run(decision.cotangents, [layer_value], decision.owners)[layer_value]
-    write, shape = back.write, back.facts.shape(layer_value)
+    shape = back.facts.shape(layer_value)
     if len(shape) != 4:
         raise GradientError(f"the layer '{layer_value}' must be (N, C, h, w), but has {len(shape)} axes")
+    phi, support = contributions_of(back, layer_value, given, classes, decision.owners)
+    gradient = given.value if _alike(shape, given) else back.full(layer_value, given)
+    return Contributions(decision.class_ids, decision.decision, gradient, phi, support, decision.owners)
+
+
+def _alike(shape: Shape, given: Cotangent) -> bool:
+    """Whether a gradient is the same at every place, and kept once."""
+    return {axis for axis in (2, 3) if shape[axis] != 1} <= given.narrow and not given.narrow & {0, 1}
+
+
+def contributions_of(
+    back: Backward, layer_value: str, given: Cotangent, classes: str, owners: str | None
+) -> tuple[str, str]:
+    """Append the contributions of a layer's filters, and the sums of the positive and of the negative ones.
+
+    Args:
+        back: has written the gradient.
+        layer_value: the tapped value (N, C, h, w).
+        given: its gradient, rows (N J, ...).
+        classes: name of the int64 value (N, J) that was asked for.
+        owners: of the rows, None where J is 1.
+
+    Returns:
+        Names of (N, J, C) and (N, J, 2).
+    """
+    write, shape = back.write, back.facts.shape(layer_value)
     channels, cells = shape[1], shape[2] * shape[3]
-    alike = {axis for axis in (2, 3) if shape[axis] != 1} <= given.narrow
-    gradient = given.value if alike and not given.narrow & {0, 1} else back.full(layer_value, given)
     per_class = write.op("Concat", write.op("Shape", classes), write.constant([channels]), axis=0)  # (N, J, C)
-    if alike and not given.narrow & {0, 1}:
-        slopes = write.op("Reshape", gradient, per_class)
+    if _alike(shape, given):
+        slopes = write.op("Reshape", given.value, per_class)
         total = write.op("Reshape", write.sum(layer_value, [2, 3]), write.constant([-1, 1, channels]))
         phi = write.op("Mul", slopes, total)
     else:
-        maps = layer_value if decision.owners is None else write.op("Gather", layer_value, decision.owners, axis=0)
-        flat = write.op("Reshape", write.op("Mul", maps, gradient), write.constant([-1, channels, cells]))
+        maps = layer_value if owners is None else write.op("Gather", layer_value, owners, axis=0)
+        product = write.op("Mul", maps, given.value if given.narrow <= {1, 2, 3} else back.full(layer_value, given))
+        flat = write.op("Reshape", product, write.constant([-1, channels, cells]))
         phi = write.op("Reshape", write.sum(flat, [2], keep=False), per_class)
     zero = write.constant(np.zeros((), helper.tensor_dtype_to_np_dtype(back.facts.type(layer_value))))
     sums = [write.sum(write.op(kind, phi, zero), [2]) for kind in ("Max", "Min")]
-    support = write.op("Concat", *sums, axis=2)
-    return Contributions(decision.class_ids, decision.decision, gradient, phi, support, decision.owners)
+    return phi, write.op("Concat", *sums, axis=2)

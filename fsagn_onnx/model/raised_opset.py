@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx
 from onnx import version_converter
 
-from ...errors import ExplainerError, UsageError
-from ...model.opset import opset_of
+from ..errors import ExplainerError, UsageError
 from .meaning import keep_sampling, spelled_out
+from .opset import opset_of
 
 MIN_OPSET = 18
 """The first opset whose Resize takes axes, so that sizes stay constants whatever the batch."""

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ...model.topology import copied_node, subgraphs
+from .topology import copied_node, subgraphs
 
 __all__ = ["keep_sampling", "spelled_out"]
 

@@ -1,0 +1,315 @@
+"""The decision of a plain model, explained without torch and without training: one graph, one pass.
+
+Evidence for a class at a depth is the positive part of sum over k of F_k dd_c / dF_k (gradient x activation); of
+several depths, the sum of their maps, each divided by its largest value. Which depth says most hangs on the model and
+on the pictures: see `depth_choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from ..data.closing import Closing
+from ..errors import GradientError, UsageError
+from ..gradient.backward import Backward, missing_rules
+from ..gradient.contributions import contributions_of
+from ..gradient.decision import DecisionWriter
+from ..model.input_spec import InputSpec
+from ..model.model import Model
+from ..model.raised_opset import MIN_OPSET, at_opset
+from .classes import Classes, classes_of
+from .engine import Decisions, Engine, Pass
+from .masks import area_rank, grid_of, grid_stride, to_grid
+from .session import Session
+from .variant import Variant
+
+__all__ = ["PlainDecisionMetadata", "PlainEvidence", "evidence_depths", "summed_evidence"]
+
+Array = NDArray[Any]
+
+CLASSES: Final = "fsagn/asked_class"
+"""The graph's input that asks for a class, int64 (N, 1)."""
+PREFIX: Final = "fsagn/gradient/"
+MOST_DEPTHS: Final = 6
+"""Candidates at most: the deepest layer of each of so many map sizes."""
+
+
+@dataclass(frozen=True)
+class PlainDecisionMetadata:
+    """What a plain model says about itself; see `EngineMetadata`."""
+
+    content: str
+    layer: str
+    filters: int
+    input: InputSpec
+    labels: tuple[str, ...] | None
+    areas: tuple[float, ...] = ()
+    variant: Variant = field(default_factory=Variant)
+
+
+def evidence_depths(model: Model, classes: Classes) -> tuple[str, ...]:
+    """Layers whose gradients may show what a decision rests on: the deepest of each map size, shallow ones first.
+
+    Args:
+        model: the CNN.
+        classes: how its outputs are read.
+
+    Raises:
+        GradientError: the model does not classify, or no layer has a gradient; the reason of the deepest.
+    """
+    if classes.classifier.output is None:
+        raise GradientError(f"{model.path.name} does not classify: {classes.classifier.reason}")
+    deepest: dict[tuple[int, int], str] = {}
+    for layer in model.layers:
+        if not layer.reason or layer.default:
+            deepest.pop(layer.shape[1:], None)
+            deepest[layer.shape[1:]] = layer.value
+    default = model.default_layer
+    deepest[default.shape[1:]] = default.value
+    found = [value for shape, value in deepest.items() if min(shape) > 1]
+    output, sizes = classes.classifier.output, {model.input_spec.name: model.input_spec.sample_shape}
+    kept = [value for value in found if not missing_rules(model.proto, [output], [value], sizes)]
+    if not kept:
+        missing = missing_rules(model.proto, [output], found[-1:], sizes)
+        raise GradientError(f"{model.path.name}: no gradient by '{found[-1]}': no rule for {', '.join(missing)}")
+    ordered = [layer.value for layer in model.layers if layer.value in kept]
+    return tuple(ordered[-MOST_DEPTHS:])
+
+
+def summed_evidence(maps: Sequence[Array], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Maps (N, h, w) of several depths on one grid: each over its largest value, then added."""
+    total = np.zeros((len(maps[0]), *grid), dtype=np.float32)
+    for depth in maps:
+        fine = to_grid(np.asarray(depth, dtype=np.float32), grid)
+        top = fine.max(axis=(1, 2), keepdims=True)
+        total += np.divide(fine, top, out=np.zeros_like(fine), where=top > 0)
+    return total
+
+
+class PlainEvidence(Engine, Closing):
+    """What a plain model decides and why: prediction, evidence, and what each filter adds, from one graph.
+
+    Attributes:
+        depths: values of the layers whose maps make up the evidence.
+        session_options: providers and threads.
+
+    Args:
+        model: the CNN; it must classify.
+        layer: the layer whose filters are told; None: the model's default.
+        depths: values of layers; None: all candidates (`evidence_depths`), of which `depth_choice` finds the best.
+        classes: how its outputs are read; None: found.
+        providers: see `Session`.
+        threads: see `Session`.
+
+    Raises:
+        GradientError: the model does not classify, or an op on the way has no rule.
+        LayerError: no such layer.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        layer: str | None = None,
+        depths: Sequence[str] | None = None,
+        *,
+        classes: Classes | None = None,
+        providers: str | Sequence[str] = "auto",
+        threads: int | None = None,
+    ) -> None:
+        model.require_one_input()
+        found = model.layer(layer)
+        model.require_size([found.value])
+        self._model, self._classes = model, classes if classes is not None else classes_of(model)
+        self.metadata = PlainDecisionMetadata(
+            model.content, found.value, found.channels, model.input_spec, self._classes.labels
+        )
+        self.session_options = (providers, threads)
+        self.depths = tuple(depths) if depths is not None else evidence_depths(model, self._classes)
+        for value in self.depths:
+            model.layer(value)
+        self._grid = grid_of(model.input_spec.size, grid_stride(model.input_spec.size))
+        self._names: dict[str, str] = {}
+        self._session = self._opened()
+        self.provider = self._session.provider
+
+    def _opened(self) -> Session:
+        providers, threads = self.session_options
+        return Session(self._graph(), providers, threads, source=str(self._model.path))
+
+    def _graph(self) -> onnx.ModelProto:
+        """The model, and behind it the decision about one class per image and its gradients."""
+        model, layer = self._model, self.metadata.layer
+        proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path))
+        own = [value.name for value in model.outputs if value.dtype != "not a tensor"]
+        batch = next(item for item in proto.graph.input if item.name == model.input_spec.name)
+        dims = batch.type.tensor_type.shape.dim
+        first: int | str = dims[0].dim_value if dims and dims[0].dim_value > 0 else "N"
+        proto.graph.input.append(helper.make_tensor_value_info(CLASSES, TensorProto.INT64, [first, 1]))
+        back = Backward(proto, {model.input_spec.name: model.input_spec.sample_shape}, PREFIX)
+        write = back.write
+        decision = DecisionWriter(back.facts, write, self._classes.classifier).write(CLASSES, single=True)
+        gradients = back.run(decision.cotangents, list(dict.fromkeys((*self.depths, layer))))
+        maps = {}
+        for value in self.depths:
+            total = write.sum(write.op("Mul", value, gradients[value].value), [1], keep=False)
+            maps[value] = write.op("Relu", total)
+        phi, support = contributions_of(back, layer, gradients[layer], CLASSES, None)
+        self._names = {"ids": decision.class_ids, "decision": decision.decision, "phi": phi, "support": support}
+        outputs = {name: TensorProto.INT64 if name == decision.class_ids else TensorProto.FLOAT
+                   for name in (*self._names.values(), *maps.values(), layer)}  # fmt: skip
+        self._names |= {f"map {value}": name for value, name in maps.items()}
+        for name, kind in outputs.items():
+            if name not in own:
+                proto.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+        proto.ir_version = max(proto.ir_version, 8)
+        del proto.graph.value_info[:]
+        return proto
+
+    @property
+    def classes(self) -> Classes:
+        """How the model's outputs are read."""
+        return self._classes
+
+    @property
+    def source(self) -> str:
+        """What to call it in messages."""
+        return str(self._model.path)
+
+    @property
+    def answers_classes(self) -> bool:
+        """It can be asked about classes."""
+        return True
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        return self._model
+
+    def focus(self, depths: Sequence[str]) -> None:
+        """Take the evidence of some depths only, from now on: other gradients are no longer computed.
+
+        Raises:
+            UsageError: none are named.
+        """
+        if not depths:
+            raise UsageError("name at least one depth to take the evidence from")
+        if tuple(depths) != self.depths:
+            self.depths = tuple(depths)
+            self._session.close()
+            self._session = self._opened()
+
+    def maps(self, batch: Array, classes: NDArray[np.int64]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Evidence maps of every depth, and what else one pass gives.
+
+        Args:
+            batch: (N, ...) preprocessed.
+            classes: (N,) ids; -1: the highest score.
+
+        Returns:
+            depth -> (N, h, w), not negative; name of another value -> it (``ids``, ``decision``, ``phi``, ``support``,
+            the layer's, the model's outputs).
+        """
+        computed = self._session.run(
+            None, {self.metadata.input.name: batch, CLASSES: np.asarray(classes, dtype=np.int64)[:, None]}
+        )
+        named = {short: computed.pop(name) for short, name in self._names.items()}
+        depths = {value: named.pop(f"map {value}") for value in self.depths}
+        return depths, {**computed, **named}
+
+    def run(self, batch: Array, filters: NDArray[np.int64]) -> Pass:
+        """Explain filters (N, K) of a preprocessed batch by their own maps; retention is not predicted."""
+        return self.decide(batch, filters, np.full((len(batch), 1), -1, dtype=np.int64))
+
+    def decide(self, batch: Array, filters: NDArray[np.int64], classes: NDArray[np.int64]) -> Pass:
+        """What the model decides about classes (N, J): ids, or -1 for the highest score not asked for by id.
+
+        Filters (N, K): ids; -1: the highest peak; -2: what adds most to ``classes[:, 0]``; -3: what speaks most
+        against it.
+        """
+        count = classes.shape[1]
+        ids, parts = _ranked_classes(self, batch, classes), []
+        for column in range(count):
+            depths, rest = self.maps(batch, ids[:, column])
+            parts.append((summed_evidence([depths[value] for value in self.depths], self._grid), rest))
+        first = parts[0][1]
+        feature_map = first[self.metadata.layer].astype(np.float32, copy=False)
+        phi = np.stack([rest["phi"][:, 0] for _, rest in parts], axis=1)  # (N, J, C)
+        chosen = chosen_filters(feature_map.max(axis=(2, 3)), phi[:, 0], filters)
+        places = np.maximum(chosen, 0)
+        own = np.take_along_axis(feature_map, places[:, :, None, None], axis=1)
+        peaks = np.where(chosen < 0, np.float32(0), own.max(axis=(2, 3)))
+        decisions = Decisions(
+            class_ids=np.concatenate([rest["ids"] for _, rest in parts], axis=1),
+            decision=np.concatenate([rest["decision"] for _, rest in parts], axis=1).astype(np.float32),
+            contributions=np.take_along_axis(phi, places[:, None], axis=2).astype(np.float32),
+            support=np.concatenate([rest["support"] for _, rest in parts], axis=1).astype(np.float32),
+            evidence_rank=area_rank(np.stack([evidence for evidence, _ in parts], axis=1)),
+            evidence_retention=None,
+        )
+        own_outputs = {value.name for value in self._model.outputs}
+        return Pass(
+            outputs={name: value for name, value in first.items() if name in own_outputs},
+            filter_ids=chosen,
+            filter_peaks=peaks.astype(np.float32),
+            area_rank=area_rank(to_grid(own, self._grid)),
+            retention=None,
+            decisions=decisions,
+        )
+
+    def model_graph(self) -> onnx.ModelProto:
+        """The model's own."""
+        return self._model.proto
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session.close()
+
+
+def _ranked_classes(engine: PlainEvidence, batch: Array, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """-1 of several columns filled in: the graph takes one class at a time."""
+    if classes.shape[1] == 1 or (classes >= 0).all():
+        return classes
+    output = str(engine.classes.classifier.output)
+    _, first = engine.maps(batch, np.full(len(batch), -1, dtype=np.int64))
+    decisions = engine.classes.decisions({output: first[output]})
+    if decisions is None:
+        return classes
+    filled = classes.copy()
+    for asked, scores in zip(filled, decisions, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        free = order[~np.isin(order, asked[asked >= 0])]
+        slots = np.flatnonzero(asked < 0)
+        asked[slots] = free[np.minimum(np.arange(len(slots)), len(free) - 1)]
+    return filled
+
+
+def chosen_filters(
+    peaks: NDArray[np.floating], phi: NDArray[np.floating], filters: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Fill every slot that asks for a kind of filter; those asked for by id are taken first.
+
+    Args:
+        peaks: (N, C).
+        phi: (N, C), contributions.
+        filters: (N, K): ids; -1 the highest peak, -2 the largest contribution, -3 the smallest.
+
+    Returns:
+        (N, K) ids; -1 where no filter was left.
+    """
+    found = filters.copy()
+    for image, asked in enumerate(found):
+        taken = set(asked[asked >= 0].tolist())
+        orders = {-1: np.argsort(-peaks[image], kind="stable"), -2: np.argsort(-phi[image], kind="stable"),
+                  -3: np.argsort(phi[image], kind="stable")}  # fmt: skip
+        for slot in np.flatnonzero(asked < 0):
+            best = next((int(k) for k in orders[int(asked[slot])] if int(k) not in taken), -1)
+            asked[slot] = best
+            taken.add(best)
+    return found

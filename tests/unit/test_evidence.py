@@ -1,0 +1,111 @@
+"""A plain model explained by its own gradients: evidence, filters, and the depth that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsagn_onnx.errors import GradientError, LayerError, UsageError
+from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.runtime.classes import classes_of
+from fsagn_onnx.runtime.depth_choice import DECISION_AREAS, choose_depth
+from fsagn_onnx.runtime.evidence import PlainEvidence, chosen_filters, evidence_depths, summed_evidence
+from fsagn_onnx.testing.graph_builder import GraphBuilder
+from fsagn_onnx.testing.synthetic import render
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(ROOT / "models" / "demo_cnn.onnx")
+
+
+@pytest.fixture
+def engine(model: Model) -> Iterator[PlainEvidence]:
+    with PlainEvidence(model, threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def pictures(model: Model) -> list[np.ndarray]:
+    return [model.input_spec.fit(render(seed).image)[0] for seed in range(5)]
+
+
+def test_candidates_are_the_deepest_layers_of_each_size(model: Model) -> None:
+    assert evidence_depths(model, classes_of(model)) == ("block0", "block2", "block4", "block6")
+
+
+def test_the_pass_is_what_the_model_decides(engine: PlainEvidence, model: Model, pictures: list[np.ndarray]) -> None:
+    batch = model.input_spec.normalise(np.stack(pictures[:2]))
+    got = engine.decide(batch, np.array([[-2, 3, -3, -1]] * 2), np.array([[-1, -1, 5]] * 2))
+    assert got.decisions is not None
+    expected = engine.classes.decisions(got.outputs)
+    assert expected is not None
+    ids, decisions = got.decisions.class_ids, got.decisions
+    assert np.allclose(decisions.decision, np.take_along_axis(expected, ids, 1), atol=1e-3)
+    order = np.argsort(-expected, axis=1)
+    for row in range(2):
+        assert list(ids[row]) == [*[c for c in order[row] if c != 5][:2], 5]
+    support = decisions.support[:, 0]
+    assert (decisions.contributions[:, 0, 0] <= support[:, 0]).all()
+    assert (decisions.contributions[:, 0, 2] >= support[:, 1]).all()
+    assert (decisions.contributions[:, 0, 2] < 0).all()
+    assert (got.filter_ids[:, 1] == 3).all()
+    assert decisions.evidence_rank.shape == (2, 3, 16, 16)
+    assert np.allclose(np.sort(decisions.evidence_rank[0, 0].ravel()), np.arange(1, 257) / 256)
+
+
+def test_the_depth_is_measured_and_said(engine: PlainEvidence, pictures: list[np.ndarray]) -> None:
+    choice = choose_depth(engine, pictures)
+    assert engine.depths == choice.depths == choice.figures[0].depths
+    assert {len(figure.depths) for figure in choice.figures} == {1, 3}
+    assert sorted(figure.pictures for figure in choice.figures) == [4, 4, 5, 5, 5]
+    assert max(figure.gap for figure in choice.figures if figure.pictures == 5) == choice.figures[0].gap
+    assert "the best of 5" in str(choice)
+    assert all(0 <= figure.removed <= 1 and 0 <= figure.kept <= 1 for figure in choice.figures)
+    depths, _ = engine.maps(engine.metadata.input.normalise(np.stack(pictures[:1])), np.array([-1]))
+    assert tuple(depths) == choice.depths
+    assert len(DECISION_AREAS) == 6
+
+
+def test_one_candidate_is_not_measured(model: Model, pictures: list[np.ndarray]) -> None:
+    with PlainEvidence(model, depths=["block6"], threads=1) as engine:
+        choice = choose_depth(engine, pictures)
+        assert (choice.depths, choice.figures) == (("block6",), ())
+        assert str(choice) == "evidence from 'block6'"
+        with pytest.raises(UsageError, match="at least one depth"):
+            engine.focus([])
+
+
+def test_slots_are_filled_with_filters_that_are_not_asked_for() -> None:
+    peaks, phi = np.array([[1.0, 5, 3, 2]]), np.array([[4.0, -1, 2, 9]])
+    asked = np.array([[-2, 3, -3, -1, -2]])
+    assert chosen_filters(peaks, phi, asked).tolist() == [[0, 3, 1, 2, -1]]
+
+
+def test_maps_of_several_depths_count_alike() -> None:
+    coarse, fine = np.zeros((1, 2, 2)), np.zeros((1, 8, 8))
+    coarse[0, 0, 0], fine[0, 7, 7] = 1000, 1e-3
+    together = summed_evidence([coarse, fine], (8, 8))[0]
+    assert together[:4, :4].max() == pytest.approx(1, abs=0.05)
+    assert together[6:, 6:].max() == pytest.approx(1, abs=0.05)
+    assert not summed_evidence([np.zeros((1, 2, 2))], (4, 4)).any()
+
+
+def test_what_cannot_be_explained_is_said(tmp_path: Path, model: Model) -> None:
+    graph = GraphBuilder()
+    boxes = graph.op("Sigmoid", graph.conv("image", 3, 8), out="embedding")
+    plain = load_model(graph.save(tmp_path / "model.onnx", [boxes]))
+    with pytest.raises(GradientError, match="does not classify: no output holds a row of numbers"):
+        PlainEvidence(plain)
+    with pytest.raises(LayerError, match="no value 'nothing'"):
+        PlainEvidence(model, "nothing")
+    odd = GraphBuilder()
+    maps = odd.op("Reshape", odd.op("Flatten", odd.conv("image", 3, 4)), odd.constant(np.array([-1, 4, 16, 16])))
+    scores = odd.op("Softmax", odd.op("Mul", odd.op("Det", maps), odd.constant(np.ones(4, np.float32))), out="p")
+    with pytest.raises(GradientError, match=r"no rule for Det"):
+        PlainEvidence(load_model(odd.save(tmp_path / "odd.onnx", [scores])))
