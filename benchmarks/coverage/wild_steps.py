@@ -1,0 +1,145 @@
+"""What is done with one network of the wild list: each step a process of its own, with a limit on its time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image
+
+from .wild_network import Network
+
+PAIRS = 48
+TRAINING_PICTURES = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png", "page.png", "text.png")
+PROGRAM = Path(sys.executable).with_name("fsagn-onnx")
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: exit status (None: over its limit), what it printed, seconds, largest memory in MB."""
+
+    status: int | None
+    out: str
+    err: str
+    seconds: float
+    memory: float
+
+    @property
+    def line(self) -> str:
+        """The one line with which it refused; what it is instead, if it is none."""
+        if self.status is None:
+            return f"over the limit of {self.seconds:.0f} s"
+        if "Traceback (most recent call last)" in self.err:
+            return "TRACEBACK: " + self.err.strip().splitlines()[-1]
+        errors = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        return errors[-1] if errors else f"exit {self.status} without a line that begins with 'error: '"
+
+
+def run(command: list[str], limit: float) -> Ended:
+    """Run a command on one thread; its whole process group ends at the limit."""
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **alone},
+        )
+        status, usage, over = 0, None, False
+        while usage is None:
+            pid, code, spent = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                status, usage = os.waitstatus_to_exitcode(code), spent
+            elif time.monotonic() - started > limit and not over:
+                os.killpg(process.pid, signal.SIGKILL)
+                over = True
+            else:
+                time.sleep(0.05)
+        process.returncode = status
+        seconds = time.monotonic() - started
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
+    return Ended(None if over else status, texts[0], texts[1], seconds, usage.ru_maxrss / 1024)
+
+
+def picture(name: str) -> Path:
+    """A picture of scikit-image that its wheel ships."""
+    folder = Path(skimage.data.__file__).parent
+    return folder / name
+
+
+def preprocessed(spec: dict[str, Any], path: Path) -> NDArray[np.float32]:
+    """A picture as the package feeds it, by Pillow and numpy alone: (1, ...) by layout."""
+    height, width = spec["size"]
+    image = Image.open(path).convert("RGB")
+    if spec["resize"].startswith("letterbox"):
+        pad = int(spec["resize"].split(":")[1])
+        ratio = min(width / image.width, height / image.height)
+        inner = image.resize((round(image.width * ratio), round(image.height * ratio)), Image.Resampling.BILINEAR)
+        image = Image.new("RGB", (width, height), (pad, pad, pad))
+        image.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
+    else:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image.convert("L") if spec["color"] == "GRAY" else image, dtype=np.float32)
+    pixels = pixels.reshape(height, width, -1)
+    if spec["color"] == "BGR":
+        pixels = pixels[..., ::-1]
+    batch = ((pixels * spec["scale"] - spec["mean"]) / spec["std"])[None].astype(np.float32)
+    return np.ascontiguousarray(batch if spec["layout"] == "NHWC" else batch.transpose(0, 3, 1, 2))
+
+
+def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]:
+    """All outputs of a model or an explainer for one picture, by onnxruntime and nothing of this program."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given: dict[str, Any] = {network.spec["name"]: preprocessed(network.spec, image)}
+    for port in session.get_inputs():
+        if port.name in given:
+            continue
+        if port.name == "filters":
+            given["filters"] = np.array([[-1, -1, -1]], dtype=np.int64)
+            continue
+        value = json.loads(dict(feed.split("=", 1) for feed in network.feeds)[port.name])
+        shape = [side if isinstance(side, int) else 1 for side in port.shape]
+        given[port.name] = np.broadcast_to(np.asarray(value, dtype=np.float32), shape).copy()
+    return dict(zip([port.name for port in session.get_outputs()], session.run(None, given), strict=True))
+
+
+def probabilities(row: NDArray[Any]) -> NDArray[np.float64]:
+    """A row of classes as probabilities: as it is if it sums to one, [1 - p, p] of one number, else its softmax."""
+    numbers = row.reshape(-1).astype(np.float64)
+    if numbers.size == 1:
+        return np.array([1 - numbers[0], numbers[0]])
+    if abs(numbers.sum() - 1) < 1e-3 and numbers.min() >= 0:
+        return numbers
+    weights = np.exp(numbers - numbers.max())
+    softmax: NDArray[np.float64] = weights / weights.sum()
+    return softmax
+
+
+def as_result(ended: Ended) -> Result:
+    """What is kept of a step."""
+    kept = asdict(ended)
+    del kept["out"], kept["err"]
+    return {**kept, "seconds": round(ended.seconds, 1), "memory": round(ended.memory), "ok": ended.status == 0} | (
+        {} if ended.status == 0 else {"line": ended.line}
+    )

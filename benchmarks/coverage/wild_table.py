@@ -1,0 +1,162 @@
+"""The wild list's results as a page of the documentation."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime
+import torch
+
+from fsagn_onnx.data.files import write_file
+
+from .wild_network import Network
+from .wild_steps import PAIRS, Result
+from .wild_verdicts import classes_verdict, prediction_verdict, spec_verdict
+
+PARITY = 1e-3
+"""Largest difference of an explainer's outputs from its model's, relative, that passes from outside."""
+SOON = 30.0
+"""Seconds within which a refusal must come."""
+
+
+def verdicts(network: Network, result: Result) -> dict[str, str]:
+    """One word per column: "ok", or what is wrong."""
+    if "fetch" in result:
+        return dict.fromkeys(("inspect", "explain", "train", "export", "prediction", "layer", "spec"), "not fetched")
+    inspect, explain, train = (result.get(step, {}) for step in ("inspect", "explain", "train"))
+    if network.refused:
+        clear = network.refused in inspect.get("line", "") and inspect["seconds"] <= SOON
+        return {"inspect": "refused" if clear else "**not refused clearly**"}
+    words = {
+        "inspect": _word(inspect),
+        "explain": _word(explain),
+        "train": _word(train),
+        "export": "ok" if train.get("export", 1.0) <= PARITY else "**differs**" if train.get("ok") else "",
+        "prediction": "",
+        "layer": "right" if inspect.get("layer") == network.layer else f"**{inspect.get('layer', '')}**",
+        "spec": "",
+    }
+    if inspect.get("ok"):
+        words["spec"] = spec_verdict(network, inspect["input"], inspect["guessed"])
+    if explain.get("ok"):
+        words["prediction"] = prediction_verdict(network, explain["predictions"], explain["independent"])
+        if (classes := classes_verdict(network, inspect.get("output"))) != "right":
+            words["prediction"] = f"{words['prediction']}, classes {classes}"
+    for column in ("prediction", "spec"):
+        words[column] = words[column] if words[column] in ("right", "guessed", "") else f"**{words[column]}**"
+    return words
+
+
+def _word(step: Result) -> str:
+    return "ok" if step.get("ok") else "**no**"
+
+
+def passes(network: Network, result: Result) -> bool:
+    """Everything that must hold: it works from inspect to a proven export, or is refused clearly."""
+    words = verdicts(network, result)
+    if network.refused:
+        return words["inspect"] == "refused"
+    return all(words[column] == "ok" for column in ("inspect", "explain", "train", "export"))
+
+
+def surprise(result: Result) -> bool:
+    """Did `inspect` say that it trains, and it did not?"""
+    return bool(result.get("inspect", {}).get("promises")) and not result.get("train", {}).get("ok", True)
+
+
+def summary(network: Network, result: Result) -> str:
+    """One line for the terminal, and the reasons under it."""
+    words = verdicts(network, result)
+    line = f"{network.id:24}" + "  ".join(f"{column} {word.strip('*')}" for column, word in words.items())
+    for step in ("inspect", "explain", "train"):
+        found = result.get(step, {})
+        if "line" in found:
+            line += f"\n    {step}: {found['line'][:300]} ({found['seconds']} s)"
+    return line + (f"\n    {result['fetch']}" if "fetch" in result else "")
+
+
+def write_page(networks: Sequence[Network], results: list[Result], out: Path) -> str:
+    """Write docs/wild.md; returns the summary in one line."""
+    known = {result["id"]: result for result in results if "fetch" not in result}
+    rows = [(network, known[network.id]) for network in networks if network.id in known]
+    head = total(rows, len(networks))
+    lines = [
+        "# In the wild",
+        "",
+        "Trained networks that strangers ship in packages of the ordinary indexes, as `make wild` (`python -m "
+        "benchmarks.coverage.wild`) finds them: inspected without being told anything, one picture explained and "
+        f"{PAIRS} pairs trained with the package's own input spec, the exported explainer beside the model. "
+        "The list, with each file's SHA-256, is in `benchmarks/coverage/wild_*.py`.",
+        "",
+        head,
+        "",
+        f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__.split('+')[0]}, Python "
+        f"{platform.python_version()}, one thread of a busy machine: seconds are an upper bound.",
+        "",
+        "| network | kind | inspect | explain | train | export | prediction | layer | spec | s | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --: | --: |",
+    ]
+    for network, result in rows:
+        words = verdicts(network, result)
+        steps = [result[step] for step in ("inspect", "explain", "train") if step in result]
+        cells = [words.get(column, "") for column in ("inspect", "explain", "train", "export", "prediction")]
+        cells += [words.get(column, "") for column in ("layer", "spec")]
+        spent = " + ".join(f"{step['seconds']:.0f}" for step in steps)
+        most = max(step["memory"] for step in steps)
+        lines.append(f"| {network.id} | {network.kind} | {' | '.join(cells)} | {spent} | {most:.0f} |")
+    lines += ["", *_legend(), "", "## What does not pass", "", *(_failures(rows) or ["Nothing."])]
+    lines += [
+        "",
+        "## The networks",
+        "",
+        "| network | package | written by | answers with |",
+        "| --- | --- | --- | --- |",
+    ]
+    lines += [f"| {n.id} | `{n.package.split(':', 1)[1]}` | {n.producer} | {n.outputs} |" for n, _ in rows]
+    write_file(out, ["\n".join([*lines, ""]).encode()])
+    return head
+
+
+def total(rows: Sequence[tuple[Network, Result]], all_networks: int) -> str:
+    """The summary in one line."""
+    work = [(network, result) for network, result in rows if not network.refused]
+    words = [verdicts(network, result) for network, result in work]
+    count = lambda column, word: sum(row[column] == word for row in words)  # noqa: E731
+    specs = Counter(row["spec"].strip("*") for row in words)
+    refused = [(network, result) for network, result in rows if network.refused]
+    clear = sum(passes(network, result) for network, result in refused)
+    return (
+        f"{len(rows)} of {all_networks} networks were run. Of {len(work)} that must work, {count('inspect', 'ok')} are "
+        f"inspected, {count('explain', 'ok')} explained, {count('train', 'ok')} trained, {count('export', 'ok')} "
+        f"exported with parity; {count('prediction', 'right')} predictions and {count('layer', 'right')} default "
+        f"layers are right; the input spec is right for {specs['right']}, wrong in what is said to be guessed for "
+        f"{specs['guessed']}, wrong unsaid for {specs['wrong']}, applied twice for {specs['twice']}. {clear} of "
+        f"{len(refused)} that cannot work are refused in one line within {SOON:.0f} s. After `inspect` promised it, "
+        f"{sum(surprise(result) for _, result in work)} trainings failed."
+    )
+
+
+def _legend() -> list[str]:
+    return [
+        "**prediction**: of networks with classes, the class and probability of a few independent lines of "
+        "onnxruntime and numpy; of the others, that no class is invented. **layer**: `inspect` marks the layer that "
+        "the list names. "
+        "**spec**: what `inspect` finds alone: *right*; *guessed*: wrong, and said to be guessed. **s**: inspect + "
+        "explain + train. **MB**: the largest memory of a step.",
+    ]
+
+
+def _failures(rows: Sequence[tuple[Network, Result]]) -> list[str]:
+    told = []
+    for network, result in rows:
+        lines = [
+            f"{step}: {result[step]['line']}"
+            for step in ("inspect", "explain", "train")
+            if "line" in result.get(step, {})
+        ]
+        if lines and not passes(network, result):
+            told.append(f"- {network.id}: " + "; ".join(line.replace("|", "\\|") for line in lines))
+    return told
