@@ -52,6 +52,7 @@ TEXT_NETWORKS = (
         "?",
         UPRIGHT,
         classes="save_infer_model/scale_0.tmp_1",
+        top=0,
         picture=TEXT,
     ),
     Network(
@@ -113,6 +114,7 @@ TEXT_NETWORKS = (
         "?",
         UPRIGHT,
         classes="fetch_name_0",
+        top=1,
         picture=TEXT,
     ),
     Network(
@@ -174,6 +176,7 @@ TEXT_NETWORKS = (
         "?",
         UPRIGHT,
         classes="softmax_0.tmp_0",
+        top=0,
         picture=TEXT,
     ),
     Network(
@@ -187,6 +190,7 @@ TEXT_NETWORKS = (
         "?",
         UPRIGHT,
         classes="softmax_0.tmp_0",
+        top=0,
         picture=TEXT,
     ),
     Network(

@@ -57,6 +57,7 @@ LAYOUT_NETWORKS = (
         "?",
         "five heads, each the probabilities of one digit",
         classes="digit_0",
+        top=6,
         picture=TEXT,
     ),
     Network(
@@ -94,6 +95,7 @@ LAYOUT_NETWORKS = (
         "?",
         "probabilities of 0, 90, 180, 270 degrees",
         classes="fetch_name_0",
+        top=0,
         picture=TEXT,
     ),
     Network(
@@ -107,6 +109,7 @@ LAYOUT_NETWORKS = (
         "?",
         "logits of 0, 90, 180, 270 degrees",
         classes="logits",
+        top=0,
         picture=TEXT,
     ),
     Network(

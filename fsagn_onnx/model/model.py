@@ -17,6 +17,7 @@ from onnx import inliner
 from ..errors import LayerError, ModelError
 from .class_names import given_names
 from .content_hash import content_hash, file_hash
+from .declared import with_true_shapes
 from .description import input_spec, labels_of, preprocess_labels, read_preprocess
 from .feeds import Feed, bind, parse_feeds
 from .input_spec import InputSpec
@@ -284,13 +285,14 @@ def _described(
     original = source = bind(proto, feeds)
     if proto.functions:
         source = inliner.inline_local_functions(original)
+    content = content_hash(original)
     source = with_batch_axis(source, image)
+    with_true_shapes(source)
     _check(source)
     runnable, left_out = runnable_outputs(source)
     proto = prepared(runnable)
     source = runnable
     _check(proto)
-    content = content_hash(original)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     metadata = metadata_of(proto)
