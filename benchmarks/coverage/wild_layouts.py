@@ -55,9 +55,7 @@ LAYOUT_NETWORKS = (
         "Keras by tf2onnx 1.16, opset 13",
         spec("input", (50, 155), layout="NHWC"),
         "?",
-        "five heads, each the probabilities of one digit",
-        classes="digit_0",
-        top=6,
+        "five heads, each the probabilities of one digit: none of them is the answer",
         picture=TEXT,
     ),
     Network(

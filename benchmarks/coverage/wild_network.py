@@ -155,9 +155,13 @@ def read_archive(archive: Path, file: str) -> bytes:
             return wheel.read(file)
     with tarfile.open(archive) as packed:
         names = set(packed.getnames())
-        read = lambda path: packed.extractfile(f"package/{path}").read()  # type: ignore[union-attr]  # noqa: E731
+
+        def read(path: str) -> bytes:
+            stream = packed.extractfile(f"package/{path}")
+            return b"" if stream is None else stream.read()
+
         if f"package/{file}" in names:
-            return bytes(read(file))
+            return read(file)
         if f"package/{CHUNKED}" in names:
             chunks = json.loads(read(CHUNKED)).get(file, {}).get("chunks", [])
             if chunks:

@@ -124,7 +124,10 @@ def total(rows: Sequence[tuple[Network, Result]], all_networks: int) -> str:
     """The summary in one line."""
     work = [(network, result) for network, result in rows if not network.refused]
     words = [verdicts(network, result) for network, result in work]
-    count = lambda column, word: sum(row[column] == word for row in words)  # noqa: E731
+
+    def count(column: str, word: str) -> int:
+        return sum(row[column] == word for row in words)
+
     specs = Counter(row["spec"].strip("*") for row in words)
     refused = [(network, result) for network, result in rows if network.refused]
     clear = sum(passes(network, result) for network, result in refused)

@@ -20,7 +20,7 @@ def line_of(spec: dict[str, Any]) -> Any:
 
 
 def spec_verdict(network: Network, found: dict[str, Any], guessed: list[str]) -> str:
-    """ "right"; "guessed": wrong in what the program says it guessed; "wrong"; "twice": normalised inside, and again."""
+    """ "right"; "guessed": wrong in what is said to be guessed; "wrong"; "twice": normalised inside, and again."""
     true = network.spec
     words = " ".join(guessed)
     wrong = [field for field in ("name", "layout") if found[field] != true[field]]

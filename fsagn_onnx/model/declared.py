@@ -1,4 +1,4 @@
-"""What a file declares of shapes, made true: onnxruntime infers them itself, but everything else reads what is declared."""
+"""What a file declares of shapes, made true: onnxruntime infers them itself, all else reads what is declared."""
 
 from __future__ import annotations
 

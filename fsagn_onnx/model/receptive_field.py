@@ -7,6 +7,7 @@ by the maximum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,17 @@ def _windowed(node: onnx.NodeProto, reach: _Reach, shapes: Shapes) -> _Reach | N
     return replace(reach, field=field, jump=(reach.jump[0] * strides[0], reach.jump[1] * strides[1]))
 
 
+def _transposed(node: onnx.NodeProto, reach: _Reach, shapes: Shapes) -> _Reach | None:
+    """A transposed conv: ceil(kernel / stride) neighbouring cells reach a place, and places lie stride times closer."""
+    kernel = _attribute(node, "kernel_shape") or list(shapes.get(node.input[1], ())[2:])
+    if not isinstance(kernel, list) or len(kernel) != 2 or reach.axes != (2, 3):
+        return None
+    strides, dilations = _pair(node, "strides"), _pair(node, "dilations")
+    cells = [math.ceil(((kernel[i] - 1) * dilations[i] + 1) / strides[i]) for i in (0, 1)]
+    field = (reach.field[0] + (cells[0] - 1) * reach.jump[0], reach.field[1] + (cells[1] - 1) * reach.jump[1])
+    return replace(reach, field=field, jump=(reach.jump[0] / strides[0], reach.jump[1] / strides[1]))
+
+
 def _resized(node: onnx.NodeProto, reach: _Reach, shapes: Shapes) -> _Reach | None:
     """Interpolation reads the neighbouring cell too."""
     before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
@@ -114,6 +126,8 @@ def _step(node: onnx.NodeProto, reach: _Reach, shapes: Shapes) -> _Reach | None:
     """The reach behind a node; None where the op sees everything or is not followed."""
     if node.op_type in WINDOWED:
         return _windowed(node, reach, shapes)
+    if node.op_type == "ConvTranspose":
+        return _transposed(node, reach, shapes)
     if node.op_type in ("Resize", "Upsample"):
         return _resized(node, reach, shapes)
     if node.op_type in ("Transpose", "Reshape"):

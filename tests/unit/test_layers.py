@@ -322,6 +322,24 @@ def test_dilation_pool_resize_and_uneven_kernels(load: Callable[..., Model]) -> 
     assert [layer.stride for layer in layers] == [1, 2, 2, 1]
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (3, 1), (4, 2), (5, 2)])
+def test_field_behind_a_transposed_conv_by_brute_force(kernel: int, stride: int, load: Callable[..., Model]) -> None:
+    graph = Graph(1, 3, 32, 32)
+    low = graph.conv(graph.conv(strides=[2, 2], pads=[1] * 4), inputs=4, strides=[2, 2], pads=[1] * 4)
+    weight = graph.tensor(np.ones((4, 4, kernel, kernel)))
+    graph.conv(graph.node("ConvTranspose", low, weight, strides=[stride] * 2), inputs=4, kernel=1)
+    model = load(graph, graph.nodes[-1].output[0])
+    session = onnxruntime.InferenceSession(model.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = np.random.default_rng(0).normal(size=(1, 3, 32, 32)).astype(np.float32)
+    before = session.run(None, {"x": image})[0][0]
+    reached = np.zeros(before.shape[2], int)
+    for column in range(32):
+        changed = image.copy()
+        changed[..., column] += 10
+        reached += (session.run(None, {"x": changed})[0][0] != before).any(axis=(0, 1))
+    assert reached.max() == model.layers[-1].receptive_field
+
+
 def test_field_of_a_random_chain_by_brute_force(load: Callable[..., Model]) -> None:
     """Pixels whose change changes the middle cell."""
     graph = Graph(1, 3, 48, 48)
