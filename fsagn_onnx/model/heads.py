@@ -29,6 +29,8 @@ FEATURES = frozenset({
 """Ops that take or make feature maps, not predictions (boxes and scores are linear, or go through a sigmoid)."""
 BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softplus"})
 """Activations of predictions."""
+MEANS = frozenset({"ReduceMean", "GlobalAveragePool", "QLinearGlobalAveragePool"})
+"""Ops of which norms are made."""
 LINEAR = frozenset({"Conv", "FusedConv", "BatchNormalization", "Mul", "Add", "Sub", "Div"})
 """Last ops of a layer without an activation."""
 CHOOSING = frozenset({"NonMaxSuppression", "TopK", "RoiAlign", "MaxRoiPool", "ArgMax", "NonZero", "If", "Loop", "Scan"})
@@ -92,7 +94,7 @@ def _reached(topology: Topology, shapes: Shapes, value: str) -> frozenset[str] |
 
 def _takes_maps(topology: Topology, shapes: Shapes, node: onnx.NodeProto) -> bool:
     if node.op_type in FEATURES:
-        return not _expectation(topology, node)
+        return not (_expectation(topology, node) or _norm(topology, shapes, node))
     return node.op_type == "MatMul" and _dense(topology, shapes, node)
 
 
@@ -103,6 +105,27 @@ def _expectation(topology: Topology, node: onnx.NodeProto) -> bool:
         return False
     bins = numpy_helper.to_array(tensor).ravel()
     return len(bins) > 1 and bool((bins == np.arange(len(bins))).all())
+
+
+def _norm(topology: Topology, shapes: Shapes, node: onnx.NodeProto) -> bool:
+    """Whether a mean over the map only goes back into it: an instance norm written in single operators."""
+    whole = shapes.get(node.input[0]) if node.op_type in MEANS else None
+    stack, joined = list(node.output) if whole else [], False
+    seen = set(stack)
+    while stack:
+        name = stack.pop()
+        if name in topology.outputs:
+            return False
+        for index in topology.consumers.get(name, ()):
+            reader = topology.nodes[index]
+            if reader.op_type in FEATURES:
+                return False
+            if shapes.get(reader.output[0]) == whole:
+                joined = True
+            elif reader.output[0] not in seen:
+                seen.add(reader.output[0])
+                stack.append(reader.output[0])
+    return joined
 
 
 def _dense(topology: Topology, shapes: Shapes, node: onnx.NodeProto) -> bool:
