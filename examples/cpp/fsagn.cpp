@@ -6,7 +6,6 @@
 #include <cstring>
 #include <numeric>
 #include <opencv2/imgproc.hpp>
-#include <set>
 #include <stdexcept>
 
 namespace fsagn {
@@ -134,35 +133,64 @@ double sufficient_area(const std::vector<double> &areas, const std::vector<float
   return along(target, {curve.begin(), curve.end()}, areas);
 }
 
-std::vector<double> probabilities(const float *values, std::size_t count) {
-  std::vector<double> scores(values, values + count);
-  const auto [least, most] = std::minmax_element(scores.begin(), scores.end());
-  if (*least >= 0 && *most <= 1 + 1e-6) return scores;
-  const double highest = *most;
-  double sum = 0;
-  for (double &score : scores) sum += score = std::exp(score - highest);
-  for (double &score : scores) score /= sum;
-  return scores;
+// What the numbers of one image say about each class; one number is a decision between two.
+std::vector<double> probabilities(std::vector<double> numbers, const std::string &scores) {
+  const auto share = [](double value) { return std::clamp(value, 0.0, 1.0); };
+  if (scores == "logits") {
+    const double most = *std::max_element(numbers.begin(), numbers.end());
+    double sum = 0;
+    for (double &value : numbers) sum += value = std::exp(value - most);
+    for (double &value : numbers) value /= sum;
+  } else if (scores == "logit" || scores == "sigmoid") {
+    const double one = scores == "logit" ? 1 / (1 + std::exp(-numbers.front())) : share(numbers.front());
+    return {1 - one, one};
+  } else {
+    for (double &value : numbers) value = share(scores == "log-probabilities" ? std::exp(std::min(value, 0.0)) : value);
+  }
+  return numbers;
 }
 
-// The five best answers, where a result has the form (1, classes) or (1, classes, 1, 1).
-std::vector<Prediction> best_answers(const Ort::Value &result, const json &labels) {
+std::vector<double> as_numbers(const Ort::Value &result) {
   const auto info = result.GetTensorTypeAndShapeInfo();
-  const auto shape = info.GetShape();
-  const std::size_t count = info.GetElementCount();
-  if (info.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || shape.size() < 2 || count == 0 ||
-      count != static_cast<std::size_t>(shape[1]))
-    return {};
-  const auto scores = probabilities(result.GetTensorData<float>(), count);
-  std::vector<int> order(count);
+  const auto copied = [&](const auto *values) {
+    std::vector<double> numbers(info.GetElementCount());
+    std::transform(values, values + numbers.size(), numbers.begin(), [](auto value) { return static_cast<double>(value); });
+    return numbers;
+  };
+  switch (info.GetElementType()) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return copied(result.GetTensorData<float>());
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE: return copied(result.GetTensorData<double>());
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16: {
+      const auto *values = result.GetTensorData<Ort::Float16_t>();
+      std::vector<float> wide(info.GetElementCount());
+      std::transform(values, values + wide.size(), wide.begin(), [](const Ort::Float16_t &value) { return value.ToFloat(); });
+      return copied(wide.data());
+    }
+    default: throw std::runtime_error("the output that classifies must be float16, float or double");
+  }
+}
+
+// The five best classes, as the metadata's `classes` says; none where the model has no classes, or an old file is silent.
+std::vector<Prediction> best_answers(const std::map<std::string, Ort::Value> &results, const json &about) {
+  const json said = about.value("classes", json());
+  if (!said.is_object() || !said.at("output").is_string()) return {};
+  const auto output = results.find(said.at("output").get<std::string>());
+  if (output == results.end()) return {};
+  const auto numbers = as_numbers(output->second);
+  if (numbers.empty()) return {};
+  const auto scores = probabilities(numbers, said.at("scores").get<std::string>());
+  std::vector<std::string> labels;
+  if (said.at("named").get<bool>()) labels = about.at("labels").get<std::vector<std::string>>();
+  if (labels.size() == 1 && scores.size() == 2) labels.insert(labels.begin(), "not " + labels.front());
+  std::vector<int> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return scores[a] > scores[b]; });
+  order.resize(std::min<std::size_t>(5, order.size()));
   std::vector<Prediction> best;
-  for (std::size_t n = 0; n < std::min<std::size_t>(5, count); ++n) {
+  for (const int index : order) {
     std::optional<std::string> label;
-    if (labels.is_array() && static_cast<std::size_t>(order[n]) < labels.size())
-      label = labels[order[n]].get<std::string>();
-    best.push_back({order[n], label, scores[order[n]]});
+    if (static_cast<std::size_t>(index) < labels.size()) label = labels[index];
+    best.push_back({index, label, scores[index]});
   }
   return best;
 }
@@ -290,12 +318,16 @@ Ort::Value Explainer::image_value(const cv::Mat &bgr) {
 Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_t> &filters) {
   if (bgr.type() != CV_8UC3 || bgr.empty()) throw std::runtime_error("a picture must be 8-bit BGR and not empty");
   std::vector<std::int64_t> asked = filters, shape{1, static_cast<std::int64_t>(filters.size())};
+  std::int64_t answer = STRONGEST;  // of `classes`: the class with the highest score
+  const std::array<std::int64_t, 2> one{1, 1};
   std::vector<Ort::Value> feeds;
   std::vector<const char *> feed_names, names;
   for (const auto &name : inputs_) {
     feed_names.push_back(name.c_str());
     if (name == "filters")
       feeds.push_back(Ort::Value::CreateTensor<std::int64_t>(host(), asked.data(), asked.size(), shape.data(), 2));
+    else if (name == "classes")
+      feeds.push_back(Ort::Value::CreateTensor<std::int64_t>(host(), &answer, 1, one.data(), one.size()));
     else feeds.push_back(image_value(bgr));
   }
   for (const auto &name : outputs_) names.push_back(name.c_str());
@@ -306,11 +338,8 @@ Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_
 }
 
 Explanation Explainer::read(std::map<std::string, Ort::Value> results) const {
-  static const std::set<std::string> OWN{"filter_ids", "filter_peaks", "area_rank", "retention"};
   Explanation found;
-  for (const auto &name : outputs_)
-    if (OWN.count(name) == 0 && found.predictions.empty())
-      found.predictions = best_answers(results.at(name), about_.value("labels", json()));
+  found.predictions = best_answers(results, about_);
   const auto grid = results.at("area_rank").GetTensorTypeAndShapeInfo().GetShape();  // (1, K, h, w)
   const auto *ids = results.at("filter_ids").GetTensorData<std::int64_t>();
   const auto *peaks = results.at("filter_peaks").GetTensorData<float>();

@@ -213,20 +213,32 @@ export function sufficientArea(areas, retention) {
   return retention[0] >= target ? areas[0] : along(target, retention, areas);
 }
 
-function predictions(outputs, labels) {
-  for (const output of outputs) {
-    if (output.type !== "float32" || output.dims.length < 2 || output.size !== output.dims[1]) continue;
-    let scores = Array.from(output.data);
-    if (Math.min(...scores) < 0 || Math.max(...scores) > 1 + 1e-6) {
-      const most = Math.max(...scores);
-      scores = scores.map((score) => Math.exp(score - most));
-      const sum = scores.reduce((a, b) => a + b);
-      scores = scores.map((score) => score / sum);
-    }
-    const order = scores.map((_, index) => index).sort((a, b) => scores[b] - scores[a] || a - b);
-    return order.slice(0, 5).map((index) => ({ index, label: labels?.[index] ?? null, score: scores[index] }));
+// What the numbers of one image say about each class; one number is a decision between two.
+function probabilities(numbers, scores) {
+  const share = (value) => between(0, value, 1);
+  if (scores === "logits") {
+    const most = numbers.reduce((a, b) => Math.max(a, b));
+    const powers = numbers.map((value) => Math.exp(value - most));
+    const sum = powers.reduce((a, b) => a + b);
+    return powers.map((power) => power / sum);
   }
-  return [];
+  if (scores === "logit" || scores === "sigmoid") {
+    const one = scores === "logit" ? 1 / (1 + Math.exp(-numbers[0])) : share(numbers[0]);
+    return [1 - one, one];
+  }
+  return numbers.map((value) => share(scores === "log-probabilities" ? Math.exp(Math.min(value, 0)) : value));
+}
+
+// The five best classes, as the metadata's `classes` says; none where the model has no classes, or an old file is silent.
+export function predictions(results, about) {
+  const said = about.classes;
+  const output = said?.output == null ? undefined : results[said.output];
+  if (output === undefined) return [];
+  const scores = probabilities(Array.from(output.data, Number), said.scores);
+  let labels = said.named ? about.labels : null;
+  if (labels && labels.length < scores.length) labels = [`not ${labels[0]}`, labels[0]]; // class 1 alone has a name
+  const order = scores.map((_, index) => index).sort((a, b) => scores[b] - scores[a] || a - b);
+  return order.slice(0, 5).map((index) => ({ index, label: labels?.[index] ?? null, score: scores[index] }));
 }
 
 const RESULTS = ["filter_ids", "filter_peaks", "area_rank", "retention"];
@@ -258,8 +270,10 @@ export class Explainer {
     if (session.inputNames.includes("filters")) {
       feeds.filters = new ort.Tensor("int64", BigInt64Array.from(filters, BigInt), [1, filters.length]);
     }
+    if (session.inputNames.includes("classes")) {
+      feeds.classes = new ort.Tensor("int64", BigInt64Array.of(-1n), [1, 1]); // the answer
+    }
     const results = await session.run(feeds);
-    const own = session.outputNames.filter((name) => !RESULTS.includes(name)).map((name) => results[name]);
     const [ids, peaks, ranks, retention] = RESULTS.map((name) => results[name]);
     const grid = ranks.dims.slice(2);
     const found = [];
@@ -269,7 +283,7 @@ export class Explainer {
       const rank = ranks.data.slice(k * grid[0] * grid[1], (k + 1) * grid[0] * grid[1]);
       found.push({ id: Number(ids.data[k]), peak: peaks.data[k], rank, curve, area: sufficientArea(about.areas, curve) });
     }
-    return { layer: about.layer, predictions: predictions(own, about.labels), grid, filters: found };
+    return { layer: about.layer, predictions: predictions(results, about), grid, filters: found };
   }
 
   // Predicted retention of a filter at an area.

@@ -8,6 +8,7 @@ import jpeg from "jpeg-js";
 import * as ort from "onnxruntime-node";
 import { PNG } from "pngjs";
 import { Explainer, onPicture, runLengths } from "../javascript/fsagn.mjs";
+import { orientationOf, upright } from "../javascript/upright.mjs";
 
 function decode(content) {
   const { data, width, height } =

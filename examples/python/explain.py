@@ -36,6 +36,8 @@ def read_picture(path: Path) -> np.ndarray:
             width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", content, place + 8)
         elif kind == b"IDAT":
             packed += content[place + 8 : place + 8 + length]
+        elif kind == b"eXIf":  # may say how the camera was held
+            return read_with_pillow(path)
         place += 12 + length
     channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(color)
     if depth != 8 or interlaced or channels is None:
@@ -188,7 +190,7 @@ def explain(explainer: str, picture: np.ndarray, filters: list[int], area: float
     about = json.loads(session.get_modelmeta().custom_metadata_map["fsagn"])
     spec, variant = about["input"], about.get("variant", {})
     x = picture[None] if variant.get("preprocessing") else normalise(fit(picture, spec), spec)
-    feeds = {spec["name"]: x, "filters": np.array([filters], np.int64)}
+    feeds = {spec["name"]: x, "filters": np.array([filters], np.int64), "classes": np.array([[-1]], np.int64)}
     ports = {port.name for port in session.get_inputs()}
     names = [port.name for port in session.get_outputs()]
     results = dict(zip(names, session.run(None, {k: v for k, v in feeds.items() if k in ports}), strict=True))
@@ -202,27 +204,32 @@ def explain(explainer: str, picture: np.ndarray, filters: list[int], area: float
         kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0]))
         mask = {"size": list(picture.shape[:2]), "counts": run_lengths(masks[-1])}
         found.append({"id": k, "peak": peak, "area": chosen, "retention": kept, "mask": mask})
-    answers = predictions(results, about["labels"])
+    answers = predictions(results, about)
     return {"layer": about["layer"], "input": spec, "predictions": answers, "filters": found}, masks
 
 
-def predictions(outputs: dict, labels: list[str] | None) -> list[dict]:
-    """The five best answers of the first output that is a row of numbers; softmax where they are no probabilities.
+def predictions(outputs: dict, about: dict) -> list[dict]:
+    """The five best classes, as the metadata's `classes` says; none where there are none, or an old file is silent."""
+    said = about.get("classes") or {}
+    if said.get("output") not in outputs:
+        return []
+    scores = probabilities(outputs[said["output"]][0].astype(np.float64).ravel(), said["scores"])
+    labels = about["labels"] if said["named"] else None
+    if labels and len(labels) < scores.size:  # a decision whose class 1 alone has a name
+        labels = [f"not {labels[0]}", labels[0]]
+    best = np.argsort(-scores, kind="stable")[:5].tolist()
+    return [{"index": i, "label": labels[i] if labels else None, "score": float(scores[i])} for i in best]
 
-    Where there are labels, it must have as many numbers. Say here which output of yours is what: the file does not.
-    """
-    for values in outputs.values():
-        if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or values.ndim < 2 or len(values) != 1:
-            continue
-        scores = values[0].astype(np.float64).ravel()
-        if scores.size != values.shape[1] or scores.size != len(labels or scores):
-            continue
-        if scores.min() < 0 or scores.max() > 1 + 1e-6:
-            scores = np.exp(scores - scores.max())
-            scores /= scores.sum()
-        best = np.argsort(-scores, kind="stable")[:5].tolist()
-        return [{"index": i, "label": labels[i] if labels else None, "score": float(scores[i])} for i in best]
-    return []
+
+def probabilities(numbers: np.ndarray, scores: str) -> np.ndarray:
+    """What the numbers of one image say about each class; one number is a decision between two."""
+    if scores == "logits":
+        powers = np.exp(numbers - numbers.max())
+        return powers / powers.sum()
+    if scores in ("logit", "sigmoid"):
+        one = 1 / (1 + np.exp(-np.clip(numbers[0], -700, 700))) if scores == "logit" else np.clip(numbers[0], 0, 1)
+        return np.array([1 - one, one])
+    return np.clip(np.exp(np.minimum(numbers, 0)) if scores == "log-probabilities" else numbers, 0, 1)
 
 
 def main() -> None:

@@ -15,6 +15,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from fsagn_onnx.model.input_spec import InputSpec
+from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.testing.planted import planted_picture
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
+from fsagn_onnx.testing.synthetic import SyntheticParts
 
 from .conftest import AREA, EXPLAINER, ROOT, Expected, decode, need, run_json
 
@@ -124,6 +128,83 @@ def test_photographs_are_turned_upright_in_javascript_as_in_python(kind: str, tm
     done = subprocess.run([node, script, *paths], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == expected
+
+
+@pytest.fixture(params=["python", "node", "cpp"])
+def client(request: pytest.FixtureRequest) -> list[object]:
+    """The command of an example that takes an explainer and a picture."""
+    if request.param == "python":
+        return [sys.executable, EXAMPLES / "python" / "explain.py"]
+    if request.param == "node":
+        return [need("node", EXAMPLES / "node" / "node_modules"), EXAMPLES / "node" / "explain.mjs"]
+    return [request.getfixturevalue("cpp_program")]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_every_client_turns_a_photograph_as_it_was_held(
+    client: list[object], kind: str, orientation: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = tmp_path / f"held.{kind.lower()}"
+    image = Image.fromarray(SyntheticParts("test", 1)[0].image).resize((160, 120))
+    image.save(photo, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    expected = Expected(photo)
+    assert expected.explanation.size == ((160, 120) if orientation == 6 else (120, 160))
+    document = run_json(*client, EXPLAINER, photo, f"--area={AREA}")
+    if kind == "PNG":
+        expected.check_document(document)
+        return
+    masks = {entry["id"]: decode(entry["mask"]) for entry in document["filters"]}
+    ours = {explained.id: expected.explanation.mask(explained) for explained in expected.explanation.filters}
+    assert set(masks) == set(ours)
+    for number, mask in masks.items():  # decoders of JPEG differ by a level or two
+        assert (mask & ours[number]).sum() > 0.9 * (mask | ours[number]).sum()
+
+
+CLASSES = {"output": "scores", "count": None, "named": True, "guessed": False}
+
+
+@pytest.mark.parametrize("scores", ["logits", "probabilities", "log-probabilities", "labels", "none", None])
+def test_every_client_reads_the_classes_as_the_metadata_says(
+    client: list[object], scores: str | None, tmp_path: Path
+) -> None:
+    said = {**CLASSES, "output": None if scores == "none" else "scores", "scores": scores}
+    changes = {} if scores is None else {"format": 2, "content": "ab", "model_sha256": None, "classes": said}
+    path, picture = write_planted_explainer(tmp_path / "e.onnx", changes), tmp_path / "p.png"
+    cv2.imwrite(str(picture), planted_picture(0).image[..., ::-1])
+    found = run_json(*client, path, picture)["predictions"]
+    if scores in ("none", None):
+        assert found == []
+        return
+    with Explainer(path, providers="cpu", threads=1) as opened:
+        expected = opened.explain(picture, "top:1")[0].predictions
+    assert [entry["index"] for entry in found] == [answer.index for answer in expected]
+    assert [entry["label"] for entry in found] == [answer.label for answer in expected]
+    assert [entry["score"] for entry in found] == pytest.approx([answer.score for answer in expected], abs=1e-3)
+
+
+@pytest.mark.parametrize("labels", [None, ["cat"], ["dog", "cat"]])
+@pytest.mark.parametrize(("scores", "number"), [("logit", 1.5), ("logit", -40.0), ("sigmoid", 0.25)])
+def test_one_number_is_a_decision_between_two_classes(
+    scores: str, number: float, labels: list[str] | None, tmp_path: Path
+) -> None:
+    one = 1 / (1 + np.exp(-number)) if scores == "logit" else number
+    names = [None, None] if labels is None else [*labels] if len(labels) == 2 else ["not cat", "cat"]
+    expected = sorted(zip((1 - one, one), (0, 1), names, strict=True), reverse=True)
+    about = {"labels": labels, "classes": {**CLASSES, "output": "y", "scores": scores, "named": labels is not None}}
+    script = tmp_path / "decide.mjs"
+    script.write_text(
+        f"import {{ predictions }} from {json.dumps(str(EXAMPLES / 'javascript' / 'fsagn.mjs'))};\n"
+        f"const y = {{ data: Float32Array.of({number}), dims: [1, 1] }};\n"
+        f"console.log(JSON.stringify({{ found: predictions({{ y }}, {json.dumps(about)}) }}));\n",
+        encoding="utf-8",
+    )
+    ours = runpy.run_path(str(EXAMPLES / "python" / "explain.py"))["predictions"]
+    for found in (ours({"y": np.array([[number]])}, about), run_json(need("node"), script)["found"]):
+        assert [(entry["index"], entry["label"]) for entry in found] == [(index, name) for _, index, name in expected]
+        assert [entry["score"] for entry in found] == pytest.approx([score for score, _, _ in expected], abs=1e-6)
 
 
 def test_node_says_what_is_wrong(tmp_path: Path) -> None:
