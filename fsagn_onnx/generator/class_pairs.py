@@ -6,6 +6,7 @@ Half of the pairs show the area alone (the share should be high), half hide it (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -48,9 +49,9 @@ class AskedClasses(NamedTuple):
 
     def rows(self, order: Tensor) -> AskedClasses:
         """The same of some pictures, by number."""
-        maps, weights, decided = self.questions
+        maps, weights, phi = self.questions
         teacher = None if self.teacher is None else self.teacher[order]
-        questions = Questions(maps[order], weights[order], decided)
+        questions = Questions(maps[order], weights[order], None if phi is None else phi[order])
         return AskedClasses(self.ids[order], self.decision[order], questions, teacher)
 
 
@@ -87,7 +88,11 @@ class ClassJudge:
         self.module, self.decision, self.layer, self.depths = module, decision, layer, depths
 
     def look(self, images: Tensor, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], AskedClasses]:
-        """The taps of whole pictures ``(N, ...)``, and J classes of each with the gradients of their decisions."""
+        """The taps of whole pictures ``(N, ...)``, and J classes of each, drawn, with their decisions' gradients."""
+        return self.ask(images, lambda numbers: draw_classes(numbers, count, rng))
+
+    def ask(self, images: Tensor, choose: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], AskedClasses]:
+        """The same with classes ``(N, J)`` chosen from the decision values ``(N, classes)``."""
         first = self.depths[-1] if self.depths else self.layer
         leaves: list[Tensor] = []
 
@@ -101,7 +106,7 @@ class ClassJudge:
         with torch.enable_grad():
             taps = self.module(images, watch=watch)
             numbers = taps[self.decision.value]
-            ids = draw_classes(self.decision(numbers.detach()), count, rng)
+            ids = choose(self.decision(numbers.detach()))
             values, gradients = [], []
             for column in ids.T:
                 decided = self.decision.of(numbers, column)

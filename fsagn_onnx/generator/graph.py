@@ -11,10 +11,19 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ..runtime.contract import AREA_RANK, FILTER_IDS, FILTER_PEAKS, FILTERS, PREFIX, RETENTION
+from ..runtime.contract import (
+    AREA_RANK,
+    FILTER_IDS,
+    FILTER_PEAKS,
+    FILTERS,
+    PREFIX,
+    RETENTION,
+)
+from ..gradient import Contributions
 from .encoder import OwnEncoder, SharedEncoder
 from .graph_writer import GraphWriter
 from .network import FLOOR, NOTHING, TIE, Generator, gaussian_kernel, kept_cells, resize
+from .question_graph import QuestionNodes
 
 FEW = 64
 """Up to so many filters of a layer, more slots than filters may be asked for: -1 and peak 0 where none is left."""
@@ -56,40 +65,66 @@ class GeneratorGraph:
         image: name of the graph's image input.
         batch: of the taps and the image: a number, or a name where it is free.
 
+        questions: about classes, whose contributions and gradients the graph has already; None: filters alone.
+
     Attributes:
-        apart: name of the shape that takes (N K, ...) to (N, K, -1).
+        feature_map: value name of the explained layer's feature map, once it is written.
+        apart: name of the shape that takes (N K, ...) to (N, K, -1); with questions, K + J of them.
     """
 
     def __init__(
-        self, generator: Generator, taps: dict[str, tuple[int, int]], image: str, batch: str | int = "N"
+        self,
+        generator: Generator,
+        taps: dict[str, tuple[int, int]],
+        image: str,
+        batch: str | int = "N",
+        questions: Contributions | None = None,
     ) -> None:
         self.net, self.config, self.image = generator, generator.config, image
         self.tap_sizes = taps
         self.writer, self.batch = GraphWriter(), batch
         self.levels: list[tuple[str, tuple[int, int]]] = []
-        self.apart = self.writer.op("Concat", self.writer.op("Shape", FILTERS), self.writer.constant([-1]), axis=0)
+        self.feature_map = ""
+        self.questions = None if questions is None else QuestionNodes(self.writer, generator, questions)
+        if self.questions is None:
+            self.apart = self.writer.op("Concat", self.writer.op("Shape", FILTERS), self.writer.constant([-1]), axis=0)
 
     def write(self) -> GraphWriter:
-        """All nodes, from the taps (or the image) and ``filters`` to the four outputs."""
+        """All nodes, from the taps (or the image) and ``filters`` to the outputs."""
+        write = self.writer
         feature_map, size = self._encode()
         ids, peaks = self._choose(feature_map)
         shared, coarse = self._trunk()
         own, floor = self._own_map(feature_map, size, ids, peaks)
-        hidden = self._head(own, size, coarse, ids)
+        name, alpha = self._named(ids)
+        if self.questions is not None:
+            own, floor, name, alpha = self.questions.join(self.feature_map, size, (own, floor, name, alpha))
+            self.apart = write.op("Concat", write.op("Shape", own, end=2), write.constant([-1]), axis=0)
+        hidden = self._head(own, size, coarse, name)
         pooled, total = self._pool(own, hidden)
         fine = self._to_grid(own, size)
-        shift = self.writer.op("MatMul", self.writer.constant(self.net.shift.weight), hidden)
-        shift = self._to_grid(self.writer.op("Reshape", shift, self.apart), size)
-        order = self._rank(self._saliency(fine, self._learnt(pooled, shared), shift, ids))
+        shift = write.op("MatMul", write.constant(self.net.shift.weight), hidden)
+        shift = self._to_grid(write.op("Reshape", shift, self.apart), size)
+        order = self._rank(self._saliency(fine, self._learnt(pooled, shared), shift, alpha))
         self._retention(pooled, total, floor, self._energy_share(fine, order))
-        return self.writer
+        return write
+
+    def _named(self, ids: str) -> tuple[str, str]:
+        """Embeddings of the filters, (N, K, hidden, 1), and alphas, (N, K, 1)."""
+        write, table = self.writer, self.net.embedding.weight
+        alpha = write.op("Gather", write.constant(self.net.alpha.weight), ids)
+        if self.questions is None:
+            return write.op("Gather", write.constant(table[:, :, None]), ids), alpha
+        return write.op("Gather", write.constant(table), ids), alpha
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
         encoder = self.net.encoder
         if isinstance(encoder, SharedEncoder):
             self.levels = [(tap.value, self.tap_sizes[tap.value]) for tap in self.config.taps]
+            self.feature_map = self.levels[0][0]
             return self.levels[0]
-        return self._own_encoder(encoder)
+        self.feature_map, size = self._own_encoder(encoder)
+        return self.feature_map, size
 
     def _own_encoder(self, encoder: OwnEncoder) -> tuple[str, tuple[int, int]]:
         write, level, size, stride = self.writer, self.image, self.config.size, 1
@@ -109,7 +144,10 @@ class GeneratorGraph:
         return write.op("Mul", predicted, write.constant(encoder.get_buffer("unit"))), size
 
     def _choose(self, feature_map: str) -> tuple[str, str]:
-        """-1 becomes the strongest not asked for: highest peak, then highest mean, then lowest id."""
+        """-1 becomes the strongest not asked for: highest peak, then highest mean, then lowest id.
+
+        With questions, -2 becomes the one that adds most to the first class, -3 the one that speaks most against it.
+        """
         write, count = self.writer, self.config.filters
         never, double = write.constant(np.float64(-np.inf)), onnx.TensorProto.DOUBLE
         peaks = write.op("Flatten", write.op("GlobalMaxPool", feature_map), axis=1)
@@ -119,24 +157,42 @@ class GeneratorGraph:
         free = write.op("Less", FILTERS, write.constant(0))
         asked = write.op("Max", FILTERS, write.constant(0))
         strike = write.op("Where", free, write.constant(np.float64(0)), never)
-        key = write.op("ScatterElements", key, asked, strike, axis=1, reduction="add")
+        wishes = free
+        if self.questions is not None:  # three lists, one after the other, on an axis of their own
+            key, wishes = self.questions.lists(key)
+            lists = write.op("Shape", key, end=2)
+            spread = write.op("Concat", lists, write.op("Shape", FILTERS, start=1), axis=0)
+            asked = write.op("Expand", write.op("Unsqueeze", asked, write.constant([1])), spread)
+            strike = write.op("Unsqueeze", strike, write.constant([1]))
+            strike = write.op("Expand", strike, spread)
+        key = write.op("ScatterElements", key, asked, strike, axis=-1, reduction="add")
         most, few = write.op("Shape", FILTERS, start=1), count <= FEW
-        best = write.op("TopK", key, write.op("Min", most, write.constant([count])) if few else most, outputs=2, axis=1)
+        best = write.op("TopK", key, write.op("Min", most, write.constant([count])) if few else most, outputs=2, axis=-1)
         ranked = best + ":1"
-        slot = write.op("CumSum", write.op("Cast", free, to=onnx.TensorProto.INT64), write.constant(1), exclusive=1)
+        along = write.constant(1 if self.questions is None else 2)
+        slot = write.op("CumSum", write.op("Cast", wishes, to=onnx.TensorProto.INT64), along, exclusive=1)
         place = slot
         if few:  # -1 in ranks that only filters asked for by id take
             ranked = write.op("Where", write.op("Greater", best, never), ranked, write.constant(-1))
             place = write.op("Min", slot, write.constant(count - 1))
-        strongest = write.op("GatherElements", ranked, place, axis=1)
+        strongest = write.op("GatherElements", ranked, place, axis=-1)
         if few:  # and behind the last
             strongest = write.op("Where", write.op("Less", slot, write.constant(count)), strongest, write.constant(-1))
+        if self.questions is not None:
+            strongest = write.op("Where", wishes, strongest, write.constant(-1))
+            strongest = write.op("ReduceMax", strongest, write.constant([1]), keepdims=0)
         ids = write.op("Where", free, strongest, FILTERS, name=FILTER_IDS)
         if not few:
+            self._contribute(ids, None)
             return ids, write.op("GatherElements", peaks, ids, axis=1, name=FILTER_PEAKS)
         none, ids = write.op("Less", ids, write.constant(0)), write.op("Max", ids, write.constant(0))
+        self._contribute(ids, none)
         chosen = write.op("GatherElements", peaks, ids, axis=1)
         return ids, write.op("Where", none, write.constant(0.0), chosen, name=FILTER_PEAKS)
+
+    def _contribute(self, ids: str, none: str | None) -> None:
+        if self.questions is not None:
+            self.questions.contribute(ids, none)
 
     def _trunk(self) -> tuple[str, str]:
         """Shared maps (N, width, h, w) on the grid, and coarse features (N, width, hc, wc)."""
@@ -180,11 +236,10 @@ class GeneratorGraph:
         write = self.writer
         return write.op("Log", write.op("Add", values, write.constant(FLOOR)))
 
-    def _head(self, own: str, size: tuple[int, int], coarse: str, ids: str) -> str:
+    def _head(self, own: str, size: tuple[int, int], coarse: str, name: str) -> str:
         """Hidden features, (N K, hidden, cells). Both sums are of a convolution's output, into which they are fused."""
         write, net, width, cells = self.writer, self.net, self.config.hidden, size[0] * size[1]
         shared = write.op("Reshape", write.layer(coarse, net.from_coarse), write.constant([0, 1, width, cells]))
-        name = write.op("Gather", write.constant(net.embedding.weight[:, :, None]), ids)  # (N, K, hidden, 1)
         both = write.op("Reshape", write.op("Add", shared, name), write.constant([-1, width, *size]))
         both = write.conv(both, torch.ones(width, 1, 1, 1), None, group=width)
         seen = write.op("Reshape", self._log(own), write.constant([-1, 1, *size]))
@@ -220,10 +275,9 @@ class GeneratorGraph:
         fine = write.op("Reshape", shared, write.constant([0, self.config.width, rows * columns]))
         return write.op("MatMul", query, fine)
 
-    def _saliency(self, fine: str, learnt: str, shift: str, ids: str) -> str:
+    def _saliency(self, fine: str, learnt: str, shift: str, alpha: str) -> str:
         """Feature map on the grid and learnt parts, smoothed by one matrix per axis, by `SORTED_UNIT`, (N, K, h w)."""
         write, net, grid = self.writer, self.net, self.config.grid
-        alpha = write.op("Gather", write.constant(net.alpha.weight), ids)
         base = write.op("Mul", self._log(fine), alpha)
         saliency = write.op("Sum", base, shift, learnt)
         saliency = write.op("Reshape", saliency, write.constant([0, 0, *grid]))
@@ -241,8 +295,15 @@ class GeneratorGraph:
         steps = write.constant((np.arange(1, cells + 1) / cells).astype(np.float32))
         steps = write.op("Expand", steps, write.op("Shape", saliency))
         ranks = write.op("ScatterElements", saliency, order, steps, axis=2)
-        write.op("Reshape", ranks, write.constant([0, 0, rows, columns]), name=AREA_RANK)
+        self._answer(ranks, write.constant([0, 0, rows, columns]), AREA_RANK, EVIDENCE_RANK)
         return order
+
+    def _answer(self, values: str, shape: str, filters: str, classes: str) -> None:
+        """Write an output about filters, and with questions the one about classes."""
+        if self.questions is None:
+            self.writer.op("Reshape", values, shape, name=filters)
+        else:
+            self.questions.part(self.writer.op("Reshape", values, shape), filters, classes)
 
     def _energy_share(self, fine: str, order: str) -> str:
         """The share of the squared feature map under the mask of each area, (N, K, A)."""
@@ -267,7 +328,7 @@ class GeneratorGraph:
         minus = torch.triu(torch.full((len(self.config.areas),) * 2, -1.0))  # the negative running sum
         lost = write.op("MatMul", growth, write.constant(minus))
         kept = write.op("Elu", lost, alpha=-1.0)  # 1 - exp(x) where x < 0
-        write.op("Reshape", kept, self.apart, name=RETENTION)
+        self._answer(kept, self.apart, RETENTION, EVIDENCE_RETENTION)
 
     def _linear(self, values: str, weight: Tensor, bias: Tensor) -> str:
         write = self.writer

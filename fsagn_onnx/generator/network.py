@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..runtime.contract import WISHES
 from .config import GeneratorConfig
 from .encoder import Encoded, OwnEncoder, SharedEncoder
 from .questions import Questions
@@ -98,31 +99,37 @@ TIE = 2.0**-30
 """Weight of the spatial mean beside the peak when filters are ordered; in double precision it settles ties only."""
 
 
-def choose_filters(feature_map: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill every -1 with the strongest filter not asked for by id.
+def choose_filters(feature_map: Tensor, filters: Tensor, contributions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Fill -1 with the strongest filter not asked for by id, -2 with the most contributing one, -3 with the least.
 
     Strongest = highest peak; equal peaks are ordered by spatial mean, then by id. Both in one key, peak + 2^-30 mean
-    in double precision: float32 peaks that differ do so by at least 2^-24 of their size.
+    in double precision: float32 peaks that differ do so by at least 2^-24 of their size. Equal contributions are ordered
+    by id.
 
     Args:
         feature_map: ``(N, C, h, w)``.
-        filters: ``(N, K)`` int64 filter ids or -1.
+        filters: ``(N, K)`` int64 filter ids, -1, -2 or -3.
+        contributions: ``(N, C)`` to the class that -2 and -3 are about; None: they stand for -1.
 
     Returns:
         ``filter_ids`` and ``filter_peaks``, ``(N, K)``; id -1 and peak 0 where no filter was left.
     """
     peaks, means = feature_map.amax(dim=(-2, -1)), feature_map.mean(dim=(-2, -1))
-    key = peaks.double() + TIE * means.double()
+    keys = [peaks.double() + TIE * means.double()]
+    if contributions is not None:
+        keys += [contributions.double(), -contributions.double()]
     free = filters < 0
     asked = torch.zeros_like(peaks, dtype=torch.bool)
     asked = F.pad(asked, (0, 1)).scatter(1, torch.where(free, peaks.shape[1], filters), True)
-    key = F.pad(key, (0, 1)).masked_fill(asked, -torch.inf)  # the last column stands for "nothing left"
-    key[:, -1] = -torch.inf
-    best, ranked = torch.sort(key, dim=1, descending=True, stable=True)
-    ranked = torch.where(best > -torch.inf, ranked, -1)
-    slot = free.long().cumsum(dim=1) - 1
-    strongest = ranked.gather(1, slot.clamp(0, peaks.shape[1]))
-    ids = torch.where(free, strongest, filters)
+    ids = filters
+    for place, key in enumerate(keys):
+        wanted = filters == WISHES[place] if len(keys) > 1 else free
+        key = F.pad(key, (0, 1)).masked_fill(asked, -torch.inf)  # the last column stands for "nothing left"
+        key[:, -1] = -torch.inf
+        best, ranked = torch.sort(key, dim=1, descending=True, stable=True)
+        ranked = torch.where(best > -torch.inf, ranked, -1)
+        slot = wanted.long().cumsum(dim=1) - 1
+        ids = torch.where(wanted, ranked.gather(1, slot.clamp(0, peaks.shape[1])), ids)
     chosen = peaks.gather(1, ids.clamp_min(0))
     return ids, torch.where(ids < 0, 0.0, chosen)
 
@@ -211,14 +218,15 @@ class Generator(nn.Module):
 
         Args:
             inputs: shared encoder: ``{tap: feature map}`` for every tap of the config; own encoder: ``{"image": x}``.
-            filters: ``(N, K)`` int64 filter ids in 0..C-1, or -1 for the strongest not asked for by id.
+            filters: ``(N, K)`` int64 filter ids in 0..C-1, or what `choose_filters` fills.
             questions: directions over the layer's channels; None: J = 0.
 
         Returns:
             Ids, peaks, saliency and predicted retention; what it gives for filters does not hang on the questions.
         """
         encoded = self.encoder(inputs)
-        ids, peaks = choose_filters(encoded.feature_map, filters)
+        first = None if questions is None or questions.contributions is None else questions.contributions[:, 0]
+        ids, peaks = choose_filters(encoded.feature_map, filters, first)
         shared, coarse = self.trunk(encoded)
         asked = self._asked(encoded.feature_map, ids.clamp_min(0), peaks, questions)
         own = asked.own
@@ -247,7 +255,7 @@ class Generator(nn.Module):
         highest = questions.maps.amax(dim=(-2, -1))
         maps = (questions.maps / highest.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
         direction, steepness = questions.weights @ self.embedding.weight, questions.weights @ self.alpha.weight
-        if questions.decided:
+        if questions.contributions is not None:
             direction, steepness = direction + self.class_embedding, steepness + self.class_alpha
         return _Asked(
             torch.cat((own, maps), dim=1),

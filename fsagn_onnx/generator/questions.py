@@ -25,12 +25,13 @@ class Questions(NamedTuple):
     Attributes:
         maps: ``(N, J, fh, fw)`` own maps at the explained layer, at least 0.
         weights: ``(N, J, C)`` weights of the filters' embeddings.
-        decided: they are about classes, so that what is learnt about decisions is added.
+        contributions: ``(N, J, C)``, phi, of questions about classes: what is learnt about decisions is then added. None
+            for other directions.
     """
 
     maps: Tensor
     weights: Tensor
-    decided: bool
+    contributions: Tensor | None
 
 
 def ask(feature_map: Tensor, gradient: Tensor, *, decided: bool) -> Questions:
@@ -39,12 +40,13 @@ def ask(feature_map: Tensor, gradient: Tensor, *, decided: bool) -> Questions:
     Args:
         feature_map: ``(N, C, fh, fw)``.
         gradient: ``(N, J, C, fh, fw)``, or ``(N, J, C, 1, 1)`` where it is the same at every place.
-        decided: see `Questions`.
+        decided: they are about classes.
     """
     product = feature_map[:, None] * gradient
-    positive = product.sum(dim=(-2, -1)).clamp_min(0)
+    phi = product.sum(dim=(-2, -1))
+    positive = phi.clamp_min(0)
     weights = positive / positive.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-    return Questions(product.sum(dim=2).clamp_min(0), weights, decided)
+    return Questions(product.sum(dim=2).clamp_min(0), weights, phi if decided else None)
 
 
 def ask_directions(feature_map: Tensor, directions: Tensor) -> Questions:
