@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..conversion import TappedModule
@@ -72,6 +73,20 @@ def draw_classes(numbers: Tensor, count: int, rng: np.random.Generator) -> Tenso
     chances /= chances.sum()
     places = [rng.choice(most, size=count, replace=most < count, p=chances) for _ in range(len(numbers))]
     return order.gather(1, torch.from_numpy(np.stack(places))).to(numbers.device)
+
+
+def fill_classes(numbers: Tensor, classes: Tensor) -> Tensor:
+    """Fill every -1 with the class of the highest score not asked for by id.
+
+    Args:
+        numbers: ``(N, classes)`` decision values.
+        classes: ``(N, J)`` int64.
+    """
+    free = classes < 0
+    struck = F.pad(numbers, (0, 1)).scatter(1, torch.where(free, numbers.shape[1], classes), -torch.inf)
+    ranked = torch.sort(struck[:, :-1], dim=1, descending=True, stable=True).indices
+    slot = (free.long().cumsum(dim=1) - 1).clamp(0, numbers.shape[1] - 1)
+    return torch.where(free, ranked.gather(1, slot), classes)
 
 
 class ClassJudge:

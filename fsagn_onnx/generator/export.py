@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -18,21 +18,18 @@ from ..data.files import make_folder, write_file
 from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
-from ..model.batch import fixed_batch, free_batch, pin_batch
+from ..model.batch import fixed_batch
 from ..runtime.classes import classes_of
-from ..runtime.contract import FILTERS, PREFIX, RESULTS
 from ..runtime.infill import HELD_OUT
-from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, ExplainerMetadata
+from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, QUESTIONS, ExplainerMetadata
 from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig
+from .explainer_graph import Batching, Said, build_graph
 from .network import Generator
 from .proof import ExportReport, picture_like, prove_export, prove_same, run_graph
-from .taken_names import free_names
 from .variants import (
-    MIN_OPSET,
     PlainExplainer,
-    SubsetGraph,
     at_opset,
     check_preprocessing,
     fix_request,
@@ -42,14 +39,8 @@ from .variants import (
     subset,
 )
 
-Batching: TypeAlias = Literal["free", "declared", "pinned"]
-"""What becomes of the batch of the model's graph."""
-
 MOST_CALIBRATION: Final = 100
 """Images that calibrate a variant, at most; more are thinned out evenly."""
-
-FLOAT_IMAGE: Final = f"{PREFIX}image"
-"""The image as float32, for an encoder of its own where the model takes another type."""
 
 UNTRAINED: Final = 20.0
 """By so much an untrained generator may differ more: its maps have no scale yet, so rounding shows."""
@@ -76,90 +67,13 @@ def load_generator(checkpoint: Checkpoint) -> Generator:
     return generator.eval()
 
 
-def _own_base(model: Model) -> onnx.ModelProto:
-    """A graph with the model's image input and nothing else."""
-    spec = model.input_spec
-    inputs = [value for value in model.proto.graph.input if value.name == spec.name]
-    graph = helper.make_graph([], "fsagn", inputs, [])
-    opset = max(MIN_OPSET, model.opset)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def _free_batch(value: onnx.ValueInfoProto) -> None:
-    dims = value.type.tensor_type.shape.dim
-    if dims and not dims[0].dim_value:
-        dims[0].dim_param = "N"
-
-
-def _base(model: Model, config: GeneratorConfig, batching: Batching) -> tuple[onnx.ModelProto, str]:
-    """What the generator's nodes are added to, and its float32 image: the model, or just its image input."""
-    spec, shared = model.input_spec, config.encoder == "shared"
-    proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path)) if shared else _own_base(model)
-    free_names(proto.graph, [tap.value for tap in config.taps] if shared else [], str(model.path))
-    batch = fixed_batch(proto, spec.name)
-    if batching == "pinned" and not batch:
-        proto = pin_batch(proto, spec.name, 1)
-    if batching == "free" and batch:
-        proto = free_batch(proto, spec.name, (batch, *spec.sample_shape))
-    value = next(item for item in proto.graph.input if item.name == spec.name)
-    if shared or value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-        return proto, spec.name
-    proto.graph.node.append(helper.make_node("Cast", [spec.name], [FLOAT_IMAGE], to=onnx.TensorProto.FLOAT))
-    return proto, FLOAT_IMAGE
-
-
-def build_graph(
-    model: Model, generator: Generator, filters: tuple[int, ...] = (), *, batching: Batching = "free"
-) -> tuple[onnx.ModelProto, str]:
-    """The explainer's graph, float32, with the input ``filters``; without metadata.
-
-    Args:
-        model: the CNN.
-        generator: the trained network, in eval mode.
-        filters: ids of the filters that ``generator`` knows (see `subset`); empty: all. The graph counts them from 0.
-        batching: ``free`` frees the batch of a model that was exported for a fixed one (whether that works has to be
-            tried), ``declared`` leaves it, ``pinned`` makes one that is free in the file one image at a time.
-
-    Returns:
-        The graph, and the value name of the explained layer's feature map in it.
-
-    Raises:
-        ExplainerError: if the model's opset cannot be raised, or a name is taken.
-    """
-    proto, image = _base(model, generator.config, batching)
-    batch = fixed_batch(proto, model.input_spec.name) or "N"
-    graph = proto.graph
-    sizes = {tap.value: model.shapes[tap.value][-2:] for tap in generator.config.taps}
-    taps = {name: (rows, columns) for name, (rows, columns) in sizes.items()}
-    nodes = SubsetGraph(generator, taps, image, filters, batch)
-    writer = nodes.write()
-    graph.node.extend(writer.nodes)
-    graph.initializer.extend(writer.initializers)
-    graph.value_info.extend(writer.values)
-    graph.input.append(helper.make_tensor_value_info(FILTERS, onnx.TensorProto.INT64, [batch, "K"]))
-    divided = {item.name for item in classes_of(model).classifier.outputs if item.axis == 0}
-    for value in (*graph.input, *graph.output):
-        if value.name == model.input_spec.name or value.name in divided:
-            _free_batch(value)
-    rows, columns = generator.config.grid
-    areas = len(generator.config.areas)
-    kinds = (onnx.TensorProto.INT64, *[onnx.TensorProto.FLOAT] * 3)
-    shapes: tuple[list[str | int], ...] = (
-        [batch, "K"],
-        [batch, "K"],
-        [batch, "K", rows, columns],
-        [batch, "K", areas],
-    )
-    for name, kind, shape in zip(RESULTS, kinds, shapes, strict=True):
-        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-    proto.ir_version = max(proto.ir_version, 8)
-    proto.producer_name, proto.producer_version = "fsagn-onnx", __version__
-    del proto.metadata_props[:]
-    return proto, nodes.feature_map
-
-
 def _proven(
-    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, slack: float = 1.0
+    model: Model,
+    generator: Generator,
+    filters: tuple[int, ...],
+    opset: int | None,
+    slack: float = 1.0,
+    said: Said = (None, None),
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
     """The graph, its feature map, and how it compares.
 
@@ -168,18 +82,24 @@ def _proven(
     """
     fixed = fixed_batch(model.proto, model.input_spec.name) is not None
     try:
-        return _tried(model, generator, filters, opset, "free", slack)
+        return _tried(model, generator, filters, opset, "free", slack, said)
     except ExplainerError as error:
         try:
-            return _tried(model, generator, filters, opset, "declared" if fixed else "pinned", slack)
+            return _tried(model, generator, filters, opset, "declared" if fixed else "pinned", slack, said)
         except ExplainerError as second:
             raise (second if fixed else error) from second
 
 
 def _tried(
-    model: Model, generator: Generator, filters: tuple[int, ...], opset: int | None, batching: Batching, slack: float
+    model: Model,
+    generator: Generator,
+    filters: tuple[int, ...],
+    opset: int | None,
+    batching: Batching,
+    slack: float,
+    said: Said,
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
-    proto, feature_map = build_graph(model, generator, filters, batching=batching)
+    proto, feature_map = build_graph(model, generator, filters, batching=batching, said=said)
     if opset is not None:
         proto = at_opset(proto, opset, str(model.path))
     try:
@@ -187,24 +107,31 @@ def _tried(
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ExplainerError(f"export: the explainer's graph would not be valid: {reason}; no file written") from error
-    return proto, feature_map, prove_export(proto.SerializeToString(), model, generator, slack)
+    return proto, feature_map, prove_export(proto.SerializeToString(), model, generator, slack, said)
 
 
-def rehearse(model: Model, generator: Generator) -> None:
+def rehearse(model: Model, generator: Generator, said: Said = (None, None)) -> None:
     """Build, check and run the explainer file that a training would end with, without writing it.
 
     Args:
         model: the CNN.
         generator: a generator of it, trained or not.
+        said: see `build_graph`.
 
     Raises:
         ExplainerError: no explainer of this model and layer can be exported; the message says why.
     """
     training = generator.training
     try:
-        _proven(model, generator.eval(), (), None, UNTRAINED)
+        _proven(model, generator.eval(), (), None, UNTRAINED, said)
     finally:
         generator.train(training)
+
+
+def _said(checkpoint: Checkpoint) -> Said:
+    """How the user who trained said that the model's outputs are read."""
+    said = checkpoint.description["training"].get("classes") or {}
+    return said.get("output"), said.get("scores")
 
 
 def make_metadata(
@@ -213,8 +140,7 @@ def make_metadata(
     """What an explainer says about itself."""
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
-    said = checkpoint.description["training"].get("classes") or {}
-    classes = classes_of(model, said.get("output"), said.get("scores"))
+    classes = classes_of(model, *_said(checkpoint))
     guesses = {"guessed_input": list(model.input_spec.guessed)} if model.input_spec.guessed else {}
     return ExplainerMetadata(
         format=FORMAT,
@@ -233,6 +159,7 @@ def make_metadata(
         variant=variant or Variant(),
         sha256=model.sha256 if model.path.is_file() else None,
         classes=NO_CLASSES if config.encoder == "own" else classes.described(),
+        questions=QUESTIONS if config.classes and not (variant or Variant()).filters else QUESTIONS[:1],
     )
 
 
@@ -279,7 +206,7 @@ def export_explainer(
     generator = load_generator(checkpoint)
     if variant.filters:
         generator = subset(generator, variant.filters)
-    proto, feature_map, report = _proven(model, generator, variant.filters, opset)
+    proto, feature_map, report = _proven(model, generator, variant.filters, opset, said=_said(checkpoint))
     if variant.precision != "fp32":
         batch = _calibration(model, checkpoint, calibrate, needed=lower_precisions()[variant.precision].calibrated)
         proto, loss = _lowered(proto, feature_map, model, generator, batch, variant.precision)

@@ -11,15 +11,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from ..gradient import Contributions
 from ..runtime.contract import (
     AREA_RANK,
+    EVIDENCE_RANK,
+    EVIDENCE_RETENTION,
     FILTER_IDS,
     FILTER_PEAKS,
     FILTERS,
     PREFIX,
     RETENTION,
 )
-from ..gradient import Contributions
 from .encoder import OwnEncoder, SharedEncoder
 from .graph_writer import GraphWriter
 from .network import FLOOR, NOTHING, TIE, Generator, gaussian_kernel, kept_cells, resize
@@ -167,7 +169,8 @@ class GeneratorGraph:
             strike = write.op("Expand", strike, spread)
         key = write.op("ScatterElements", key, asked, strike, axis=-1, reduction="add")
         most, few = write.op("Shape", FILTERS, start=1), count <= FEW
-        best = write.op("TopK", key, write.op("Min", most, write.constant([count])) if few else most, outputs=2, axis=-1)
+        length = write.op("Min", most, write.constant([count])) if few else most
+        best = write.op("TopK", key, length, outputs=2, axis=-1)
         ranked = best + ":1"
         along = write.constant(1 if self.questions is None else 2)
         slot = write.op("CumSum", write.op("Cast", wishes, to=onnx.TensorProto.INT64), along, exclusive=1)
@@ -277,7 +280,7 @@ class GeneratorGraph:
 
     def _saliency(self, fine: str, learnt: str, shift: str, alpha: str) -> str:
         """Feature map on the grid and learnt parts, smoothed by one matrix per axis, by `SORTED_UNIT`, (N, K, h w)."""
-        write, net, grid = self.writer, self.net, self.config.grid
+        write, grid = self.writer, self.config.grid
         base = write.op("Mul", self._log(fine), alpha)
         saliency = write.op("Sum", base, shift, learnt)
         saliency = write.op("Reshape", saliency, write.constant([0, 0, *grid]))

@@ -103,7 +103,7 @@ def choose_filters(feature_map: Tensor, filters: Tensor, contributions: Tensor |
     """Fill -1 with the strongest filter not asked for by id, -2 with the most contributing one, -3 with the least.
 
     Strongest = highest peak; equal peaks are ordered by spatial mean, then by id. Both in one key, peak + 2^-30 mean
-    in double precision: float32 peaks that differ do so by at least 2^-24 of their size. Equal contributions are ordered
+    in double precision: float32 peaks that differ do so by at least 2^-24 of their size. Equal contributions go
     by id.
 
     Args:

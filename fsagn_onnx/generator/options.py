@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from ..errors import CheckpointError, UsageError
+from ..runtime.metadata import QUESTIONS
 from ..schema import read
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
-
-QUESTIONS: Final = ("filters", "classes")
-"""What a generator can learn to be asked about; filters always."""
 
 
 def default_crop(images: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,30 @@ from ..model.batch import fixed_batch
 from ..model.cut import cut
 from ..model.inference_session import ORT_ERRORS, inference_session
 from ..model.quantised import is_quantised
-from ..runtime.contract import AREA_RANK, FILTER_IDS, FILTER_PEAKS, FILTERS, RESULTS, RETENTION
+from ..runtime.classes import classes_of
+from ..runtime.contract import (
+    AREA_RANK,
+    CLASS_IDS,
+    CLASSES,
+    CONTRIBUTIONS,
+    DECISION,
+    DECISION_RESULTS,
+    EVIDENCE_RANK,
+    EVIDENCE_RETENTION,
+    FILTER_IDS,
+    FILTER_PEAKS,
+    FILTERS,
+    OWN_OUTPUTS,
+    RESULTS,
+    RETENTION,
+    SUPPORT,
+)
 from ..runtime.fixed_batch import fixed_size, in_batches
 from ..runtime.session import DTYPES, cast
 from ..runtime.tuning import first_line
+from .class_pairs import AskedClasses, ClassJudge, fill_classes
+from .decision import decision_value
+from .explainer_graph import Said
 from .network import Generated, Generator
 
 HALF_DIGIT = 2.0**-10
@@ -36,12 +56,15 @@ class ExportReport:
         retention: largest absolute difference of predicted retention.
         saliency: largest drop of the torch saliency along onnxruntime's order; 0 when the ranks agree but for ties.
         outputs: largest relative difference of the model's own outputs from the plain model's; 0 without any.
+        decision: largest difference of each output about classes but their ids (decisions, contributions and support
+            relative to the largest); empty where there are none.
         loss: what a variant of lower precision loses against the float32 file, see `measure_loss`; empty for float32.
     """
 
     retention: float
     saliency: float
     outputs: float
+    decision: Mapping[str, float] = field(default_factory=dict)
     loss: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -54,14 +77,44 @@ def picture_like(count: int, spec: InputSpec, seed: int) -> NDArray[np.float32]:
     return spec.normalise(pixels.numpy())
 
 
-def _torch_outputs(model: Model, generator: Generator, batch: Any, filters: Any) -> Generated:
-    config = generator.config
-    inputs = {"image": torch.from_numpy(batch)}
+@dataclass(frozen=True)
+class _Expected:
+    """What torch says: the generator's answer, and with questions about classes the decisions."""
+
+    generated: Generated
+    asked: AskedClasses | None = None
+
+    def outputs(self) -> dict[str, torch.Tensor]:
+        """By name of the file's output; maps as saliency instead of ranks."""
+        made = self.generated
+        found = dict(zip(RESULTS, (made.filter_ids, made.filter_peaks, made.saliency, made.retention), strict=True))
+        if self.asked is not None and (phi := self.asked.questions.contributions) is not None:
+            ids = made.filter_ids.clamp_min(0)[:, None].expand(-1, phi.shape[1], -1)
+            chosen = torch.where(made.filter_ids[:, None] < 0, 0.0, phi.gather(2, ids))
+            support = torch.stack((phi.clamp_min(0).sum(dim=2), phi.clamp_max(0).sum(dim=2)), dim=2)
+            answers = (self.asked.ids, self.asked.decision, chosen, support, made.evidence, made.kept)
+            found |= dict(zip(DECISION_RESULTS, answers, strict=True))
+        return found
+
+
+def _torch_outputs(
+    model: Model, generator: Generator, batch: Any, filters: Any, classes: Any = None, said: Said = (None, None)
+) -> _Expected:
+    config, images, asked = generator.config, torch.from_numpy(batch), None
+    inputs = {"image": images}
+    values = [tap.value for tap in config.taps]
+    if classes is not None:
+        decision = decision_value(model, classes_of(model, *said), config.layer)
+        if decision is None:
+            raise ExplainerError(f"export: the decision does not hang on layer '{config.layer}'; no file written")
+        judge = ClassJudge(convert(model, [*values, decision.value], check=False), decision, config.layer)
+        taps, asked = judge.ask(images, lambda numbers: fill_classes(numbers, torch.from_numpy(classes)))
+        inputs |= taps
+    elif config.encoder == "shared":
+        inputs |= _feature_maps(model, values, batch)
     with torch.no_grad():
-        if config.encoder == "shared":
-            inputs |= _feature_maps(model, [tap.value for tap in config.taps], batch)
-        result: Generated = generator(inputs, torch.from_numpy(filters))
-    return result
+        made = generator(inputs, torch.from_numpy(filters), None if asked is None else asked.questions)
+    return _Expected(made, asked)
 
 
 def _feature_maps(model: Model, values: Sequence[str], batch: Any) -> dict[str, torch.Tensor]:
@@ -108,7 +161,9 @@ def run_graph(
         raise ExplainerError(f"export: onnxruntime refuses the graph: {first_line(error)}; no file written") from error
 
 
-def prove_export(content: bytes, model: Model, generator: Generator, slack: float = 1.0) -> ExportReport:
+def prove_export(
+    content: bytes, model: Model, generator: Generator, slack: float = 1.0, said: Said = (None, None)
+) -> ExportReport:
     """Compare an explainer in onnxruntime with the torch generator and the plain model.
 
     That of a quantised model is run without graph optimisations, and the generator on onnxruntime's feature maps.
@@ -118,6 +173,7 @@ def prove_export(content: bytes, model: Model, generator: Generator, slack: floa
         model: the CNN.
         generator: in eval mode.
         slack: times the allowed differences.
+        said: ``output`` and ``scores`` that the user says the model's outputs are read by.
 
     Raises:
         ExplainerError: naming the output that differs, and by how much.
@@ -126,46 +182,88 @@ def prove_export(content: bytes, model: Model, generator: Generator, slack: floa
     images = picture_like(3, spec, seed=0)
     if any(item.name == spec.name and item.dtype == "float16" for item in model.inputs):
         images = images.astype(np.float16).astype(np.float32)  # what both sides get
-    filters = np.array([[-1, 0, -1], [config.filters - 1, -1, -1], [-1, -1, -1]], dtype=np.int64)
-    optimised = not is_quantised(model.proto)
-    results = run_graph(content, {spec.name: images, FILTERS: filters}, optimised=optimised)
-    expected = _torch_outputs(model, generator, images, filters)
-    if not np.array_equal(results[FILTER_IDS], expected.filter_ids.numpy()):
-        near_tie = np.abs(results[FILTER_PEAKS] - expected.filter_peaks.numpy()).max()
-        if near_tie > 1e-3 * max(1.0, float(expected.filter_peaks.abs().max())):
-            raise ExplainerError(f"export: {FILTER_IDS} of the file differs from the torch generator's; report this")
-        expected = _torch_outputs(model, generator, images, results[FILTER_IDS])
-    _require_shapes(results, expected)
+    last = config.filters - 1
+    filters = np.array([[-1, 0, -1], [last, -1, -1], [-1, -1, -1]], dtype=np.int64)
+    feeds: dict[str, Any] = {spec.name: images}
+    classes: Any = None
+    if config.classes:
+        filters = np.array([[-1, 0, -2], [last, -3, -2], [-2, -3, -2]], dtype=np.int64)
+        classes = feeds[CLASSES] = np.array([[-1, 0], [1, -1], [-1, -1]], dtype=np.int64)
+    feeds[FILTERS], optimised = filters, not is_quantised(model.proto)
+    results = run_graph(content, feeds, optimised=optimised)
+    expected = _torch_outputs(model, generator, images, filters, classes, said)
+    if _chosen_otherwise(results, expected.outputs()):
+        classes = results.get(CLASS_IDS)
+        expected = _torch_outputs(model, generator, images, results[FILTER_IDS], classes, said)
+    _require_shapes(results, expected.outputs())
     group = fixed_batch(onnx.load_model_from_string(content), spec.name)
     for count in (1, 2):
-        fewer = run_graph(content, {spec.name: images[:count], FILTERS: filters[:count]}, optimised=optimised)
-        _require_same(fewer, results, count)
+        part = {name: values[:count] for name, values in feeds.items()}
+        _require_same(run_graph(content, part, optimised=optimised), results, count)
+    report = _report(results, expected.outputs())
+    if config.encoder == "shared":
+        report = replace(report, outputs=_model_difference(model, images, results, group))
+    _require_close(report, slack)
+    return report
+
+
+def _chosen_otherwise(results: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> bool:
+    """Whether torch chose other filters or classes, though nearly tied ones.
+
+    Raises:
+        ExplainerError: they are not nearly tied.
+    """
+    differs = False
+    for ids, by in ((FILTER_IDS, (FILTER_PEAKS, CONTRIBUTIONS)), (CLASS_IDS, (DECISION,))):
+        if ids not in expected or np.array_equal(results[ids], expected[ids].numpy()):
+            continue
+        differs = True
+        gaps = [
+            np.abs(results[name] - expected[name].numpy()).max() / max(1.0, float(expected[name].abs().max()))
+            for name in by
+            if name in expected
+        ]
+        if min(gaps) > 1e-3:
+            raise ExplainerError(f"export: {ids} of the file differs from the torch generator's; report this")
+    return differs
+
+
+def _report(results: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> ExportReport:
+    """How far apart they are, but for the model's own outputs."""
     report = ExportReport(
-        retention=float(np.abs(results[RETENTION] - expected.retention.numpy()).max()),
-        saliency=order_gap(results[AREA_RANK], expected.saliency),
-        outputs=_model_difference(model, images, results, group) if config.encoder == "shared" else 0.0,
+        retention=float(np.abs(results[RETENTION] - expected[RETENTION].numpy()).max()),
+        saliency=order_gap(results[AREA_RANK], expected[AREA_RANK]),
+        outputs=0.0,
     )
+    if DECISION not in expected:
+        return report
+    gaps = {}
+    for name in (DECISION, CONTRIBUTIONS, SUPPORT):
+        largest = max(float(expected[SUPPORT if name == CONTRIBUTIONS else name].abs().max()), 1e-6)
+        gaps[name] = float(np.abs(results[name] - expected[name].numpy()).max()) / largest
+    gaps[EVIDENCE_RANK] = order_gap(results[EVIDENCE_RANK], expected[EVIDENCE_RANK])
+    gaps[EVIDENCE_RETENTION] = float(np.abs(results[EVIDENCE_RETENTION] - expected[EVIDENCE_RETENTION].numpy()).max())
+    return replace(report, decision=gaps)
+
+
+def _require_close(report: ExportReport, slack: float) -> None:
+    limits = {EVIDENCE_RANK: 1e-3}
     for name, figure, limit in (
         (RETENTION, report.retention, 1e-4),
         (AREA_RANK, report.saliency, 1e-3),
         ("the model's outputs", report.outputs, 1e-4),
+        *((name, figure, limits.get(name, 1e-4)) for name, figure in report.decision.items()),
     ):
         if not figure <= slack * limit:
             raise ExplainerError(
                 f"export: {name} in onnxruntime differ by {figure:.2g} from torch (allowed {slack * limit:g}); "
                 "no file written"
             )
-    return report
 
 
-def _require_shapes(results: Mapping[str, Any], expected: Generated) -> None:
+def _require_shapes(results: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> None:
     """The explainer's own outputs must have the torch generator's shapes."""
-    shapes = zip(
-        RESULTS,
-        (expected.filter_ids, expected.filter_peaks, expected.saliency, expected.retention),
-        strict=True,
-    )
-    for name, tensor in shapes:
+    for name, tensor in expected.items():
         if results[name].shape != tuple(tensor.shape):
             raise ExplainerError(
                 f"export: {name} in onnxruntime has the shape {results[name].shape}, "
@@ -175,8 +273,8 @@ def _require_shapes(results: Mapping[str, Any], expected: Generated) -> None:
 
 def _require_same(fewer: Mapping[str, Any], results: Mapping[str, Any], count: int) -> None:
     """One and two images must give what they give among three."""
-    for name in RESULTS:
-        if fewer[name].shape != (count, *results[name].shape[1:]):
+    for name in OWN_OUTPUTS:
+        if name in results and fewer[name].shape != (count, *results[name].shape[1:]):
             raise ExplainerError(
                 f"export: {name} of {count} images has the shape {fewer[name].shape}, "
                 f"expected {(count, *results[name].shape[1:])}; no file written"

@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 
-from ..gradient import Contributions
-from ..runtime.contract import CLASSES, CONTRIBUTIONS, FILTERS, PREFIX, WISHES
+from ..errors import ExplainerError, GradientError
+from ..gradient import Contributions, add_contributions
+from ..model.classifier import Classifier
+from ..runtime.contract import (
+    CLASS_IDS,
+    CLASSES,
+    CONTRIBUTIONS,
+    DECISION,
+    EVIDENCE_RANK,
+    EVIDENCE_RETENTION,
+    FILTERS,
+    PREFIX,
+    SUPPORT,
+    WISHES,
+)
 from .graph_writer import GraphWriter
 from .network import NOTHING, Generator
 
-DIRECTION = f"{PREFIX}direction"
-"""The gradient that questions are made of, (N J, C, h, w), or (N J, C, 1, 1) where it is the same at every place."""
 
-LEARNT = f"{PREFIX}learnt_of_classes"
-"""What is learnt about decisions, added to embedding and alpha: an initializer (hidden + 1,)."""
+def add_questions(proto: onnx.ModelProto, classifier: Classifier, layer: str, batch: str | int) -> Contributions:
+    """Append the input ``classes`` and what the filters of a layer add to the decisions; outputs get their names.
+
+    Args:
+        proto: the model's graph at opset 18 or later; changed.
+        classifier: which of its outputs classifies, and how.
+        layer: the explained value.
+        batch: of the input.
+
+    Raises:
+        ExplainerError: an op between the layer and the decision has no gradient.
+    """
+    graph = proto.graph
+    graph.input.append(onnx.helper.make_tensor_value_info(CLASSES, onnx.TensorProto.INT64, [batch, "J"]))
+    before = len(graph.node)
+    try:
+        found = add_contributions(proto, classifier, layer, CLASSES)
+    except GradientError as error:
+        raise ExplainerError(f"{error}; train with --questions filters") from error
+    names = {found.class_ids: CLASS_IDS, found.decision: DECISION, found.support: SUPPORT}
+    for node in list(graph.node)[before:]:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return replace(found, class_ids=CLASS_IDS, decision=DECISION, support=SUPPORT)
+
+
+def question_outputs(batch: str | int, grid: tuple[int, int], areas: int) -> list[onnx.ValueInfoProto]:
+    """The outputs about classes, in the order of the contract."""
+    shapes: dict[str, list[str | int]] = {
+        CLASS_IDS: [batch, "J"],
+        DECISION: [batch, "J"],
+        CONTRIBUTIONS: [batch, "J", "K"],
+        SUPPORT: [batch, "J", 2],
+        EVIDENCE_RANK: [batch, "J", *grid],
+        EVIDENCE_RETENTION: [batch, "J", areas],
+    }
+    kinds = {CLASS_IDS: onnx.TensorProto.INT64}
+    return [
+        onnx.helper.make_tensor_value_info(name, kinds.get(name, onnx.TensorProto.FLOAT), shape)
+        for name, shape in shapes.items()
+    ]
 
 
 class QuestionNodes:
@@ -40,9 +92,9 @@ class QuestionNodes:
             The keys; and bool (N, 3, K).
         """
         write = self.writer
-        phi = write.op("Gather", self.found.phi, write.constant(0), axis=1)  # (N, C)
+        phi = write.op("Gather", self.found.phi, write.constant([0]), axis=1)  # (N, 1, C)
         phi = write.op("Cast", phi, to=onnx.TensorProto.DOUBLE)
-        parts = [write.op("Unsqueeze", key, write.constant([1])) for key in (strongest, phi, write.op("Neg", phi))]
+        parts = [write.op("Unsqueeze", strongest, write.constant([1])), phi, write.op("Neg", phi)]
         wished = write.op("Unsqueeze", FILTERS, write.constant([1]))
         same = write.op("Equal", wished, write.constant(np.array(WISHES, dtype=np.int64)[None, :, None]))
         return write.op("Concat", *parts, axis=1), same
@@ -69,7 +121,7 @@ class QuestionNodes:
             size: of it.
             filters: ``(N, K, cells)``, ``(N, K, 1)``, ``(N, K, hidden)``, ``(N, K, 1)``.
         """
-        write, net, width = self.writer, self.net, self.config.hidden
+        write, net = self.writer, self.net
         own, floor, name, alpha = filters
         product = write.op("Max", self._product(feature_map, size), write.constant(0.0))
         highest = write.op("ReduceMax", product, write.constant([2]))
@@ -83,7 +135,6 @@ class QuestionNodes:
         steep = write.op("MatMul", weights, write.constant(net.alpha.weight))
         steep = write.op("Add", steep, write.constant(net.class_alpha))
         names = write.op("Unsqueeze", write.op("Concat", name, direction, axis=1), write.constant([3]))
-        del width
         return (
             write.op("Concat", own, maps, axis=1),
             write.op("Concat", floor, highest, axis=1),

@@ -25,8 +25,8 @@ class Questions(NamedTuple):
     Attributes:
         maps: ``(N, J, fh, fw)`` own maps at the explained layer, at least 0.
         weights: ``(N, J, C)`` weights of the filters' embeddings.
-        contributions: ``(N, J, C)``, phi, of questions about classes: what is learnt about decisions is then added. None
-            for other directions.
+        contributions: ``(N, J, C)``, phi, of questions about classes, to which what is learnt about decisions is added;
+            None for other directions.
     """
 
     maps: Tensor

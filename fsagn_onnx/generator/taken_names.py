@@ -8,7 +8,7 @@ import onnx
 
 from ..errors import ExplainerError
 from ..model.topology import rename_values
-from ..runtime.contract import FILTERS, PREFIX, RESULTS
+from ..runtime.contract import CLASSES, FILTERS, OWN_OUTPUTS, PREFIX
 
 
 def free_names(graph: onnx.GraphProto, taps: Collection[str], source: str) -> None:
@@ -22,7 +22,7 @@ def free_names(graph: onnx.GraphProto, taps: Collection[str], source: str) -> No
     Raises:
         ExplainerError: an input, output or tapped value has such a name.
     """
-    taken = {FILTERS, *RESULTS}
+    taken = {FILTERS, CLASSES, *OWN_OUTPUTS}
     fixed = {item.name for item in (*graph.input, *graph.output)} | set(taps)
     if clash := sorted(name for name in fixed if name in taken or name.startswith(PREFIX)):
         raise ExplainerError(

@@ -96,7 +96,7 @@ def train(
         classes={"output": output, "scores": scores} if output or scores else None,
     )
     on_phase("building and running the explainer untrained, before the first step")
-    rehearse(model, trainer.generator)
+    rehearse(model, trainer.generator, (output, scores))
     trained = trainer.run(on_step, resume=resume)
     on_phase("writing the explainer and comparing it with torch")
     return export_explainer(model, trained, out)

@@ -9,10 +9,13 @@ import torch
 
 from ..conversion import TappedModule, unsupported
 from ..errors import ConversionError, LayerError, UsageError
+from ..gradient import missing_rules
 from ..model import InputSpec, Layer, Model
+from ..model.quantised import is_quantised
 from ..runtime.classes import classes_of
+from ..runtime.metadata import QUESTIONS
 from .decision import DecisionValue, decision_value
-from .options import QUESTIONS, TrainingOptions
+from .options import TrainingOptions
 from .step import input_sizes
 
 FINEST_TEACHER = 4
@@ -125,6 +128,10 @@ def askable(
         return f"the output '{classes.classifier.output}' does not hang on layer '{layer.value}'"
     if (found.count or 2) < 2 and found.kind == "exclusive":
         return f"the output '{classes.classifier.output}' has one class only"
+    if is_quantised(model.proto):
+        return "the model is quantised, so its decision has no gradient"
+    if without := missing_rules(model.proto, [found.value], [layer.value]):
+        return f"the way from the layer to the decision has no gradient at {without[0]}"
     if missing := unsupported(model, found.value):
         return f"the way from the layer to the decision cannot be converted to torch: {missing[0]}"
     return found

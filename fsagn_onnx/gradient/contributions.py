@@ -29,6 +29,7 @@ class Contributions:
         phi: contributions sum over places of F_k dd_c / dF_k, (N, J, C).
         support: sums of all positive and of all negative contributions, (N, J, 2).
         owners: int64 (N J,), the image of each row of ``gradient``; None where J is 1.
+        uniform: the gradient is the same at every place, (N J, C, 1, 1).
     """
 
     class_ids: str
@@ -37,6 +38,7 @@ class Contributions:
     phi: str
     support: str
     owners: str | None
+    uniform: bool
 
 
 def add_contributions(
@@ -74,8 +76,9 @@ def add_contributions(
     if len(shape) != 4:
         raise GradientError(f"the layer '{layer_value}' must be (N, C, h, w), but has {len(shape)} axes")
     phi, support = contributions_of(back, layer_value, given, classes, decision.owners)
-    gradient = given.value if _alike(shape, given) else back.full(layer_value, given)
-    return Contributions(decision.class_ids, decision.decision, gradient, phi, support, decision.owners)
+    uniform = _alike(shape, given)
+    gradient = given.value if uniform else back.full(layer_value, given)
+    return Contributions(decision.class_ids, decision.decision, gradient, phi, support, decision.owners, uniform)
 
 
 def _alike(shape: Shape, given: Cotangent) -> bool:

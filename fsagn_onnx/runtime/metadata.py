@@ -22,6 +22,9 @@ KEY: Final = "fsagn"
 
 ENCODERS: Final = ("shared", "own")
 
+QUESTIONS: Final = ("filters", "classes")
+"""What an explainer can be asked about; filters always."""
+
 MAX_AREAS: Final = 1000
 """Areas at which retention can be predicted."""
 
@@ -76,6 +79,7 @@ class ExplainerMetadata:
         variant: in what the file differs from the plain one; files without the member are plain.
         sha256: of the model's file, where that was known; other files can have the same content.
         classes: how the model's outputs are read; None in format 1, where every reader decides by itself.
+        questions: what the file can be asked about, of `QUESTIONS`; with ``classes`` it has the input of that name.
 
     Raises:
         ExplainerError: areas that do not ascend, or a variant that asks for filters that the layer has not.
@@ -97,12 +101,18 @@ class ExplainerMetadata:
     variant: Variant = field(default_factory=Variant)
     sha256: Word | None = None
     classes: ClassOutput | None = None
+    questions: Annotated[tuple[Annotated[str, one_of(QUESTIONS)], ...], Meta(max_length=2)] = QUESTIONS[:1]
 
     def __post_init__(self) -> None:
         """Check what no single member can say."""
         if any(a >= b for a, b in itertools.pairwise(self.areas)):
             raise ExplainerError(f"field 'areas' must be ascending areas in (0, 1], but got {shown(self.areas)}")
         self.variant.check(self.filters)
+
+    @property
+    def answers_classes(self) -> bool:
+        """Whether the file can be asked about classes."""
+        return "classes" in self.questions
 
     def to_json(self) -> str:
         """The text of the metadata key `fsagn`: one JSON object without NaN."""

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from ...errors import UsageError
+from ...gradient import Contributions
 from ...runtime.contract import ASKED, FILTER_IDS, FILTERS, PREFIX, REQUEST, RESULTS
 from ...runtime.variant import Variant
 from ..config import GeneratorConfig
@@ -39,6 +40,8 @@ class SubsetEncoder(SharedEncoder):
 def subset(generator: Generator, filters: tuple[int, ...]) -> Generator:
     """A generator of some filters only, numbered 0.. in the order given; its tables hold nothing else.
 
+    It cannot be asked about classes: these need the embeddings of all filters.
+
     Args:
         generator: of all C filters, in eval mode; not changed.
         filters: their ids, each in 0..C-1.
@@ -51,7 +54,7 @@ def subset(generator: Generator, filters: tuple[int, ...]) -> Generator:
         raise UsageError(f"no filter {wrong[0]}: layer '{generator.config.layer}' has {count} filters, 0..{count - 1}")
     chosen = torch.tensor(filters)
     small = copy.deepcopy(generator)
-    small.config = replace(small.config, filters=len(filters))
+    small.config = replace(small.config, filters=len(filters), classes=False)
     small.embedding = _rows(small.embedding, chosen)
     small.alpha = _rows(small.alpha, chosen)
     if isinstance(small.encoder, SharedEncoder):
@@ -72,7 +75,7 @@ def _rows(table: nn.Embedding, chosen: Tensor) -> nn.Embedding:
 
 
 class SubsetGraph(GeneratorGraph):
-    """The generator's nodes, which read some channels of the explained layer only; remembers the feature map's name.
+    """The generator's nodes, which read some channels of the explained layer only.
 
     Args:
         generator: what `subset` gave, or one of all filters.
@@ -80,9 +83,8 @@ class SubsetGraph(GeneratorGraph):
         image: see `GeneratorGraph`.
         filters: ids of the filters that ``generator`` knows; empty: all.
         batch: see `GeneratorGraph`.
+        questions: see `GeneratorGraph`.
     """
-
-    feature_map = ""
 
     def __init__(
         self,
@@ -91,12 +93,13 @@ class SubsetGraph(GeneratorGraph):
         image: str,
         filters: tuple[int, ...],
         batch: str | int,
+        questions: Contributions | None = None,
     ) -> None:
-        super().__init__(generator, taps, image, batch)
+        super().__init__(generator, taps, image, batch, questions)
         self._filters = filters
 
     def _encode(self) -> tuple[str, tuple[int, int]]:
-        self.feature_map, size = super()._encode()
+        _, size = super()._encode()
         if self._filters and self.config.encoder == "shared":
             ids = self.writer.constant(list(self._filters))
             return self.writer.op("Gather", self.feature_map, ids, axis=1), size
