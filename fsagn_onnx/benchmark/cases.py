@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..data.images import list_images, read_image
 from ..errors import ExplainerError, UsageError
 from ..model.model import Model
-from ..runtime.contract import FILTERS
+from ..runtime.contract import CLASSES, FILTERS, STRONGEST
 from ..runtime.file_engine import FileEngine
 from ..runtime.filter_request import FilterRequest
 from ..runtime.session import Session
@@ -159,6 +159,8 @@ def _measure(
     feeds: dict[str, Array] = {engine.metadata.input.name: given}
     if any(port.name == FILTERS for port in engine.inputs):
         feeds[FILTERS] = filters
+    if any(port.name == CLASSES for port in engine.inputs):
+        feeds[CLASSES] = np.full((len(filters), 1), STRONGEST, dtype=np.int64)
     model_feeds: dict[str, Array] = {spec.name: values}
     same = _same_class(plain.run(None, model_feeds), engine, given, filters)
     if same is not None and same < 1 and engine.metadata.variant.precision == "fp32" and not inside:

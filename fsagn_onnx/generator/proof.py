@@ -324,9 +324,9 @@ def prove_same(free: bytes, final: bytes, spec: InputSpec, slots: tuple[int, ...
     coarse = rng.integers(0, 256, (spec.size[0] // 8 + 1, spec.size[1] // 8 + 1, 3), dtype=np.uint8)
     picture = np.ascontiguousarray(coarse.repeat(8, axis=0).repeat(8, axis=1))
     batch = spec.preprocess(picture)[0][None]
-    asked = np.array([slots or (-1,) * 3], dtype=np.int64)
-    expected = run_graph(free, {spec.name: batch, FILTERS: asked})
-    got = run_graph(final, {spec.name: picture[None] if pixels else batch, FILTERS: asked})
+    asked = {FILTERS: np.array([slots or (-1,) * 3], dtype=np.int64), CLASSES: np.full((1, 1), -1, dtype=np.int64)}
+    expected = run_graph(free, {spec.name: batch, **asked})
+    got = run_graph(final, {spec.name: picture[None] if pixels else batch, **asked})
     a, b = expected[AREA_RANK] <= 0.2, got[AREA_RANK] <= 0.2
     overlap = float((a & b).sum() / max((a | b).sum(), 1)) if a.shape == b.shape else 0.0
     peaks = np.allclose(expected[FILTER_PEAKS], got[FILTER_PEAKS], rtol=0.05, atol=0.05)

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
+from torch import Tensor
 
 from ..errors import ExplainerError, GradientError
 from ..gradient import Contributions, add_contributions
@@ -15,9 +17,12 @@ from ..runtime.contract import (
     CLASSES,
     CONTRIBUTIONS,
     DECISION,
+    DIRECTION,
+    DIRECTION_PHI,
     EVIDENCE_RANK,
     EVIDENCE_RETENTION,
     FILTERS,
+    LEARNT,
     PREFIX,
     SUPPORT,
     WISHES,
@@ -46,10 +51,13 @@ def add_questions(proto: onnx.ModelProto, classifier: Classifier, layer: str, ba
     except GradientError as error:
         raise ExplainerError(f"{error}; train with --questions filters") from error
     names = {found.class_ids: CLASS_IDS, found.decision: DECISION, found.support: SUPPORT}
+    names |= {found.gradient: DIRECTION, found.phi: DIRECTION_PHI}
     for node in list(graph.node)[before:]:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    return replace(found, class_ids=CLASS_IDS, decision=DECISION, support=SUPPORT)
+    return replace(
+        found, class_ids=CLASS_IDS, decision=DECISION, support=SUPPORT, gradient=DIRECTION, phi=DIRECTION_PHI
+    )
 
 
 def question_outputs(batch: str | int, grid: tuple[int, int], areas: int) -> list[onnx.ValueInfoProto]:
@@ -131,9 +139,9 @@ class QuestionNodes:
         total = write.op("Max", write.op("ReduceSum", positive, write.constant([2])), write.constant(1e-12))
         weights = write.op("Div", positive, total)
         direction = write.op("MatMul", weights, write.constant(net.embedding.weight))
-        direction = write.op("Add", direction, write.constant(net.class_embedding))
+        direction = write.op("Add", direction, self._learnt(0, net.class_embedding))
         steep = write.op("MatMul", weights, write.constant(net.alpha.weight))
-        steep = write.op("Add", steep, write.constant(net.class_alpha))
+        steep = write.op("Add", steep, self._learnt(1, net.class_alpha))
         names = write.op("Unsqueeze", write.op("Concat", name, direction, axis=1), write.constant([3]))
         return (
             write.op("Concat", own, maps, axis=1),
@@ -141,6 +149,11 @@ class QuestionNodes:
             names,
             write.op("Concat", alpha, steep, axis=1),
         )
+
+    def _learnt(self, place: int, values: Tensor) -> str:
+        """A constant of its own, which `direction_graph` finds."""
+        self.writer.initializers.append(numpy_helper.from_array(values.detach().cpu().numpy(), LEARNT[place]))
+        return LEARNT[place]
 
     def _product(self, feature_map: str, size: tuple[int, int]) -> str:
         """Gradient x activation, (N, J, cells)."""

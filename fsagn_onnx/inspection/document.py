@@ -18,7 +18,7 @@ from ..model.model import Model, load_model
 from ..model.onnx_file import ValueInfo, metadata_of, read_proto, value_info
 from ..model.opset import opset_of
 from ..runtime.classes import Classes, classes_of, classes_of_explainer
-from ..runtime.contract import RESULTS
+from ..runtime.contract import OWN_OUTPUTS
 from ..runtime.metadata import KEY, ExplainerMetadata
 from .dead_filters import dead_filters
 
@@ -78,7 +78,7 @@ def inspect_file(
         if extra := [option for option, value in given.items() if value]:
             raise UsageError(f"{', '.join(extra)}: for plain models only, but {path} is an explainer")
         described = ExplainerMetadata.from_json(metadata[KEY], path.name)
-        classes = classes_of_explainer(proto, described, RESULTS).chosen(output, scores, given_names(labels))
+        classes = classes_of_explainer(proto, described, OWN_OUTPUTS).chosen(output, scores, given_names(labels))
         return _explainer(path, proto, described, classes)
     del proto
     model = load_model(path, preprocess=preprocess, image=image, feeds=feeds, labels=labels)

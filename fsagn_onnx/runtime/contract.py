@@ -31,6 +31,9 @@ DECISION_RESULTS: Final = (CLASS_IDS, DECISION, CONTRIBUTIONS, SUPPORT, EVIDENCE
 OWN_OUTPUTS: Final = (*RESULTS, *DECISION_RESULTS)
 """All of them; other outputs are the model's."""
 
+RANKS: Final = dict(zip(OWN_OUTPUTS, (2, 2, 4, 3, 2, 2, 3, 3, 4, 3), strict=True))
+"""Number of axes of each of them."""
+
 STRONGEST: Final = -1
 """In `FILTERS`: the filter with the highest peak that is not asked for by id. In `CLASSES`: the class with the highest
 score that is not. In `FILTER_IDS`: nothing was left."""
@@ -46,6 +49,15 @@ WISHES: Final = (STRONGEST, DECISIVE, AGAINST)
 
 PREFIX: Final = "fsagn/"
 """What names of the explainer's own nodes and values begin with, but for inputs and outputs."""
+
+DIRECTION: Final = f"{PREFIX}direction"
+"""Value that questions about classes are made of: (N J, C, h, w), or (N J, C, 1, 1) where places do not differ."""
+
+DIRECTION_PHI: Final = f"{PREFIX}phi"
+"""What each filter adds to each question, (N, J, C)."""
+
+LEARNT: Final = (f"{PREFIX}class_embedding", f"{PREFIX}class_alpha")
+"""Initializers with what is learnt about decisions beyond their direction."""
 
 ASKED: Final = f"{PREFIX}asked"
 """The request of a file that has no input `FILTERS`: an initializer (1, K), spread over the batch into `FILTERS`."""

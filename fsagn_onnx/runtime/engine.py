@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError
+from ..errors import ExplainerError, UsageError
 from ..model.input_spec import InputSpec
 from ..model.model import Model
 from .classes import Classes
+from .contract import AGAINST, DECISIVE
 from .variant import Variant, check_request
 
 Array = NDArray[Any]
@@ -45,6 +46,21 @@ class Decisions:
 
 
 @dataclass(frozen=True, eq=False)
+class Directed:
+    """What one pass says about D directions over the layer's channels.
+
+    Attributes:
+        activation: float32 (N, D), the sum over places and filters of u_k F_k.
+        area_rank: float32 (N, D, h, w) in (0, 1], smaller is kept first.
+        retention: float32 (N, D, A), predicted at the areas of the metadata, or None.
+    """
+
+    activation: Array
+    area_rank: Array
+    retention: Array | None
+
+
+@dataclass(frozen=True, eq=False)
 class Pass:
     """What one pass over a batch gives; N images, K slots, a grid of h x w cells, A areas.
 
@@ -55,6 +71,7 @@ class Pass:
         area_rank: float32 (N, K, h, w) in (0, 1], smaller is kept first.
         retention: float32 (N, K, A), predicted at the areas of the metadata, or None.
         decisions: about the classes asked for; None where none was, or the engine knows nothing of classes.
+        directions: about the directions asked for; None likewise.
     """
 
     outputs: Mapping[str, Array]
@@ -63,6 +80,7 @@ class Pass:
     area_rank: Array
     retention: Array | None
     decisions: Decisions | None = None
+    directions: Directed | None = None
 
 
 class EngineMetadata(Protocol):
@@ -112,6 +130,36 @@ class Engine(ABC):
     def run(self, batch: Array, filters: NDArray[np.int64]) -> Pass:
         """Explain filters (N, K) of a preprocessed batch (N, ...), or of pictures where it `takes_pixels`."""
 
+    @property
+    def answers_classes(self) -> bool:
+        """Whether it can be asked about classes and directions."""
+        return False
+
+    def decide(self, batch: Array, filters: NDArray[np.int64], classes: NDArray[np.int64]) -> Pass:
+        """`run`, and `Pass.decisions` about classes (N, J): ids, or -1 for the highest score not asked for by id.
+
+        Filters can be -2 and -3 too: the most contributing to the first class, and what speaks most against it.
+
+        Raises:
+            UsageError: it cannot be asked about classes.
+        """
+        raise UsageError(self.silent("classes"))
+
+    def direct(self, batch: Array, directions: NDArray[np.float32]) -> Directed:
+        """Where directions (D, C) over the layer's channels look.
+
+        Raises:
+            UsageError: it cannot be asked about them.
+        """
+        raise UsageError(self.silent("directions"))
+
+    def silent(self, what: str) -> str:
+        """The message where it cannot be asked about something."""
+        return (
+            f"{self.source} was made for questions about filters only, not about {what}: "
+            "train with --questions filters,classes on a model that classifies"
+        )
+
     @abstractmethod
     def model_graph(self) -> onnx.ModelProto:
         """A graph that computes the layer from the model's own input, with its weights.
@@ -142,6 +190,8 @@ class Engine(ABC):
             UsageError: naming what can.
         """
         check_request(slots, self.metadata.variant, self.source)
+        if not self.answers_classes and any(slot in (DECISIVE, AGAINST) for slot in slots):
+            raise UsageError(f"{self.silent('classes')}; or ask for filters by 'top:5'")
 
     def require_model(self, model: Model) -> None:
         """Refuse a model that this explainer was not made for.
@@ -165,10 +215,17 @@ def merge(parts: Sequence[Pass]) -> Pass:
     if len(parts) == 1:
         return parts[0]
     curves = [part.retention for part in parts if part.retention is not None]
+    decided = [part.decisions for part in parts if part.decisions is not None]
+    decisions = None
+    if decided:
+        together = np.concatenate([part.contributions for part in decided], axis=2)
+        decisions = replace(decided[0], contributions=together)
     return Pass(
         outputs=parts[0].outputs,
         filter_ids=np.concatenate([part.filter_ids for part in parts], axis=1),
         filter_peaks=np.concatenate([part.filter_peaks for part in parts], axis=1),
         area_rank=np.concatenate([part.area_rank for part in parts], axis=1),
         retention=np.concatenate(curves, axis=1) if len(curves) == len(parts) else None,
+        decisions=decisions,
+        directions=parts[0].directions,
     )

@@ -152,6 +152,26 @@ class Evidence(Area):
         }
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DirectionArea(Area):
+    """Where a direction over the layer's channels looks in one image; see `Area` for the rest.
+
+    Attributes:
+        index: number of the direction among those asked.
+        activation: sum over places and filters of u_k F_k.
+    """
+
+    index: int
+    activation: float
+
+    def __repr__(self) -> str:
+        return f"DirectionArea({self.index}, activation {self.activation:.3g}, area {self.area:.3f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The direction's part of a line of ``explanations.jsonl``."""
+        return {"index": self.index, "activation": rounded(self.activation), **self.area_dict()}
+
+
 def rounded(value: float | None) -> float | None:
     """Six digits, as JSON holds them."""
     return None if value is None else float(f"{value:.6g}")

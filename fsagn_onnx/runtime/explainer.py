@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..data.closing import Closing
 from ..errors import FsagnError, ImageError, UsageError
 from ..model.class_names import given_names
 from ..model.model import Model
 from .area import fixed_area
+from .class_request import AskedClasses, class_slots
 from .classes import Classes
+from .contract import STRONGEST
+from .direction_session import check_directions
 from .engine import Engine, EngineMetadata, Pass, merge
 from .explanation import Explanation
 from .explanation_builder import Answering, not_finite
@@ -24,6 +28,13 @@ from .filter_request import FilterRequest
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
 from .tuning import Tuning
 from .verifier import Verifier
+
+Filters: TypeAlias = str | int | Sequence[int] | None
+"""Which filters are explained, see `Explainer.explain`."""
+
+DECISIVE_DEFAULT: Final = "decisive:5"
+STRONGEST_DEFAULT: Final = "top:5"
+"""Filters that are explained unless told, where classes can be asked about and where not."""
 
 SLOTS_PER_PASS: Final = 1024
 """Images times filters that go through the graph at a time, at most (but always one image)."""
@@ -103,9 +114,11 @@ class Explainer(Closing):
     def explain(
         self,
         images: Images,
-        filters: str | int | Sequence[int] = "top:5",
+        filters: Filters = None,
         area: str | float = "auto",
         *,
+        classes: AskedClasses = None,
+        directions: ArrayLike | None = None,
         batch_size: int = 8,
         verify: bool = False,
         model: Model | None = None,
@@ -114,8 +127,14 @@ class Explainer(Closing):
 
         Args:
             images: files, folders, globs, uint8 RGB arrays (H, W, 3), or images of Pillow; one or several.
-            filters: ``top:K`` (the K strongest, of those active in the image), ``all``, ids (``3,17`` or a sequence).
+            filters: ``decisive:K`` (the K that add most to the first class asked about), ``against:K``, ``top:K`` (the
+                K strongest of those active in the image), ``all``, ids (``3,17`` or a sequence); None: ``decisive:5``
+                where the explainer can be asked about classes, else ``top:5``.
             area: ``auto`` (the sufficient area: predicted retention reaches .8) or a share in (0, 1].
+            classes: whose evidence is asked for: names or numbers, -1 or ``top:J`` for the highest scores; None: the
+                class with the highest score where filters are decisive, else none.
+            directions: (D, C) over the layer's C filters, for example a concept vector or the difference of two
+                classes; where each looks.
             batch_size: images per pass.
             verify: measure retention on the masked images too.
             model: the model, if the explainer must be for it, or does not contain it and ``verify`` is asked for.
@@ -126,10 +145,13 @@ class Explainer(Closing):
         Raises:
             ImageError: an image cannot be explained; the first one's message.
             ExplainerError: the explainer belongs to another model, or does not contain it.
-            UsageError: filters, area or batch size out of range.
+            UsageError: filters, area, classes, directions or batch size out of range.
         """
         explained = []
-        for result in self.stream(images, filters, area, batch_size=batch_size, verify=verify, model=model):
+        for result in self.stream(
+            images, filters, area, classes=classes, directions=directions, batch_size=batch_size, verify=verify,
+            model=model,
+        ):  # fmt: skip
             if isinstance(result, Failure):
                 raise ImageError(result.message)
             explained.append(result)
@@ -138,9 +160,11 @@ class Explainer(Closing):
     def stream(
         self,
         images: Images,
-        filters: str | int | Sequence[int] = "top:5",
+        filters: Filters = None,
         area: str | float = "auto",
         *,
+        classes: AskedClasses = None,
+        directions: ArrayLike | None = None,
         batch_size: int = 8,
         verify: bool = False,
         model: Model | None = None,
@@ -158,25 +182,47 @@ class Explainer(Closing):
         Raises:
             UsageError: a request that the explainer cannot answer.
         """
-        self.check(filters, area, batch_size, model)
-        request, asked_area = FilterRequest.parse(filters, self.metadata), fixed_area(area)
+        self.check(filters, area, batch_size, model, classes)
+        request, asked_area = FilterRequest.parse(self._filters(filters), self.metadata), fixed_area(area)
+        about = class_slots(classes, self.classes)
+        if classes is None and request.decisive:
+            about = (STRONGEST,)
+        asked = None
+        if directions is not None:
+            if not self.engine.answers_classes:
+                raise UsageError(self.engine.silent("directions"))
+            asked = check_directions(directions, self.metadata.filters, self.metadata.layer)
         verifier = self._verifier(model, batch_size) if verify else None
-        answering = Answering(self.metadata, self.classes, request, asked_area, verifier)
-        images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // len(request)))
+        answering = Answering(self.metadata, self.classes, request, asked_area, verifier, about, asked)
+        images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // (len(request) + len(about))))
         if self.classes.detector is not None and self.classes.detector.alone:
             images_per_pass = 1  # whose boxes they are does not stand in the lists
         return self._results(images, answering, images_per_pass, previews)
 
+    def _filters(self, filters: Filters) -> str | int | Sequence[int]:
+        """The filters asked for, or those that are explained unless told."""
+        if filters is not None:
+            return filters
+        can = self.engine.answers_classes and self.metadata.variant.slots is None
+        return DECISIVE_DEFAULT if can else STRONGEST_DEFAULT
+
     def check(
-        self, filters: str | int | Sequence[int], area: str | float, batch_size: int, model: Model | None = None
+        self,
+        filters: Filters,
+        area: str | float,
+        batch_size: int,
+        model: Model | None = None,
+        classes: AskedClasses = None,
     ) -> None:
         """Refuse arguments that `stream` would refuse, without computing or writing anything.
 
         Raises:
             ExplainerError: the explainer belongs to another model.
-            UsageError: filters, area or batch size out of range.
+            UsageError: filters, area, classes or batch size out of range.
         """
-        self.engine.check_request(FilterRequest.parse(filters, self.metadata).slots)
+        self.engine.check_request(FilterRequest.parse(self._filters(filters), self.metadata).slots)
+        if class_slots(classes, self.classes) and not self.engine.answers_classes:
+            raise UsageError(self.engine.silent("classes"))
         fixed_area(area)
         if batch_size < 1:
             raise UsageError(f"batch size must be at least 1, but got {batch_size}")
@@ -220,7 +266,16 @@ class Explainer(Closing):
 
     def _compute(self, values: NDArray[Any], answering: Answering) -> Pass:
         """All slots of a batch."""
-        return merge([self.engine.run(values, part) for part in answering.request.passes(len(values))])
+        count, about = len(values), answering.about
+        parts = list(answering.request.passes(count))
+        if about:
+            wanted = np.tile(np.asarray(about, dtype=np.int64), (count, 1))
+            computed = merge([self.engine.decide(values, part, wanted) for part in parts])
+        else:
+            computed = merge([self.engine.run(values, part) for part in parts])
+        if answering.directions is None:
+            return computed
+        return replace(computed, directions=self.engine.direct(values, answering.directions))
 
     def _verifier(self, model: Model | None, batch_size: int) -> Verifier:
         return Verifier(

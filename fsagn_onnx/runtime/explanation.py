@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..model.input_spec import Geometry
-from .explained_area import Area, Box, Evidence, Point, rounded
+from .explained_area import Area, Box, DirectionArea, Evidence, Point, rounded
 from .findings import Detection, Segmentation
 from .masks import Mask, pixel_mask
 from .stream import Pixels
@@ -108,6 +108,7 @@ class Explanation:
         predictions: the model's strongest answers, best first; empty where it is no classifier.
         filters: the filters in the order asked, or strongest first.
         evidence: what carries the decisions for the classes asked about, in the order asked; empty where none was.
+        directions: where the directions asked about look, in the order asked; empty where none was.
         preview: uint8 (h', w', 3) RGB, the image reduced for drawing; empty where none was asked for.
         heads: of a model with several classifying outputs: its name -> its strongest answers, best first.
         detections: the boxes of a detector, best first; None where the model is none of a known layout.
@@ -129,6 +130,7 @@ class Explanation:
     filters: tuple[FilterExplanation, ...]
     preview: Pixels
     evidence: tuple[Evidence, ...] = ()
+    directions: tuple[DirectionArea, ...] = ()
     heads: Mapping[str, tuple[Prediction, ...]] = field(default_factory=dict)
     detections: tuple[Detection, ...] | None = None
     segmentation: Segmentation | None = None

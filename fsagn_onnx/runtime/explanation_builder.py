@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .area import DEFAULT_AREA, retention_at, sufficient_area
 from .classes import Classes
-from .contract import AREA_RANK, FILTER_PEAKS, RETENTION
+from .contract import AGAINST, AREA_RANK, DECISION_RESULTS, DECISIVE, FILTER_PEAKS, RETENTION
 from .detections import find_detections
-from .engine import EngineMetadata, Pass
+from .engine import Decisions, EngineMetadata, Pass
+from .explained_area import DirectionArea, Evidence
 from .explanation import Explanation, FilterExplanation, locate
 from .filter_request import FilterRequest
 from .masks import pixel_mask
@@ -35,6 +36,8 @@ class Answering:
         request: the filters asked for.
         area: the area asked for, or None for the sufficient area.
         verifier: measures retention, or None.
+        about: classes asked about, -1 for the highest score not asked for by id.
+        directions: asked about, float32 (D, C), or None.
     """
 
     metadata: EngineMetadata
@@ -42,6 +45,8 @@ class Answering:
     request: FilterRequest
     area: float | None
     verifier: Verifier | None
+    about: tuple[int, ...] = ()
+    directions: NDArray[np.float32] | None = None
 
     def explanation(self, image: Prepared, computed: Pass, n: int) -> Explanation:
         """The explanation of image ``n`` of a pass whose outputs are finite."""
@@ -52,19 +57,15 @@ class Answering:
         areas, measured = self._areas(image, ids, ranks, curves)
         filters = []
         for i, (k, area) in enumerate(zip(ids, areas, strict=True)):
-            curve = () if curves is None else tuple(zip(self.metadata.areas, map(float, curves[i]), strict=True))
-            box, centroid = locate(pixel_mask(ranks[i], area, image.geometry.size), image.geometry)
+            contribution, share = _contribution(computed.decisions, n, slots[i])
             filters.append(
                 FilterExplanation(
                     id=k,
                     peak=float(computed.filter_peaks[n, slots[i]]),
-                    area=area,
-                    retention_predicted=retention_at(area, *zip(*curve, strict=True)) if curve else None,
+                    contribution=contribution,
+                    share=share,
                     retention_measured=measured[i],
-                    area_rank=ranks[i].copy(),
-                    curve=curve,
-                    box=box,
-                    centroid=centroid,
+                    **self._cut(image, ranks[i], area, None if curves is None else curves[i]),
                 )
             )
         return Explanation(
@@ -74,17 +75,87 @@ class Answering:
             geometry=image.geometry,
             predictions=self.classes.predictions(computed.outputs, n),
             filters=tuple(filters),
+            evidence=self._evidence(image, computed, n),
+            directions=self._directions(image, computed, n),
             preview=image.preview,
             heads=self.classes.heads(computed.outputs, n),
             detections=find_detections(self.classes, computed.outputs, n, image.geometry),
             segmentation=find_segmentation(self.classes, computed.outputs, n, image.geometry),
         )
 
+    def _cut(
+        self, image: Prepared, rank: NDArray[np.float32], area: float, values: NDArray[np.float32] | None
+    ) -> dict[str, Any]:
+        """What every `Area` says, but for what is measured."""
+        curve = () if values is None else tuple(zip(self.metadata.areas, map(float, values), strict=True))
+        box, centroid = locate(pixel_mask(rank, area, image.geometry.size), image.geometry)
+        return {
+            "area": area,
+            "retention_predicted": retention_at(area, *zip(*curve, strict=True)) if curve else None,
+            "area_rank": rank.copy(),
+            "curve": curve,
+            "box": box,
+            "centroid": centroid,
+        }
+
+    def _size(self, values: NDArray[np.float32] | None) -> float:
+        """The area asked for, else the sufficient one."""
+        if self.area is not None:
+            return self.area
+        return DEFAULT_AREA if values is None else sufficient_area(self.metadata.areas, values.tolist())
+
+    def _evidence(self, image: Prepared, computed: Pass, n: int) -> tuple[Evidence, ...]:
+        found = computed.decisions
+        if found is None:
+            return ()
+        scores = self.classes.probabilities({name: values[n : n + 1] for name, values in computed.outputs.items()})
+        evidence = []
+        for j, number in enumerate(found.class_ids[n].tolist()):
+            values = None if found.evidence_retention is None else found.evidence_retention[n, j]
+            evidence.append(
+                Evidence(
+                    index=number,
+                    label=self.classes.label(number, None if scores is None else scores.shape[1]),
+                    score=float("nan") if scores is None else float(scores[0, number]),
+                    decision=float(found.decision[n, j]),
+                    support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
+                    retention_measured=None,
+                    **self._cut(image, found.evidence_rank[n, j], self._size(values), values),
+                )
+            )
+        return tuple(evidence)
+
+    def _directions(self, image: Prepared, computed: Pass, n: int) -> tuple[DirectionArea, ...]:
+        found = computed.directions
+        if found is None:
+            return ()
+        areas = []
+        for place in range(found.area_rank.shape[1]):
+            values = None if found.retention is None else found.retention[n, place]
+            areas.append(
+                DirectionArea(
+                    index=place,
+                    activation=float(found.activation[n, place]),
+                    retention_measured=None,
+                    **self._cut(image, found.area_rank[n, place], self._size(values), values),
+                )
+            )
+        return tuple(areas)
+
     def _shown_slots(self, computed: Pass, n: int) -> NDArray[np.intp]:
-        """The filled slots, but no filter that is only there to fill and is not active in the image."""
-        fill = np.asarray(self.request.slots) == FILL
-        wanted = ~fill | (computed.filter_peaks[n] > 0)
-        return np.flatnonzero(wanted & (computed.filter_ids[n] != FILL))
+        """The filled slots; of those that each image fills, no filter that is not active, adds nothing, or came before.
+
+        A decisive one must speak for the class, one against it against it.
+        """
+        slots, ids = np.asarray(self.request.slots), computed.filter_ids[n]
+        wanted = (slots >= 0) | (computed.filter_peaks[n] > 0)
+        if computed.decisions is not None:
+            phi = computed.decisions.contributions[n, 0]
+            wanted &= (slots != DECISIVE) | (phi > 0)
+            wanted &= (slots != AGAINST) | (phi < 0)
+        first = np.zeros(len(ids), dtype=bool)
+        first[np.unique(ids, return_index=True)[1]] = True
+        return np.flatnonzero(wanted & first & (ids != FILL))
 
     def _areas(
         self, image: Prepared, ids: list[int], ranks: NDArray[np.float32], curves: NDArray[np.float32] | None
@@ -110,6 +181,15 @@ class Answering:
         return sufficient_area(VERIFY_AREAS, verifier.measure(image.pixels, masks, [k] * len(masks)).tolist())
 
 
+def _contribution(found: Decisions | None, n: int, slot: int) -> tuple[float | None, float | None]:
+    """What a filter adds to the first class, and its share of what speaks for the class, or against it."""
+    if found is None:
+        return None, None
+    contribution = float(found.contributions[n, 0, slot])
+    total = float(found.support[n, 0, 0 if contribution >= 0 else 1])
+    return contribution, min(1.0, contribution / total) if total else 0.0
+
+
 def not_finite(computed: Pass, n: int, classes: Classes) -> list[str]:
     """Names of the outputs of image ``n`` that hold a NaN (the explainer's own: an infinity either).
 
@@ -124,4 +204,7 @@ def not_finite(computed: Pass, n: int, classes: Classes) -> list[str]:
         for name, values in computed.outputs.items()
         if np.issubdtype(values.dtype, np.floating) and np.isnan(classes.part(name, values, slice(n, n + 1))).any()
     ]
-    return found + [name for name, values in own.items() if not np.isfinite(values[n, slots]).all()]
+    found += [name for name, values in own.items() if not np.isfinite(values[n, slots]).all()]
+    if (decided := computed.decisions) is not None:
+        found += [name for name in DECISION_RESULTS[1:5] if not np.isfinite(getattr(decided, name)[n]).all()]
+    return found

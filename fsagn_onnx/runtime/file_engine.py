@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,27 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ..errors import ExplainerError, ModelError
+from ..errors import ExplainerError, ModelError, UsageError
 from ..model.content_hash import file_hash
 from ..model.onnx_file import check_external_data, read_proto
 from ..model.shapes import value_types
 from .classes import Classes, classes_of_explainer
-from .contract import FILTER_IDS, FILTER_PEAKS, FILTERS, RESULTS, RETENTION
-from .engine import Array, Engine, Pass
+from .contract import (
+    AGAINST,
+    CLASS_IDS,
+    CLASSES,
+    CONTRIBUTIONS,
+    DECISION_RESULTS,
+    FILTER_IDS,
+    FILTER_PEAKS,
+    FILTERS,
+    OWN_OUTPUTS,
+    RANKS,
+    RESULTS,
+    RETENTION,
+)
+from .direction_session import DirectionSession, check_directions
+from .engine import Array, Decisions, Directed, Engine, Pass
 from .metadata import KEY, ExplainerMetadata
 from .plain_graph import plain_graph
 from .session import DTYPES, Port, Session
@@ -67,6 +82,7 @@ class FileEngine(Engine):
                 f"not an explainer: {path} has no metadata '{KEY}'; make one with 'fsagn-onnx train {path} IMAGES...'"
             )
         self.metadata = self._written = ExplainerMetadata.from_json(text, str(path))
+        self._session_options = (providers, threads, tuning)
         try:
             self.session = Session(self._tapped() if tap else self.path, providers, threads, tuning, str(path))
         except ModelError as error:
@@ -74,9 +90,8 @@ class FileEngine(Engine):
         self.provider = self.session.provider
         self.inputs, self.outputs = self.session.inputs, self.session.outputs
         self._check_ports()
-        self._model_outputs = tuple(
-            port.name for port in self.session.outputs if port.name not in RESULTS and port.dtype.startswith("tensor(")
-        )
+        names = [port.name for port in self.session.outputs if port.dtype.startswith("tensor(")]
+        self._model_outputs = tuple(name for name in names if name not in OWN_OUTPUTS)
 
     def _tapped(self) -> onnx.ModelProto:
         """The plain graph, with the layer as one more output; `metadata` then describes it."""
@@ -90,18 +105,21 @@ class FileEngine(Engine):
         inputs = {port.name: port for port in self.session.inputs}
         outputs = {port.name: port for port in self.session.outputs}
         variant = self.metadata.variant
-        wanted = {self.metadata.input.name} | ({FILTERS} if variant.slots is None else set())
+        asked = {FILTERS, CLASSES} if self.answers_classes else {FILTERS}
+        own = OWN_OUTPUTS if self.answers_classes else RESULTS
+        wanted = {self.metadata.input.name} | (asked if variant.slots is None else set())
         if set(inputs) != wanted:
             raise self._broken(f"inputs must be {_names(wanted)}, but are {_names(inputs)}")
-        if missing := [name for name in RESULTS if name not in outputs]:
-            raise self._broken(f"outputs must include {_names(RESULTS)}, but {_names(missing)} is missing")
+        if missing := [name for name in own if name not in outputs]:
+            raise self._broken(f"outputs must include {_names(own)}, but {_names(missing)} is missing")
         image = inputs[self.metadata.input.name]
         _check(self, image, len(self.metadata.input.sample_shape) + 1, "uint8" if variant.preprocessing else "a number")
         for port, rank in (
-            *((inputs[name], 2) for name in wanted & {FILTERS}),
-            *zip((outputs[name] for name in RESULTS), (2, 2, 4, 3), strict=True),
+            *((inputs[name], 2) for name in wanted & asked),
+            *((outputs[name], RANKS[name]) for name in own),
         ):
-            _check(self, port, rank, "floating point" if port.name in RESULTS[1:] else "int64")
+            whole = port.name in (*asked, FILTER_IDS, CLASS_IDS)
+            _check(self, port, rank, "int64" if whole else "floating point")
         declared = image.shape[1:]
         if not variant.preprocessing and any(
             a is not None and a != b for a, b in zip(declared, self.metadata.input.sample_shape, strict=True)
@@ -109,7 +127,7 @@ class FileEngine(Engine):
             raise self._broken(
                 f"input '{image.name}' is {declared} per image, its metadata says {self.metadata.input.sample_shape}"
             )
-        batches = {port.shape[0] for port in (image, *(outputs[name] for name in RESULTS))}
+        batches = {port.shape[0] for port in (image, *(outputs[name] for name in own))}
         if image.shape[0] is not None and not batches <= {None, image.shape[0]}:
             raise self._broken(f"inputs and outputs must have the same batch, but have {batches}")
         grid_areas = outputs[RETENTION].shape[2]
@@ -132,7 +150,7 @@ class FileEngine(Engine):
     @cached_property
     def classes(self) -> Classes:
         """How the outputs of the model inside are read: as its graph says, or the user who trained the explainer."""
-        return classes_of_explainer(read_proto(self.path, external_data=False), self._written, RESULTS)
+        return classes_of_explainer(read_proto(self.path, external_data=False), self._written, OWN_OUTPUTS)
 
     def _axes(self) -> dict[str, int | None]:
         return {item.name: item.axis for item in self.classes.classifier.outputs}
@@ -142,6 +160,17 @@ class FileEngine(Engine):
         """Hash of the file's bytes (without external data)."""
         return file_hash(self.path)
 
+    @property
+    def answers_classes(self) -> bool:
+        """Whether the file can be asked about classes."""
+        return self.metadata.answers_classes
+
+    def silent(self, what: str) -> str:
+        """See `Engine`; a file of some filters says so."""
+        if self.metadata.variant.filters:
+            return f"{self.source} holds some filters only and cannot be asked about {what}: export one of all filters"
+        return super().silent(what)
+
     def run(self, batch: Array, filters: NDArray[np.int64]) -> Pass:
         """Explain filters (N, K) of a preprocessed batch (N, ...), or of pixels where the file preprocesses.
 
@@ -149,7 +178,48 @@ class FileEngine(Engine):
             FsagnError: onnxruntime failed, for example for want of memory.
             UsageError: filters that there are not, or that a file with a fixed request does not answer.
         """
-        computed = self.compute((*self._model_outputs, *RESULTS), batch, filters)
+        return self._pass(self.compute((*self._model_outputs, *RESULTS), batch, filters))
+
+    def decide(self, batch: Array, filters: NDArray[np.int64], classes: NDArray[np.int64]) -> Pass:
+        """See `Engine`.
+
+        Raises:
+            FsagnError: onnxruntime failed, for example for want of memory.
+            UsageError: it cannot be asked about classes, or about these; or see `run`.
+        """
+        if not self.answers_classes:
+            raise UsageError(self.silent("classes"))
+        if self.metadata.variant.slots is not None and (classes.shape[1] != 1 or (classes != FILL).any()):
+            raise UsageError(f"{self.source} answers a request fixed inside: about the class with the highest score")
+        computed = self.compute((*self._model_outputs, *OWN_OUTPUTS), batch, filters, classes)
+        found = {name: computed.pop(name) for name in DECISION_RESULTS}
+        ids = found.pop(CLASS_IDS)
+        numbers = [values.astype(np.float32, copy=False) for values in found.values()]
+        decisions = Decisions(ids, *numbers)
+        if not self.metadata.areas:
+            decisions = replace(decisions, evidence_retention=None)
+        return replace(self._pass(computed), decisions=decisions)
+
+    def direct(self, batch: Array, directions: NDArray[np.float32]) -> Directed:
+        """See `Engine`.
+
+        Raises:
+            ExplainerError: a variant in which the place of the directions is lost.
+            FsagnError: onnxruntime failed, for example for want of memory.
+            UsageError: it cannot be asked about directions, or these are of another length, all zero or not finite.
+        """
+        if not self.answers_classes:
+            raise UsageError(self.silent("directions"))
+        asked = check_directions(directions, self.metadata.filters, self.metadata.layer)
+        rank, retention, activation = self._directions.run(batch, asked)
+        return Directed(activation, rank, retention if self.metadata.areas else None)
+
+    @cached_property
+    def _directions(self) -> DirectionSession:
+        proto, spec = self.load_proto(), self.metadata.input
+        return DirectionSession(proto, spec.name, self.metadata.filters, self._session_options, str(self.path))
+
+    def _pass(self, computed: dict[str, Array]) -> Pass:
         ids, peaks, rank, retention = (computed.pop(name) for name in RESULTS)
         return Pass(
             outputs=computed,
@@ -159,18 +229,26 @@ class FileEngine(Engine):
             retention=retention.astype(np.float32, copy=False) if self.metadata.areas else None,
         )
 
-    def compute(self, outputs: Sequence[str], batch: Array, filters: NDArray[np.int64]) -> dict[str, Array]:
-        """Some outputs of the graph, by name, as they come; see `run`."""
-        check_filters(filters, self.metadata.filters, self.metadata.layer)
+    def compute(
+        self, outputs: Sequence[str], batch: Array, filters: NDArray[np.int64], classes: NDArray[np.int64] | None = None
+    ) -> dict[str, Array]:
+        """Some outputs of the graph, by name, as they come; see `run`. No classes: the one with the highest score."""
+        answers, about = self.answers_classes, self.metadata.filters
+        check_filters(filters, about, self.metadata.layer, AGAINST if answers else FILL)
         feeds: dict[str, Array] = {self.metadata.input.name: batch}
         if self.metadata.variant.slots is None:
-            return self.session.run(outputs, {**feeds, FILTERS: filters}, self._axes)
+            feeds[FILTERS] = filters
+            if answers:
+                feeds[CLASSES] = np.full((len(filters), 1), FILL, dtype=np.int64) if classes is None else classes
+            return self.session.run(outputs, feeds, self._axes)
         for row in np.unique(filters, axis=0):
             self.check_request(tuple(row.tolist()))
         computed = self.session.run(tuple(dict.fromkeys((*outputs, FILTER_IDS, FILTER_PEAKS))), feeds, self._axes)
         places = pick(computed[FILTER_IDS], computed[FILTER_PEAKS], filters)
         rows, safe = np.arange(len(places))[:, None], np.maximum(places, 0)
         picked = {name: computed[name][rows, safe] if name in RESULTS else computed[name] for name in outputs}
+        if CONTRIBUTIONS in picked:
+            picked[CONTRIBUTIONS] = np.take_along_axis(picked[CONTRIBUTIONS], safe[:, None], axis=2)
         if FILTER_IDS in picked:
             picked[FILTER_IDS] = np.where(places < 0, FILL, picked[FILTER_IDS])
         return picked
@@ -200,8 +278,10 @@ class FileEngine(Engine):
         return plain_graph(self.load_proto(), self.metadata)[0]
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the sessions."""
         self.session.close()
+        if "_directions" in self.__dict__:
+            self._directions.close()
 
 
 def read_metadata(path: str | Path, key: str = KEY) -> str | None:

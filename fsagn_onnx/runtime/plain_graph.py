@@ -12,7 +12,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..model.input_spec import InputSpec
 from ..model.shapes import value_types
-from .contract import ASKED, BEFORE, FILTERS, PREFIX, PREPROCESSED, REQUEST, RESULTS
+from .contract import (
+    ASKED,
+    ASKED_CLASSES,
+    BEFORE,
+    CLASSES,
+    CONTRIBUTIONS,
+    DECISION_RESULTS,
+    FILTERS,
+    PREFIX,
+    PREPROCESSED,
+    REQUEST,
+    RESULTS,
+)
 from .metadata import ExplainerMetadata
 
 
@@ -30,7 +42,7 @@ def plain_graph(proto: onnx.ModelProto, metadata: ExplainerMetadata) -> tuple[on
     if variant.preprocessing:
         _take_model_input(proto, metadata.input)
     if variant.top is not None:
-        _take_requests(proto.graph, len(variant.filters))
+        _take_requests(proto.graph, len(variant.filters), classes=metadata.answers_classes)
     return proto, replace(metadata, variant=replace(variant, preprocessing=False, top=None))
 
 
@@ -45,18 +57,25 @@ def _take_model_input(proto: onnx.ModelProto, spec: InputSpec) -> None:
     _replace(graph, node=kept, initializer=tensors, input=inputs)
 
 
-def _take_requests(graph: onnx.GraphProto, fixed: int) -> None:
-    """Ask for every filter of a fixed set; where there is none, by the input `FILTERS`."""
-    tensors = [tensor for tensor in graph.initializer if tensor.name not in (ASKED, f"{PREFIX}one")]
+def _take_requests(graph: onnx.GraphProto, fixed: int, *, classes: bool) -> None:
+    """Ask for every filter of a fixed set; where there is none, by the inputs `FILTERS` and `CLASSES`."""
+    inside = (ASKED, ASKED_CLASSES, f"{PREFIX}one")
+    tensors = [tensor for tensor in graph.initializer if tensor.name not in inside]
     if fixed:
         tensors = list(graph.initializer)
         asked = next(tensor for tensor in tensors if tensor.name == ASKED)
         asked.CopyFrom(numpy_helper.from_array(np.arange(fixed, dtype=np.int64)[None], ASKED))
     else:
         kept = [node for node in graph.node if not node.name.startswith(REQUEST)]
-        filters = helper.make_tensor_value_info(FILTERS, TensorProto.INT64, ["N", "K"])
-        _replace(graph, node=kept, initializer=tensors, input=[*graph.input, filters])
+        asked = [helper.make_tensor_value_info(FILTERS, TensorProto.INT64, ["N", "K"])]
+        if classes:
+            asked.append(helper.make_tensor_value_info(CLASSES, TensorProto.INT64, ["N", "J"]))
+        _replace(graph, node=kept, initializer=tensors, input=[*graph.input, *asked])
     for value in graph.output:
+        if value.name in DECISION_RESULTS:
+            value.type.tensor_type.shape.dim[1].dim_param = "J"
+        if value.name == CONTRIBUTIONS:
+            value.type.tensor_type.shape.dim[2].dim_param = "K"
         if value.name in RESULTS:
             slots = value.type.tensor_type.shape.dim[1]
             slots.Clear()

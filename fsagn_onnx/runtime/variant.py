@@ -92,6 +92,9 @@ def check_request(slots: tuple[int, ...], variant: Variant, source: str) -> None
     fixed = variant.slots
     if fixed is None:
         return
+    if any(slot < FILL for slot in slots):
+        what = f"'top:{variant.top}'" if variant.top is not None else "'all' or ids"
+        raise UsageError(f"{source} answers a request fixed inside, not decisive filters: ask for {what}")
     if variant.top is not None:
         if any(slot != FILL for slot in slots):
             raise UsageError(f"{source} answers its {variant.top} strongest filters only: ask for 'top:{variant.top}'")
@@ -103,16 +106,22 @@ def check_request(slots: tuple[int, ...], variant: Variant, source: str) -> None
         raise UsageError(f"{source} answers the filters {listed} only, but {missing[0]} was asked for")
 
 
-def check_filters(filters: NDArray[np.int64], count: int, layer: str) -> None:
+def check_filters(filters: NDArray[np.int64], count: int, layer: str, least: int = FILL) -> None:
     """Refuse filters (N, K) that the graph would misread, or that onnxruntime would refuse in its own words.
+
+    Args:
+        filters: the request.
+        count: filters of the layer.
+        layer: its name, for the message.
+        least: the smallest number that asks for something, -1, or -3 of files that answer questions about classes.
 
     Raises:
         UsageError: another id than -1 and those of the layer, or more slots than it has filters.
     """
     if filters.ndim != 2 or filters.shape[1] > count:
         raise UsageError(f"filters must be (N, K) with K <= {count}, all of layer '{layer}', but are {filters.shape}")
-    if filters.size and (filters.min() < FILL or filters.max() >= count):
-        wrong = int(filters[(filters < FILL) | (filters >= count)][0])
+    if filters.size and (filters.min() < least or filters.max() >= count):
+        wrong = int(filters[(filters < least) | (filters >= count)][0])
         raise UsageError(
             f"no filter {wrong}: layer '{layer}' has {count} filters, 0..{count - 1}; -1 asks for the strongest"
         )

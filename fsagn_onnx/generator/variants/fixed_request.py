@@ -13,7 +13,19 @@ from torch import Tensor, nn
 
 from ...errors import UsageError
 from ...gradient import Contributions
-from ...runtime.contract import ASKED, FILTER_IDS, FILTERS, PREFIX, REQUEST, RESULTS
+from ...runtime.contract import (
+    ASKED,
+    ASKED_CLASSES,
+    CLASSES,
+    CONTRIBUTIONS,
+    DECISION_RESULTS,
+    FILTER_IDS,
+    FILTERS,
+    PREFIX,
+    REQUEST,
+    RESULTS,
+    STRONGEST,
+)
 from ...runtime.variant import Variant
 from ..config import GeneratorConfig
 from ..encoder import Encoded, OwnEncoder, SharedEncoder
@@ -109,13 +121,16 @@ class SubsetGraph(GeneratorGraph):
 def fix_request(proto: onnx.ModelProto, variant: Variant, image: str) -> None:
     """Replace the input ``filters`` by the variant's request, and let ``filter_ids`` count over the whole layer.
 
+    The input ``classes``, where there is one, by the class with the highest score.
+
     Args:
         proto: the explainer of a subset (where the variant names filters), or of all filters; changed in place.
         variant: with ``filters`` or ``top``.
         image: name of the image input, which gives the batch size N.
     """
     graph = proto.graph
-    inputs = [value for value in graph.input if value.name != FILTERS]
+    about_classes = any(value.name == CLASSES for value in graph.input)
+    inputs = [value for value in graph.input if value.name not in (FILTERS, CLASSES)]
     del graph.input[:]
     graph.input.extend(inputs)
     asked = np.full((1, variant.top), -1) if variant.top is not None else np.arange(len(variant.filters))[None]
@@ -126,6 +141,9 @@ def fix_request(proto: onnx.ModelProto, variant: Variant, image: str) -> None:
         helper.make_node("Concat", [f"{PREFIX}batch", f"{PREFIX}one"], [f"{PREFIX}batch_one"], axis=0),
         helper.make_node("Expand", [ASKED, f"{PREFIX}batch_one"], [FILTERS]),
     ]
+    if about_classes:  # the one with the highest score
+        graph.initializer.append(numpy_helper.from_array(np.full((1, 1), STRONGEST, dtype=np.int64), ASKED_CLASSES))
+        nodes.append(helper.make_node("Expand", [ASKED_CLASSES, f"{PREFIX}batch_one"], [CLASSES]))
     rest = list(graph.node)
     if variant.filters:
         for node in rest:
@@ -133,12 +151,17 @@ def fix_request(proto: onnx.ModelProto, variant: Variant, image: str) -> None:
                 names[:] = [LOCAL_IDS if name == FILTER_IDS else name for name in names]
         rest.append(helper.make_node("Gather", [f"{PREFIX}ids", LOCAL_IDS], [FILTER_IDS]))
     else:
-        graph.initializer.pop()
+        graph.initializer.remove(next(item for item in graph.initializer if item.name == f"{PREFIX}ids"))
     for number, node in enumerate(nodes):
         node.name = f"{REQUEST}{number}"
     del graph.node[:]
     graph.node.extend([*nodes, *rest])
     slots = len(variant.slots or ())
     for value in graph.output:
+        dims = value.type.tensor_type.shape.dim
         if value.name in RESULTS:
-            value.type.tensor_type.shape.dim[1].dim_value = slots
+            dims[1].dim_value = slots
+        if value.name in DECISION_RESULTS:
+            dims[1].dim_value = 1
+        if value.name == CONTRIBUTIONS:
+            dims[2].dim_value = slots

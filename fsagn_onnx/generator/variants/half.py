@@ -77,7 +77,8 @@ class _Halving:
         if node.op_type in ANCHORS:
             if not (node.output[0].startswith(PREFIX) and node.op_type == "Conv"):
                 return not node.output[0].startswith(PREFIX)
-            return self.weights[node.input[1]].dims[1] >= NARROWEST or self._follows(node)
+            weight = self.weights.get(node.input[1])
+            return weight is not None and (weight.dims[1] >= NARROWEST or self._follows(node))
         return node.op_type in FOLLOWERS and self._follows(node)
 
     def _follows(self, node: onnx.NodeProto) -> bool:

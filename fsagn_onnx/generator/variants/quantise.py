@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...errors import ExplainerError
-from ...runtime.contract import FILTERS
+from ...runtime.contract import CLASSES, FILTERS
 from .precision import PlainExplainer, precision
 
 QUANTISED = (
@@ -58,7 +58,8 @@ def quantised(
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    has_filters = any(value.name == FILTERS for value in proto.graph.input)
+    there = {value.name for value in proto.graph.input}
+    asked = {name: np.full((1, 1), -1, dtype=np.int64) for name in (FILTERS, CLASSES) if name in there}
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -68,8 +69,7 @@ def quantised(
             if self.place == len(batch):
                 return None
             self.place += 1
-            feeds = {image: batch[self.place - 1 : self.place]}
-            return feeds | ({FILTERS: np.full((1, 1), -1, dtype=np.int64)} if has_filters else {})
+            return {image: batch[self.place - 1 : self.place], **asked}
 
     keys = [(entry.key, entry.value) for entry in proto.metadata_props]
     with tempfile.TemporaryDirectory(prefix="fsagn-") as folder, _quiet():
