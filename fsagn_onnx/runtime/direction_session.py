@@ -99,7 +99,10 @@ def direction_graph(proto: onnx.ModelProto, channels: int, source: str) -> onnx.
     graph.input.append(helper.make_tensor_value_info(DIRECTIONS, TensorProto.FLOAT, ["D", channels]))
     for name in (EVIDENCE_RANK, EVIDENCE_RETENTION, DIRECTION_PHI):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    needed = Topology(graph).ancestors([EVIDENCE_RANK, EVIDENCE_RETENTION, DIRECTION_PHI])
+    topology = Topology(graph)
+    if topology.producer[DIRECTION] not in topology.ancestors([DIRECTION_PHI]):
+        raise ExplainerError(f"{source}: its graph does not weigh filters by a direction; ask about classes")
+    needed = topology.ancestors([EVIDENCE_RANK, EVIDENCE_RETENTION, DIRECTION_PHI])
     kept_nodes = [node for number, node in enumerate(nodes) if number in needed]
     del graph.node[:]
     graph.node.extend(kept_nodes)
