@@ -5,6 +5,7 @@ python -m fsagn_onnx.models.train_demo_explainer --folder build/synthetic --out 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,14 +22,24 @@ OPTIONS = TrainingOptions(pairs=32_000, images_per_step=16, crop=0.6, active=60)
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("build/synthetic"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/demo_explainer.onnx"), show_default=True)
-def main(folder: Path, out: Path) -> None:
+@click.option("--pairs", default=OPTIONS.pairs, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+def main(folder: Path, out: Path, pairs: int, device: str) -> None:
     """Render the training pictures into FOLDER, train, and write the explainer to OUT."""
     if not folder.exists():
         write_folder(folder, "train", IMAGES)
 
     keep_freed_memory()
     with TrainingBar() as bar:
-        report = train(MODEL, [folder / "images"], out, options=OPTIONS, resume=True, on_step=bar.step)
+        report = train(
+            MODEL,
+            [folder / "images"],
+            out,
+            options=replace(OPTIONS, pairs=pairs),
+            resume=True,
+            device=device,
+            on_step=bar.step,
+        )
     click.echo(f"{out}: {report}")
 
 

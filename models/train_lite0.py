@@ -9,6 +9,7 @@ everything; `--ship` writes its averaged weights alone, as committed here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -63,9 +64,17 @@ def keep_masks(trainer: Trainer, source: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/lite0_head.onnx"), show_default=True)
 @click.option("--also", multiple=True, help="More photographs, all of them to train on.")
 @click.option("--masks-of", type=click.Path(path_type=Path), help="Keep these weights' masks; teach the rest.")
+@click.option("--pairs", default=OPTIONS.pairs, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--ship", "shipped", type=click.Path(path_type=Path), help="Write the weights alone here at the end.")
 def main(
-    photos: tuple[str, ...], out: Path, also: tuple[str, ...], masks_of: Path | None, shipped: Path | None
+    photos: tuple[str, ...],
+    out: Path,
+    also: tuple[str, ...],
+    masks_of: Path | None,
+    pairs: int,
+    device: str,
+    shipped: Path | None,
 ) -> None:
     """Train on PHOTOS (files, folders, globs); goes on from the checkpoint where there is one."""
     training, held_out = split(list(list_images(photos)))
@@ -74,11 +83,12 @@ def main(
     model = build_lite0(out.parent / "lite0.onnx")
 
     keep_freed_memory()
+    options = replace(OPTIONS, pairs=pairs)
     if masks_of is not None and not checkpoint_path(out).exists():
         loaded = load_model(model)
-        keep_masks(Trainer(loaded, loaded.layer(LAYER), training, checkpoint_path(out), options=OPTIONS), masks_of)
+        keep_masks(Trainer(loaded, loaded.layer(LAYER), training, checkpoint_path(out), options=options), masks_of)
     with TrainingBar() as bar:
-        report = train(model, training, out, layer=LAYER, options=OPTIONS, resume=True, on_step=bar.step)
+        report = train(model, training, out, layer=LAYER, options=options, resume=True, device=device, on_step=bar.step)
     click.echo(f"{out}: {report}")
     if shipped is not None:
         ship(checkpoint_path(out), shipped)

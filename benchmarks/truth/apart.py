@@ -37,7 +37,7 @@ from fsagn_onnx.runtime.masks import area_rank, from_rank, to_common_granularity
 from fsagn_onnx.statistics.bootstrap import bootstrap_mean
 from fsagn_onnx.testing.synthetic import write_folder
 
-CONTRAST = Objective(contrast=1.0, margin=0.3)
+CONTRAST = Objective(contrast=1.0)
 """Of the optimisation against other filters."""
 
 HOLD_OUT_EVERY = 5

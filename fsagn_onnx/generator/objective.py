@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 ObjectiveName = Literal["budget", "fsagn"]
 
@@ -25,7 +26,7 @@ class Objective:
         lambda_area: weight of mean(m) in ``fsagn``.
         lambda_tv: weight of TV(m) in ``fsagn``.
         contrast: weight of `contrast_loss` in ``budget``; above 0 the filters of one image and step share one area.
-        margin: of the contrast.
+        margin: of the contrast, for filters that answer at other places.
     """
 
     name: ObjectiveName = "budget"
@@ -34,7 +35,7 @@ class Objective:
     lambda_area: float = 1.0
     lambda_tv: float = 0.1
     contrast: float = 0.0
-    margin: float = 0.2
+    margin: float = 0.6
 
 
 def relative_change(masked: Tensor, original: Tensor) -> Tensor:
@@ -84,15 +85,17 @@ def budget_loss(change: Tensor) -> Tensor:
     return change.clamp(max=LOSS_CLAMP).mean()
 
 
-def contrast_loss(change: Tensor, margin: float) -> Tensor:
-    """How far masks fall short of telling filters apart: mean of max(0, margin - (r_kk - r_jk)) over j != k.
+def contrast_loss(change: Tensor, original: Tensor, margin: float) -> Tensor:
+    """How far masks fall short of telling filters apart: mean of max(0, margin_jk - (r_kk - r_jk)) over j != k.
 
-    r_jk is the retention of filter k under the mask of filter j, at equal area. There is no reward beyond the margin:
-    a mask need not destroy other filters, which is had by destroying everything.
+    r_jk is the retention of filter k under the mask of filter j, at equal area, and margin_jk = margin (1 - cos(F_j,
+    F_k)): filters that answer alike need not be told apart. There is no reward beyond the margin: a mask need not
+    destroy other filters, which is had by destroying everything.
 
     Args:
         change: ``(N, K, K)``, see `crosswise_change`.
-        margin: by which a filter's own mask is to keep it better than the masks of the image's other filters do.
+        original: ``(N, K, h, w)``, the feature maps of the unmasked image.
+        margin: by which a filter's own mask is to keep it better than the mask of one that answers elsewhere does.
 
     Returns:
         A scalar; 0 where K is 1.
@@ -102,7 +105,9 @@ def contrast_loss(change: Tensor, margin: float) -> Tensor:
         return change.new_zeros(())
     kept = retention(change)
     own = torch.diagonal(kept, dim1=1, dim2=2)[:, None]  # (N, 1, K): of filter k under its own mask
-    short = (margin - (own - kept)).clamp_min(0)
+    maps = functional.normalize(original.detach().flatten(2).float(), dim=2)
+    margins = margin * (1 - maps @ maps.transpose(1, 2))
+    short = (margins - (own - kept)).clamp_min(0)
     apart = ~torch.eye(asked, dtype=torch.bool, device=change.device)
     return (short * apart).sum() / (len(change) * asked * (asked - 1))
 

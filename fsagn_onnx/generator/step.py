@@ -62,11 +62,12 @@ class StepResult:
         loss: the minimised sum, differentiable.
         figures: by name: ``retention`` and ``area``, means over the pairs of a filter under their masks;
             ``calibration``, mean |predicted - true| of the pairs under blur, where there are any; ``kept`` and
-            ``removed``, mean shares of the decision with the area of a class alone and without it, likewise.
+            ``removed``, mean shares of the decision with the area of a class alone and without it, likewise. Scalars on
+            the device, so that nobody waits for it; NaN where there is nothing.
     """
 
     loss: Tensor
-    figures: dict[str, float]
+    figures: dict[str, Tensor]
 
 
 def input_sizes(spec: InputSpec, options: TrainingOptions) -> tuple[tuple[int, int], ...]:
@@ -117,6 +118,7 @@ class Stepper:
         spec: the model's input.
         options: training options.
         classes: asks about classes and judges these pairs; None: filters alone are asked about.
+        source: draws pictures, infills, filters and masks; None: made for the device of the generator.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Stepper:
         spec: InputSpec,
         options: TrainingOptions,
         classes: ClassJudge | None = None,
+        source: Pictures | None = None,
     ) -> None:
         self.module, self.generator, self.pool = module, generator, pool
         self.spec, self.options, self.classes = spec, options, classes
@@ -134,7 +137,7 @@ class Stepper:
         self.device = generator.get_buffer("kernel").device
         self.areas = torch.tensor(self.config.areas, device=self.device)
         held = DevicePictures if held_on(self.device, pool) else HostPictures
-        self.source: Pictures = held(pool, spec, self.device)
+        self.source: Pictures = held(pool, spec, self.device) if source is None else source
         self._seen: Seen | None = None
 
     def look(self, images: Tensor) -> dict[str, Tensor]:
@@ -215,12 +218,11 @@ class Stepper:
             masked = masked.contiguous(memory_format=torch.channels_last)
         response = self.module(masked)
         others = filters.repeat_interleave(filters.shape[1], dim=0)  # (P, K): all that are asked of the pair's image
-        crosswise = crosswise_change(
-            response[self.config.layer][pairs[:, None], others].unflatten(0, tuple(filters.shape)),
-            true_map[owners[pairs][:: filters.shape[1], None], filters],
-        )
+        original = true_map[torch.arange(len(filters), device=self.device)[:, None], filters]  # (N, K, h, w)
+        masked_maps = response[self.config.layer][pairs[:, None], others].unflatten(0, tuple(filters.shape))
+        crosswise = crosswise_change(masked_maps, original)
         change = torch.diagonal(crosswise, dim1=1, dim2=2).flatten()
-        loss, judged, kept = self.loss(crosswise, change, mask[pairs]), self._judged(verified), retention(change)
+        loss, judged, kept = self.loss(crosswise, original, mask[pairs]), self._judged(verified), retention(change)
         figures = {"retention": kept.mean(), "area": mask[pairs].mean()}
         if self.classes is not None and asked is not None:
             share, told = self.classes.shares(response, infills, asked, len(pairs))
@@ -244,13 +246,15 @@ class Stepper:
             owners = torch.cat((owners, pictures.repeat_interleave(asked.ids.shape[1])))
         return owners, torch.arange(filters.numel(), device=self.device)
 
-    def loss(self, crosswise: Tensor, change: Tensor, mask: Tensor) -> Tensor:
+    def loss(self, crosswise: Tensor, original: Tensor, mask: Tensor) -> Tensor:
         """What is minimised, of changes ``(N, K, K)`` as `crosswise_change` gives them and masks ``(P, H, W)``."""
-        objective = self.options.objective
+        objective, change = self.options.objective, torch.diagonal(crosswise, dim1=1, dim2=2).flatten()
         if objective.name == "fsagn":
             return fsagn_loss(change, mask, objective)
         loss = budget_loss(change)
-        return loss + objective.contrast * contrast_loss(crosswise, objective.margin) if objective.contrast else loss
+        if objective.contrast:
+            loss = loss + objective.contrast * contrast_loss(crosswise, original, objective.margin)
+        return loss
 
     def judge(self, step: int) -> StepResult:
         """A step of the retention head alone, after the others: r under blur of masks cut as `explain` cuts them.
@@ -279,7 +283,7 @@ class Stepper:
         error = told * (predicted - true)
         loss = functional.huber_loss(error, torch.zeros_like(error), delta=HUBER)
         figures = {"retention": true[pairs].mean(), "area": mask.mean(), "calibration": error.abs().sum() / told.sum()}
-        return StepResult(loss, read(figures))
+        return StepResult(loss, figures)
 
     def mask(self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
         """Soft masks ``(P, H, W)``: of drawn areas (``budget``), or the sigmoid of the saliency (``fsagn``)."""
@@ -318,7 +322,7 @@ class Stepper:
         total = loss + (judged * error.square()).sum() / count.clamp_min(1)
         if self.config.encoder == "own":
             total = total + self._regression(taps)
-        return StepResult(total, read({**figures, "calibration": (judged * error.abs()).sum() / count}))
+        return StepResult(total, {**figures, "calibration": (judged * error.abs()).sum() / count})
 
     def _regression(self, taps: dict[str, Tensor]) -> Tensor:
         """Mean squared error of the own encoder's feature map, in units of each filter's root mean square."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
 from .schedule import learning_rate
-from .step import Stepper
+from .step import Stepper, read
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
 
 LOG_EVERY = 10
@@ -135,7 +136,8 @@ class Trainer:
     def calibrate(self) -> None:
         """Scale the encoder by the statistics of a first batch; done once, before step 0."""
         full = replace(self.options, images_per_step=32)
-        stepper = Stepper(self.stepper.module, self.generator, self.pool, self.model.input_spec, full)
+        spec, source = self.model.input_spec, self.stepper.source
+        stepper = Stepper(self.stepper.module, self.generator, self.pool, spec, full, source=source)
         taps = stepper.see(0, full, self.model.input_spec.size).taps
         require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
         self.generator.encoder.calibrate(taps)
@@ -154,25 +156,31 @@ class Trainer:
             group["lr"] = rate
         self.generator.train(not self.judging)
         result = self.stepper.judge(self.step) if self.judging else self.stepper(self.step)
-        if not bool(torch.isfinite(result.loss.detach())):
+        self.optimiser.zero_grad(set_to_none=True)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        figures = read({"loss": result.loss, **result.figures})  # the one wait for the device, its work queued
+        if not math.isfinite(figures.get("loss", math.nan)):
             raise ImageError(
                 f"step {self.step + 1}: the loss is not a number, so training stops here and its weights are as "
                 f"before; look at the pictures of this step: {', '.join(self.stepper.pictures())}"
             )
-        self.optimiser.zero_grad(set_to_none=True)
-        result.loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         taken = self.step - self.options.steps if self.judging else self.step
         decay = min(self.options.average, taken / (taken + 10))
-        for name, value in self.generator.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else self.average[name].copy_(value)
-        figures = {"loss": float(result.loss.detach()), **result.figures}
+        self._average(decay)
         for name in ("retention", "area", "kept", "removed") if self.judging else ():
             figures.pop(name, None)
         for name, figure in figures.items():
             self.running[name] = figure if name not in self.running else 0.98 * self.running[name] + 0.02 * figure
+
+    def _average(self, decay: float) -> None:
+        live = self.generator.state_dict()
+        moving = [name for name, value in live.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in moving], [live[name] for name in moving], 1 - decay)
+        for name in live.keys() - set(moving):
+            self.average[name].copy_(live[name])
 
     def _adam(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
         return torch.optim.AdamW(parameters, lr=self.options.learning_rate, fused=True)

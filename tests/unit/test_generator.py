@@ -129,13 +129,16 @@ def test_soft_mask_has_the_area_and_the_implicit_gradient(area: float, monkeypat
 
 def test_contrast_asks_for_the_margin_and_no_more() -> None:
     change = torch.tensor([[[0.2, 0.9], [0.5, 0.4]]], requires_grad=True)  # mask, filter: r = .8 .1 / .5 .6
-    assert float(contrast_loss(change, 0.2).detach()) == 0.0  # both filters keep .3 and .5 more under their own mask
-    loss = contrast_loss(change, 0.4)  # the first one's .3 falls short by .1
+    elsewhere = torch.tensor([[[[1.0, 0.0]], [[0.0, 2.0]]]])
+    assert float(contrast_loss(change, elsewhere, 0.2).detach()) == 0.0  # both keep .3 and .5 more under their own mask
+    loss = contrast_loss(change, elsewhere, 0.4)  # the first one's .3 falls short by .1
     assert float(loss.detach()) == pytest.approx(0.1 / 2)
     loss.backward()
     assert change.grad is not None
     torch.testing.assert_close(change.grad, torch.tensor([[[0.5, 0.0], [-0.5, 0.0]]]))
-    assert float(contrast_loss(change[:, :1, :1], 0.4).detach()) == 0.0
+    alike = torch.tensor([[[[1.0, 0.0]], [[2.0, 0.0]]]])
+    assert float(contrast_loss(change, alike, 0.4).detach()) == 0.0  # nothing tells these apart
+    assert float(contrast_loss(change[:, :1, :1], elsewhere[:, :1], 0.4).detach()) == 0.0
 
 
 def test_crosswise_changes_hold_those_of_the_pairs() -> None:

@@ -1,0 +1,55 @@
+"""Trains the explainer of the boards' network on crops of DeepPCB's training boards, with and without a defect.
+
+python -m fsagn_onnx.models.train_boards_explainer --data DEEPPCB --out models/boards_explainer.onnx
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import cv2
+
+from fsagn_onnx.generator import Objective, TrainingOptions, keep_freed_memory, train
+from fsagn_onnx.models.boards import SIZE, board_pairs, read_boards
+from fsagn_onnx.terminal.training import TrainingBar
+
+MODEL = Path(__file__).with_name("boards_cnn.onnx")
+OPTIONS = TrainingOptions(
+    pairs=64_000, images_per_step=16, filters_per_image=4, crop=0.6, objective=Objective(contrast=1.0)
+)
+"""Crops are of one size already; parts of them are cut by training itself."""
+
+
+def write_crops(data: Path, folder: Path) -> Path:
+    """Write every defect of the boards to train on as a crop, and the good board's same place beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for board in read_boards(data, "trainval"):
+        for pair in board_pairs(board, SIZE):
+            for kind, pixels in (("defect", pair.defect), ("good", pair.good)):
+                cv2.imwrite(str(folder / f"{number:05d}-{kind}.png"), pixels)
+            number += 1
+    return folder
+
+
+@click.command()
+@click.option("--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="DeepPCB.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/boards"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/boards_explainer.onnx"), show_default=True)
+@click.option("--pairs", default=OPTIONS.pairs, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+def main(data: Path, folder: Path, out: Path, pairs: int, device: str) -> None:
+    """Write the crops into FOLDER unless it is there, train, and write the explainer to OUT."""
+    if not folder.exists():
+        write_crops(data, folder)
+    keep_freed_memory()
+    options = replace(OPTIONS, pairs=pairs)
+    with TrainingBar() as bar:
+        report = train(MODEL, [folder], out, options=options, resume=True, device=device, on_step=bar.step)
+    click.echo(f"{out}: {report}")
+
+
+if __name__ == "__main__":
+    main()
