@@ -27,6 +27,7 @@ from ..runtime.contract import FILTERS
 from ..runtime.file_engine import FileEngine
 from ..schema import shown
 from .batching import Batcher, rows_are_images
+from .findings import findings_of
 from .jobs import AREAS, MASKS, Job, make_job, outputs_of
 from .metrics import Metrics
 from .settings import Settings
@@ -161,6 +162,8 @@ class _Server:
         del body
         computed = await batcher.run(job)
         outputs = await run_in_threadpool(outputs_of, job, computed, self.engine)
+        wanted = None if asked.outputs is None else [entry.name for entry in asked.outputs]
+        outputs |= await run_in_threadpool(findings_of, job, computed, self.engine, outputs.keys(), wanted)
         names, binary = _wanted_outputs(asked, list(outputs))
         head = {"model_name": self.name, "model_version": "1", "id": "" if asked.id is None else str(asked.id)}
         chosen = {name: outputs[name] for name in names}
