@@ -39,6 +39,9 @@ from .options import (
     "--style", type=click.Choice(["outline", "heat"]), default="outline", show_default=True,
     help="How pictures show areas: outlined, or as a blended heat map.",
 )  # fmt: skip
+@click.option(
+    "--names", type=PATH, help="What filters are called: a folder of 'dissect', or JSON or CSV (filter,name)."
+)
 @click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
 @batch_size_option()
 @session_options
@@ -68,7 +71,9 @@ def command(
     from fsagn_onnx.explanations.table import write_explained
     from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
-    asked = {name: options.pop(name) for name in ("filters", "area", "verify", "full_size", "batch_size", "style")}
+    asked = {
+        name: options.pop(name) for name in ("filters", "area", "verify", "names", "full_size", "batch_size", "style")
+    }
     read = {name: options[name] for name in ("output", "scores", "detections")}
     request = ExplainRequest(images=images, **asked, **read)
     paths = found_images(request, out)

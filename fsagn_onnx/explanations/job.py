@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from ..data.images import list_images
 from ..errors import UsageError
+from ..runs.filter_names import found_filter_names
 from ..runtime.drawing.overlay import check_style
+from ..runtime.explainer import Explainer
 from ..runtime.explanation import Explanation
 from ..runtime.stream import Failure, ordered_map
 from .folder import About, ExplanationFolder
@@ -36,6 +38,7 @@ class ExplainRequest:
         scores: what its numbers are; None: found.
         detections: layout of a detector's boxes, see `Explainer`; None: found.
         style: how the overlays show areas, see `draw_panel`.
+        names: what filters are called: a file, or the folder of a run of `dissect`, see `found_filter_names`.
     """
 
     images: tuple[str, ...]
@@ -48,6 +51,8 @@ class ExplainRequest:
     output: str | None = None
     scores: str | None = None
     detections: str | None = None
+
+    names: Path | None = None
 
     def __post_init__(self) -> None:
         """Check the style."""
@@ -65,7 +70,27 @@ class ExplainRequest:
             "output": self.output,
             "scores": self.scores,
             **({"detections": self.detections} if self.detections is not None else {}),
+            **({"names": self.names.name} if self.names is not None else {}),
         }
+
+    def filter_names(self, explainer: Explainer) -> dict[int, str]:
+        """What filters of the explained layer are called.
+
+        Raises:
+            AnnotationError: the file with their names has another form.
+            OutputError: the folder holds no finished run of `dissect`, or one of another layer or model.
+        """
+        if self.names is None:
+            return {}
+        return found_filter_names(self.names, explainer.metadata.layer, explainer.metadata.content)
+
+
+def called(explanation: Explanation, names: Mapping[int, str]) -> Explanation:
+    """The explanation with its filters called by their names."""
+    if not names:
+        return explanation
+    filters = tuple(replace(found, part=names.get(found.id, found.part)) for found in explanation.filters)
+    return replace(explanation, filters=filters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +111,7 @@ def open_folder(
         UsageError: both ``resume`` and ``overwrite``.
     """
     opened.explainer.check(request.filters, request.area, request.batch_size, opened.model)
+    request.filter_names(opened.explainer)
     if request.verify and opened.model is None:
         opened.explainer.engine.model_graph()
     about = About(
@@ -124,6 +150,7 @@ def explain_into(
         FsagnError: the run cannot go on.
     """
     waiting = (path for path in images if not folder.is_done(str(path)))
+    names = request.filter_names(opened.explainer)
     results = opened.explainer.stream(
         waiting,
         request.filters,
@@ -135,7 +162,7 @@ def explain_into(
 
     def named() -> Iterator[tuple[Explanation, Place] | Failure]:
         for result in results:
-            yield result if isinstance(result, Failure) else (result, folder.give_place(result.name))
+            yield result if isinstance(result, Failure) else (called(result, names), folder.give_place(result.name))
 
     def rendered(item: tuple[Explanation, Place] | Failure) -> tuple[Explanation, Rendered] | Failure:
         if isinstance(item, Failure):

@@ -15,13 +15,13 @@ __all__ = ["NAMES_FILE", "found_filter_names", "read_filter_names"]
 MAX_DIGITS: Final = 9
 
 
-def found_filter_names(path: Path, layer: str, model_sha256: str) -> dict[int, str]:
+def found_filter_names(path: Path, layer: str, content: str) -> dict[int, str]:
     """Filter -> what it is called: the names of a file, or the parts that a run of `dissect` found (and its names).
 
     Args:
         path: a file as for `read_filter_names`, or the folder of a finished run of `dissect`.
         layer: the layer whose filters are called so.
-        model_sha256: content hash of the model.
+        content: content hash of the model.
 
     Raises:
         AnnotationError: the file has another form.
@@ -32,9 +32,9 @@ def found_filter_names(path: Path, layer: str, model_sha256: str) -> dict[int, s
     run = FinishedRun(path, "dissect")
     if run.manifest.get("layer") != layer:
         raise OutputError(f"{path} dissects layer '{run.manifest.get('layer')}', but '{layer}' is explained")
-    made_for = run.manifest.get("model_sha256", model_sha256)
-    if made_for != model_sha256:
-        raise OutputError(f"{path} dissects another model ({str(made_for)[:12]}) than this one ({model_sha256[:12]})")
+    made_for = run.manifest.get("content") or run.manifest.get("model_sha256") or content
+    if made_for != content:
+        raise OutputError(f"{path} dissects another model ({str(made_for)[:12]}) than this one ({content[:12]})")
     names = {}
     for row in run.lines("filters.jsonl"):
         number, name = row.get("filter"), row.get("name") or row.get("part")
