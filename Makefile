@@ -5,12 +5,13 @@
 # make coverage  what of the networks that people export converts (docs/coverage.md)
 # make wild  what becomes of networks that strangers ship in packages (docs/wild.md)
 # make docs    the documentation site, in build/site
+# make dist    the source archive and the wheel, checked, installed into an empty environment, with a bill of materials
 # Both make .venv when it is missing and reuse it afterwards. PYTHON=python3.12 chooses another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo docs test test-deploy lint format bench coverage wild clean help
+.PHONY: demo dist docs test test-deploy lint format bench coverage wild clean help
 
 PYTHON ?= python3
 VENV := .venv
@@ -87,6 +88,21 @@ test-deploy: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean --quiet
 	@echo "build/site/index.html; with its search: $(BIN)/python -m http.server --directory build/site"
+
+## The wheel is built from the source archive. pip-audit asks a public database; without it, what is wrong is only said.
+DIST := dist
+EMPTY := build/empty
+dist: $(VENV)/.dev
+	@rm -rf $(DIST) $(EMPTY) build/release && $(PYTHON) -m venv build/release
+	@build/release/bin/pip install --disable-pip-version-check --quiet build twine cyclonedx-bom pip-audit
+	build/release/bin/python -m build --outdir $(DIST) .
+	build/release/bin/python -m twine check --strict $(DIST)/*
+	@$(PYTHON) -m venv $(EMPTY) && $(EMPTY)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt $(DIST)/*.whl
+	$(EMPTY)/bin/fsagn-onnx --version
+	build/release/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file $(DIST)/fsagn-onnx.cdx.json $(EMPTY)/bin/python
+	build/release/bin/pip-audit --path $$($(EMPTY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') --skip-editable \
+	  || echo "warning: pip-audit found something, or could not ask" >&2
+	@ls -l $(DIST)
 
 ## Each benchmark may take BENCH_LIMIT; one that fails or takes longer is named at the end, and the others still run.
 BENCH_LIMIT ?= 20m

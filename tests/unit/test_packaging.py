@@ -112,6 +112,16 @@ def test_version_is_stated_once(project: dict[str, Any]) -> None:
     assert f"## {fsagn_onnx.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_citation_names_the_version_and_the_licence(project: dict[str, Any]) -> None:
+    yaml = pytest.importorskip("yaml")
+    import fsagn_onnx
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == fsagn_onnx.__version__
+    assert cited["license"] == project["project"]["license"]
+    assert cited["title"] == project["project"]["name"]
+
+
 def test_licence_is_whole(project: dict[str, Any]) -> None:
     assert project["project"]["license"] == "Apache-2.0"
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
