@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ from .options import (
 @click.argument("model_or_explainer", type=PATH)
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
-@click.option("--filters", default="top:5", show_default=True, help="top:K, all, or ids like 3,17.")
+@click.option(
+    "--why", is_flag=False, flag_value="top:1", metavar="[CLASS,...]",
+    help="What the decision for a class rests on (its answer unless told): the evidence, the filters that carry it, "
+    "and a sentence of measured numbers. With an explainer that knows classes the default; with a plain model at once, "
+    "without training.",
+)  # fmt: skip
+@click.option("--filters", help="decisive:K, against:K, top:K, all, or ids like 3,17.  [default: decisive:5 or top:5]")
+@click.option("--no-measure", is_flag=True, help="Do not measure what a decision rests on (20 passes per image).")
 @click.option("--area", default="auto", show_default=True, help="Share of the image to keep, or auto: sufficient.")
 @click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
 @click.option("--model", type=PATH, help="The model that the explainer must belong to.")
@@ -64,27 +72,31 @@ def command(
     """Show which area of each image each filter of a layer looks at.
 
     MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are
-    files, folders, globs, or - for paths on standard input.
+    files, folders, globs, or - for paths on standard input. With --why it also says what the decision rests on.
     """
     from fsagn_onnx.explanations.job import ExplainRequest, explain_into, found_images, open_folder
     from fsagn_onnx.explanations.subject import open_explainer
     from fsagn_onnx.explanations.table import write_explained
+    from fsagn_onnx.runtime.depth_choice import MOST_PICTURES
     from fsagn_onnx.terminal.explanations import Terminal, print_explanations
 
     asked = {
-        name: options.pop(name) for name in ("filters", "area", "verify", "names", "full_size", "batch_size", "style")
+        name: options.pop(name)
+        for name in ("filters", "area", "verify", "names", "why", "full_size", "batch_size", "style")
     }
+    asked["measure"] = not options.pop("no_measure")
     read = {name: options[name] for name in ("output", "scores", "detections")}
     request = ExplainRequest(images=images, **asked, **read)
     paths = found_images(request, out)
-    opened = open_explainer(model_or_explainer, **reading, **options)
+    first = list(islice(paths, MOST_PICTURES)) if request.why is not None else []
+    opened = open_explainer(model_or_explainer, why=request.why is not None, pictures=first, **reading, **options)
     terminal = Terminal(quiet=as_json)
     with opened.explainer:
         for hint in opened.hints:
             terminal.hint(hint)
         folder = open_folder(opened, model_or_explainer, out, request, resume=resume, overwrite=overwrite)
         with folder:
-            for _ in terminal.follow(explain_into(folder, opened, paths, request)):
+            for _ in terminal.follow(explain_into(folder, opened, chain(first, paths), request)):
                 pass
     write_explained(folder, formats)
     if as_json:

@@ -177,17 +177,30 @@ class ExplanationFolder(RunFolder):
         guessed = self.about.subject.get("guessed_input")
         return {"input (guessed)": ", ".join(guessed)} if guessed else {}
 
+    def _depths(self) -> dict[str, str]:
+        depths = self.about.subject.get("evidence_depths")
+        return {"evidence from": ", ".join(depths)} if depths else {}
+
+    def _decided(self) -> bool:
+        asked = self.about.arguments
+        return bool(asked.get("why")) or any(word in str(asked["filters"]) for word in ("decisive", "against"))
+
     def _write_report(self) -> None:
         facts = Facts(
             source=self.about.source,
             layer=self.about.layer,
             tool=TOOL,
-            facts={**{name: str(self.about.arguments[name]) for name in ("filters", "area")}, **self._guessed()},
+            facts={
+                **{name: str(self.about.arguments[name]) for name in ("filters", "area")},
+                **self._guessed(),
+                **self._depths(),
+            },
             explained=self.explained,
             shown=self._shown,
             failures=self.failures,
             failed=self.failed,
             style=str(self.about.arguments["style"]),
+            decided=self._decided(),
         )
         articles = (line.decode("utf-8") for line in read_lines(self.path / ARTICLES))
         self.write(REPORT, page(facts, articles))

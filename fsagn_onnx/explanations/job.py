@@ -29,7 +29,7 @@ class ExplainRequest:
 
     Attributes:
         images: files, folders, globs, `-`.
-        filters: ``top:K``, ``all`` or ids.
+        filters: ``decisive:K``, ``against:K``, ``top:K``, ``all`` or ids; None: `Explainer.default_filters`.
         area: ``auto`` or a share.
         verify: measure retention.
         full_size: write the ranks at the original size.
@@ -39,10 +39,12 @@ class ExplainRequest:
         detections: layout of a detector's boxes, see `Explainer`; None: found.
         style: how the overlays show areas, see `draw_panel`.
         names: what filters are called: a file, or the folder of a run of `dissect`, see `found_filter_names`.
+        why: classes whose evidence is asked for, with commas; None: the answer's, where filters are decisive.
+        measure: measure what the decisions rest on.
     """
 
     images: tuple[str, ...]
-    filters: str = "top:5"
+    filters: str | None = None
     area: str = "auto"
     verify: bool = False
     full_size: bool = False
@@ -51,8 +53,9 @@ class ExplainRequest:
     output: str | None = None
     scores: str | None = None
     detections: str | None = None
-
     names: Path | None = None
+    why: str | None = None
+    measure: bool = True
 
     def __post_init__(self) -> None:
         """Check the style."""
@@ -71,7 +74,18 @@ class ExplainRequest:
             "scores": self.scores,
             **({"detections": self.detections} if self.detections is not None else {}),
             **({"names": self.names.name} if self.names is not None else {}),
+            **({"why": self.why} if self.why is not None else {}),
+            **({} if self.measure else {"measure": False}),
         }
+
+    def resolved(self, explainer: Explainer) -> ExplainRequest:
+        """The same request with the filters that are explained unless told."""
+        return replace(self, filters=explainer.default_filters) if self.filters is None else self
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The classes asked about, as `Explainer.explain` takes them."""
+        return None if self.why is None else [part.strip() for part in self.why.split(",")]
 
     def filter_names(self, explainer: Explainer) -> dict[int, str]:
         """What filters of the explained layer are called.
@@ -110,7 +124,8 @@ def open_folder(
         OutputError: it cannot be written, or holds something else.
         UsageError: both ``resume`` and ``overwrite``.
     """
-    opened.explainer.check(request.filters, request.area, request.batch_size, opened.model)
+    request = request.resolved(opened.explainer)
+    opened.explainer.check(request.filters, request.area, request.batch_size, opened.model, request.classes)
     request.filter_names(opened.explainer)
     if request.verify and opened.model is None:
         opened.explainer.engine.model_graph()
@@ -157,6 +172,8 @@ def explain_into(
         request.area,
         batch_size=request.batch_size,
         verify=request.verify,
+        classes=request.classes,
+        measure=request.measure,
         model=opened.model,
     )
 

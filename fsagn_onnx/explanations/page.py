@@ -73,6 +73,7 @@ class Facts:
         failures: the images that failed (the first `MAX_FAILURES` are listed).
         failed: number of images that failed.
         style: how areas are drawn at first, see `draw_panel`.
+        decided: whether classes were asked about.
     """
 
     source: str
@@ -84,6 +85,7 @@ class Facts:
     failures: Sequence[Failure]
     failed: int
     style: str = OUTLINED
+    decided: bool = False
 
 
 def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
@@ -102,10 +104,17 @@ def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
         "dimmed outside. Under “details” a slider sets the share of the model’s input to keep. Retention says how much "
         "of the filter’s answer stays when everything outside is blurred: 1 is all of it, 0 nothing."
     )
+    heading = "Where the filters look"
+    if facts.decided:
+        heading = "Why the model decided so"
+        lead += (
+            " Evidence is the area that the decision for a class rests on; filters come by what they add to it. Every "
+            "number of a sentence was measured on its image; where measuring shows nothing, there is none."
+        )
     frame = Sheet(
         kind="explain",
-        heading="Where the filters look",
-        title=f"Where the filters look · {facts.source}",
+        heading=heading,
+        title=f"{heading} · {facts.source}",
         lead=lead,
         facts=shown,
         files="explanations.jsonl, masks and overlays",

@@ -10,8 +10,12 @@ from typing import Any
 from ..errors import UsageError
 from ..model.content_hash import file_hash
 from ..model.model import Model, load_model
+from ..runtime.classes import classes_of
+from ..runtime.depth_choice import choose_depth
+from ..runtime.evidence import PlainEvidence
 from ..runtime.explainer import Explainer
 from ..runtime.file_engine import read_metadata
+from ..runtime.stream import Prepared, prepare
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def open_explainer(
     output: str | None = None,
     scores: str | None = None,
     detections: str | None = None,
+    why: bool = False,
+    pictures: Sequence[Path] = (),
 ) -> Opened:
     """Open an explainer file, or a plain model with a training-free method.
 
@@ -67,6 +73,8 @@ def open_explainer(
         output: the model's output that classifies; None: found in its graph.
         scores: what its numbers are; None: found.
         detections: layout of a detector's boxes, see `Explainer`; None: found.
+        why: for a plain model: what its decisions rest on, by gradients in its own graph, without torch.
+        pictures: for ``why``: the first pictures, on which the depth of the gradients is chosen.
 
     Raises:
         FsagnError: neither of the two, or options that do not fit to it.
@@ -92,6 +100,13 @@ def open_explainer(
         raise UsageError(f"--model: for explainers only, but {path} is a plain model")
     plain = load_model(path, preprocess=preprocess, image=image, feeds=feeds, labels=labels)
     plain.require_one_input()
+    if why:
+        if method is not None:
+            raise UsageError(f"--method {method}: not with --why, which takes the gradients of the decision")
+        classes = classes_of(plain, output, scores).chosen(detections=detections)
+        return _evidence(
+            plain, PlainEvidence(plain, layer, classes=classes, providers=providers, threads=threads), pictures
+        )
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = engine.method.name
     explainer = Explainer(
@@ -100,9 +115,25 @@ def open_explainer(
     better = (
         f"{path.name} is a plain model, explained by '{name}', image by image. Better and faster: train an explainer "
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
+        + (". What the decision rests on, at once: --why" if explainer.classes else "")
     )
     hints = tuple(line for line in (plain.training_mode, plain.guess_warning, better) if line)
     return Opened(explainer, plain, name, _subject(explainer, path, name), (*_read_as(explainer), *hints))
+
+
+def _evidence(model: Model, engine: PlainEvidence, pictures: Sequence[Path]) -> Opened:
+    """A plain model asked what its decisions rest on; the depth is chosen on the first pictures."""
+    prepared = (prepare((str(path), path), model.input_spec, preview=False) for path in pictures)
+    choice = choose_depth(engine, [found.pixels for found in prepared if isinstance(found, Prepared)])
+    providers, threads = engine.session_options
+    explainer = Explainer(engine, providers=providers, threads=threads)
+    better = (
+        "the areas are those of gradients. An explainer, trained once with 'fsagn-onnx train "
+        f"{model.path} IMAGES... --out explainer.onnx', also predicts how much each area keeps, and answers in one pass"
+    )
+    hints = tuple(line for line in (model.training_mode, model.guess_warning, str(choice), better) if line)
+    subject = {**_subject(explainer, model.path, "evidence"), "evidence_depths": list(choice.depths)}
+    return Opened(explainer, model, "evidence", subject, (*_read_as(explainer), *hints))
 
 
 def _read_as(explainer: Explainer) -> tuple[str, ...]:

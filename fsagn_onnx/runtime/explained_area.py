@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from .masks import FloatMap
+
+TELLING: Final = 2.0
+"""By so much hiding the evidence must cost more than hiding as much elsewhere."""
 
 Box = tuple[int, int, int, int]
 Point = tuple[float, float]
@@ -132,8 +135,14 @@ class Evidence(Area):
 
     @property
     def shown(self) -> bool:
-        """Whether measuring shows that the decision rests on the area: hiding it costs more than hiding others."""
-        return self.removed is not None and self.control is not None and self.removed.decision < self.control.decision
+        """Whether measuring shows that the decision rests on the area.
+
+        Hiding it costs at least `TELLING` times as much of the decision value as hiding as much elsewhere.
+        """
+        if self.removed is None or self.control is None:
+            return False
+        cost, elsewhere = self.decision - self.removed.decision, self.decision - self.control.decision
+        return cost > 0 and cost >= TELLING * elsewhere
 
     def __repr__(self) -> str:
         return f"Evidence({self.title!r}, score {self.score:.2f}, decision {self.decision:.2f}, area {self.area:.3f})"

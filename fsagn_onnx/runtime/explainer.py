@@ -25,6 +25,7 @@ from .explanation import Explanation
 from .explanation_builder import Answering, not_finite
 from .file_engine import FileEngine
 from .filter_request import FilterRequest
+from .intervention import DecisionMeter
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
 from .tuning import Tuning
 from .verifier import Verifier
@@ -121,6 +122,7 @@ class Explainer(Closing):
         directions: ArrayLike | None = None,
         batch_size: int = 8,
         verify: bool = False,
+        measure: bool = False,
         model: Model | None = None,
     ) -> list[Explanation]:
         """Explain some images; for many, use `stream`.
@@ -137,7 +139,9 @@ class Explainer(Closing):
                 classes; where each looks.
             batch_size: images per pass.
             verify: measure retention on the masked images too.
-            model: the model, if the explainer must be for it, or does not contain it and ``verify`` is asked for.
+            measure: measure what the decisions asked about rest on: what the model answers without the evidence, with
+                it alone, and without as much elsewhere (about 20 passes of the model per image and class).
+            model: the model, if the explainer must be for it, or does not contain it and something is measured.
 
         Returns:
             One explanation per image, in order.
@@ -150,7 +154,7 @@ class Explainer(Closing):
         explained = []
         for result in self.stream(
             images, filters, area, classes=classes, directions=directions, batch_size=batch_size, verify=verify,
-            model=model,
+            measure=measure, model=model,
         ):  # fmt: skip
             if isinstance(result, Failure):
                 raise ImageError(result.message)
@@ -167,6 +171,7 @@ class Explainer(Closing):
         directions: ArrayLike | None = None,
         batch_size: int = 8,
         verify: bool = False,
+        measure: bool = False,
         model: Model | None = None,
         previews: bool = True,
     ) -> Iterator[Explanation | Failure]:
@@ -193,7 +198,8 @@ class Explainer(Closing):
                 raise UsageError(self.engine.silent("directions"))
             asked = check_directions(directions, self.metadata.filters, self.metadata.layer)
         verifier = self._verifier(model, batch_size) if verify else None
-        answering = Answering(self.metadata, self.classes, request, asked_area, verifier, about, asked)
+        meter = self._meter(model, batch_size) if measure and about else None
+        answering = Answering(self.metadata, self.classes, request, asked_area, verifier, about, asked, meter)
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // (len(request) + len(about))))
         if self.classes.detector is not None and self.classes.detector.alone:
             images_per_pass = 1  # whose boxes they are does not stand in the lists
@@ -201,8 +207,11 @@ class Explainer(Closing):
 
     def _filters(self, filters: Filters) -> str | int | Sequence[int]:
         """The filters asked for, or those that are explained unless told."""
-        if filters is not None:
-            return filters
+        return self.default_filters if filters is None else filters
+
+    @property
+    def default_filters(self) -> str:
+        """The filters that are explained unless told: decisive ones where it can be asked about classes."""
         can = self.engine.answers_classes and self.metadata.variant.slots is None
         return DECISIVE_DEFAULT if can else STRONGEST_DEFAULT
 
@@ -244,8 +253,9 @@ class Explainer(Closing):
                 yield from self._explain_batch(batch, answering)
         finally:
             prepared.close()
-            if answering.verifier is not None:
-                answering.verifier.close()
+            for measuring in (answering.verifier, answering.meter):
+                if measuring is not None:
+                    measuring.close()
 
     def _explain_batch(self, batch: Iterable[Prepared | Failure], answering: Answering) -> list[Explanation | Failure]:
         results = list(batch)
@@ -281,6 +291,16 @@ class Explainer(Closing):
         return Verifier(
             self.engine.model_graph() if model is None else model.proto,
             self.metadata.layer,
+            self.metadata.input,
+            providers=self._providers,
+            threads=self._threads,
+            batch_size=batch_size,
+        )
+
+    def _meter(self, model: Model | None, batch_size: int) -> DecisionMeter:
+        return DecisionMeter(
+            self.engine.model_graph() if model is None else model.proto,
+            self.classes,
             self.metadata.input,
             providers=self._providers,
             threads=self._threads,

@@ -16,6 +16,7 @@ from .engine import Decisions, EngineMetadata, Pass
 from .explained_area import DirectionArea, Evidence
 from .explanation import Explanation, FilterExplanation, locate
 from .filter_request import FilterRequest
+from .intervention import DecisionMeter
 from .masks import pixel_mask
 from .segments import find_segmentation
 from .stream import Prepared
@@ -38,6 +39,7 @@ class Answering:
         verifier: measures retention, or None.
         about: classes asked about, -1 for the highest score not asked for by id.
         directions: asked about, float32 (D, C), or None.
+        meter: measures what decisions rest on, or None.
     """
 
     metadata: EngineMetadata
@@ -47,6 +49,7 @@ class Answering:
     verifier: Verifier | None
     about: tuple[int, ...] = ()
     directions: NDArray[np.float32] | None = None
+    meter: DecisionMeter | None = None
 
     def explanation(self, image: Prepared, computed: Pass, n: int) -> Explanation:
         """The explanation of image ``n`` of a pass whose outputs are finite."""
@@ -112,17 +115,18 @@ class Answering:
         evidence = []
         for j, number in enumerate(found.class_ids[n].tolist()):
             values = None if found.evidence_retention is None else found.evidence_retention[n, j]
-            evidence.append(
-                Evidence(
-                    index=number,
-                    label=self.classes.label(number, None if scores is None else scores.shape[1]),
-                    score=float("nan") if scores is None else float(scores[0, number]),
-                    decision=float(found.decision[n, j]),
-                    support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
-                    retention_measured=None,
-                    **self._cut(image, found.evidence_rank[n, j], self._size(values), values),
-                )
+            one = Evidence(
+                index=number,
+                label=self.classes.label(number, None if scores is None else scores.shape[1]),
+                score=float("nan") if scores is None else float(scores[0, number]),
+                decision=float(found.decision[n, j]),
+                support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
+                retention_measured=None,
+                **self._cut(image, found.evidence_rank[n, j], self._size(values), values),
             )
+            if self.meter is not None:
+                one = self.meter.measured(image.pixels, one, image.geometry, self.area)
+            evidence.append(one)
         return tuple(evidence)
 
     def _directions(self, image: Prepared, computed: Pass, n: int) -> tuple[DirectionArea, ...]:

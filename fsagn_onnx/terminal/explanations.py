@@ -135,7 +135,7 @@ def _evidence(found: Evidence) -> str:
     line = f"{found.title} {percent(found.score)}: log-odds {found.decision:.2f}, evidence area {percent(found.area)}"
     if found.removed is None:
         return line if found.retention is None else f"{line}, which keeps {percent(found.retention)} of it"
-    return f"{line}; measuring does not show that it rests there: hiding as much elsewhere costs no less"
+    return f"{line}; measuring does not show that it rests there: hiding as much elsewhere costs about as much"
 
 
 def print_explanations(folder: ExplanationFolder, out: TextIO | None = None) -> None:

@@ -142,7 +142,7 @@ def test_explainer_of_another_model_or_newer_format_is_refused(images: Path, tmp
     newer = explain(tmp_path / "newer.onnx", images, "--out", tmp_path / "out").exception
     assert isinstance(newer, ExplainerError)
     assert "upgrade" in str(newer)
-    entry.value = json.dumps({**described, "model_sha256": "0" * 64})
+    entry.value = json.dumps({**described, "content": "0" * 64})
     onnx.save(proto, tmp_path / "other.onnx")
     model = MODELS / "demo_cnn.onnx"
     other = explain(tmp_path / "other.onnx", images, "--out", tmp_path / "out", "--model", model).exception

@@ -29,7 +29,7 @@ TILE: Final = (300, 340)
 """Largest height and width in pixels of a picture in the panel."""
 MIN_TILE_WIDTH: Final = 216
 """A caption needs this much."""
-COLUMNS: Final = 6
+COLUMNS: Final = 7
 STYLES: Final = ("outline", "heat")
 """How areas are drawn."""
 OUTLINED: Final = STYLES[0]
