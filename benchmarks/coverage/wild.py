@@ -72,10 +72,13 @@ def explained(network: Network, model: Path, folder: Path) -> Result:
     result = as_result(ended)
     if ended.status != 0:
         return result
-    told = json.loads(ended.out)["images"][0]["predictions"]
+    document = json.loads(ended.out)
+    told = document["images"][0]["predictions"]
+    layer = json.loads(Path(document["manifest"]).read_text(encoding="utf-8"))["layer"]
     row = probabilities(answers(network, model, image)[network.classes]) if network.classes else np.zeros(0)
     return {
         **result,
+        "layer": layer,
         "predictions": (told or [])[:1],
         "independent": {"index": int(row.argmax()), "score": round(float(row.max()), 4)} if row.size else None,
     }

@@ -29,7 +29,7 @@ LAYOUT_NETWORKS = (
         "captcha",
         "onnxruntime's dynamic quantiser 0.1, opset 12",
         CAPTCHA,
-        "450_output_quantized",
+        "450",
         LETTERS + ", as the number of the character",
         picture=TEXT,
     ),

@@ -36,7 +36,7 @@ def verdicts(network: Network, result: Result) -> dict[str, str]:
         "train": _word(train),
         "export": "ok" if train.get("export", 1.0) <= PARITY else "**differs**" if train.get("ok") else "",
         "prediction": "",
-        "layer": "right" if inspect.get("layer") == network.layer else f"**{inspect.get('layer', '')}**",
+        "layer": _layer(network, explain.get("layer", "")),
         "spec": "",
     }
     if inspect.get("ok"):
@@ -48,6 +48,10 @@ def verdicts(network: Network, result: Result) -> dict[str, str]:
     for column in ("prediction", "spec"):
         words[column] = words[column] if words[column] in ("right", "guessed", "") else f"**{words[column]}**"
     return words
+
+
+def _layer(network: Network, found: str) -> str:
+    return "right" if found == network.layer else f"**{found}**" if found else ""
 
 
 def _word(step: Result) -> str:
@@ -145,8 +149,8 @@ def total(rows: Sequence[tuple[Network, Result]], all_networks: int) -> str:
 def _legend() -> list[str]:
     return [
         "**prediction**: of networks with classes, the class and probability of a few independent lines of "
-        "onnxruntime and numpy; of the others, that no class is invented. **layer**: `inspect` marks the layer that "
-        "the list names. "
+        "onnxruntime and numpy; of the others, that no class is invented. **layer**: `explain` takes the layer that "
+        "the list names, unless told. "
         "**spec**: what `inspect` finds alone: *right*; *guessed*: wrong, and said to be guessed. **s**: inspect + "
         "explain + train. **MB**: the largest memory of a step.",
     ]

@@ -220,6 +220,8 @@ def _rescaled_integers(values: Values, conv: str) -> Tail:
         elif step.op_type in ("Mul", "Div"):
             if len(rest) != 1 or not values.broadcast(rest[0]) or (step.op_type == "Div" and step.input[0] != at):
                 break
+        elif step.op_type == "Add" and not cast and len(rest) == 1 and values.broadcast(rest[0]):
+            pass  # a bias in whole numbers of the scale, which old quantisers compute for each picture
         elif step.op_type not in PASSING and not (_is_norm(values, step, (at,)) and not cast):
             break
         at = step.output[0]

@@ -150,6 +150,24 @@ def test_a_tap_is_never_a_whole_number(tmp_path: Path) -> None:
     assert rehearsed(model, model.default_layer) is None
 
 
+def test_behind_a_bias_that_is_rounded_for_each_picture_comes_the_float_map(tmp_path: Path) -> None:
+    """As onnxruntime's first dynamic quantisers wrote it."""
+    b = GraphBuilder()
+    whole, scale, zero = (f"q{part}" for part in ("", "_scale", "_zero"))
+    b.nodes.append(helper.make_node("DynamicQuantizeLinear", [b.conv("image", 3, 8)], [whole, scale, zero]))
+    weights = b.constant(b.rng.integers(-100, 100, (16, 8, 3, 3)).astype(np.int8))
+    sums = b.op("ConvInteger", whole, weights, zero, pads=[1] * 4)
+    both = b.op("Mul", scale, b.constant(np.float32(0.01)))
+    steps = b.op("Floor", b.op("Div", b.constant(b.rng.normal(size=16).astype(np.float32)), both))
+    bias = b.op("Reshape", b.op("Cast", steps, to=6), b.constant(np.array([1, 16, 1, 1], np.int64)))
+    mapped = b.op("Mul", b.op("Cast", b.op("Add", sums, bias), to=1), both)
+    active = b.op("Sigmoid", mapped)
+    b.head(active, 16)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits"]))
+    assert model.default_layer.value == active
+    assert rehearsed(model, model.default_layer) is None
+
+
 def standardising(path: Path) -> Path:
     """(x - mean) / deviation inside the graph: NaN for a blank picture."""
     b = GraphBuilder()

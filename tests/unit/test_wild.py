@@ -31,8 +31,8 @@ def step(**more: Any) -> Result:
 
 
 def passed() -> Result:
-    inspect = step(input=FOUND, guessed=[], output="out", layer="last", promises=True, trial="yes")
-    explain = step(predictions=[{"index": 1, "score": 0.8}], independent={"index": 1, "score": 0.81})
+    inspect = step(input=FOUND, guessed=[], output="out", layer="other", promises=True, trial="yes")
+    explain = step(layer="last", predictions=[{"index": 1, "score": 0.8}], independent={"index": 1, "score": 0.81})
     return {"id": "one", "size": 5, "inspect": inspect, "explain": explain, "train": step(export=1e-7, left_out=[])}
 
 
