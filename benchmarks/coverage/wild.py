@@ -67,7 +67,7 @@ def inspected(network: Network, model: Path) -> Result:
 def explained(network: Network, model: Path, folder: Path) -> Result:
     """`explain` of one picture with the package's own input spec; its prediction beside the independent run's."""
     image = picture(network.picture)
-    command = [str(PROGRAM), "explain", str(model), str(image), *_told(network, folder), "--filters", "top:2"]
+    command = [str(PROGRAM), "explain", str(model), str(image), *_told(network, folder), "--filters", "top:1"]
     ended = run([*command, "--out", str(folder / "explained"), "--json"], EXPLAIN_LIMIT)
     result = as_result(ended)
     if ended.status != 0:
