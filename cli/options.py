@@ -127,10 +127,8 @@ def read_model(path: Path, reading: dict[str, Any]) -> Any:
 
     model = load_model(path, **reading)
     model.require_one_input()
-    if model.training_mode:
-        click.echo(f"warning: {model.training_mode}", err=True)
-    if model.guess_warning:
-        click.echo(f"warning: {model.guess_warning}", err=True)
+    for line in filter(None, (model.training_mode, model.group_warning, model.guess_warning)):
+        click.echo(f"warning: {line}", err=True)
     return model
 
 

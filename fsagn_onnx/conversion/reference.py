@@ -78,7 +78,7 @@ def run_reference(
     piece.graph.output.extend(helper.make_empty_tensor_value_info(value) for value in values)
     size = fixed_batch(piece, name) or len(images)
     count = -(-len(images) // size)
-    padded = np.resize(images, (count * size, *images.shape[1:]))
+    padded = np.concatenate([images, images[-1:].repeat(count * size - len(images), axis=0)])  # as the module fills up
     parts = []
     try:
         session, weights = _session(piece, proto, module)

@@ -141,7 +141,7 @@ def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> Tap
         raise ConversionError(f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one")
     module = TappedModule(assemble(graph, source, model.shapes), inputs[0], taps, graph.outputs[len(taps) :])
     size = fixed_batch(piece, inputs[0])
-    if size is not None and not _batches(module, model, size):
+    if size is not None and (model.group is not None or not _batches(module, model, size)):
         module.chunk = size
     return module
 

@@ -117,7 +117,7 @@ def open_explainer(
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
         + (". What the decision rests on, at once: --why" if explainer.classes else "")
     )
-    hints = tuple(line for line in (plain.training_mode, plain.guess_warning, better) if line)
+    hints = tuple(line for line in (plain.training_mode, plain.group_warning, plain.guess_warning, better) if line)
     return Opened(explainer, plain, name, _subject(explainer, path, name), (*_read_as(explainer), *hints))
 
 

@@ -6,7 +6,7 @@ Half of the pairs show the area alone (the share should be high), half hide it (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -54,6 +54,28 @@ class AskedClasses(NamedTuple):
         teacher = None if self.teacher is None else self.teacher[order]
         questions = Questions(maps[order], weights[order], None if phi is None else phi[order])
         return AskedClasses(self.ids[order], self.decision[order], questions, teacher)
+
+
+def joined(parts: Sequence[AskedClasses]) -> AskedClasses:
+    """What was asked of several groups of pictures, as of one."""
+    asked = [part.questions for part in parts]
+    shares = [found.contributions for found in asked if found.contributions is not None]
+    teachers = [part.teacher for part in parts if part.teacher is not None]
+    return AskedClasses(
+        torch.cat([part.ids for part in parts]),
+        torch.cat([part.decision for part in parts]),
+        Questions(
+            torch.cat([found.maps for found in asked]),
+            torch.cat([found.weights for found in asked]),
+            torch.cat(shares) if shares else None,
+        ),
+        torch.cat(teachers) if teachers else None,
+    )
+
+
+def _filled_up(rows: Tensor, size: int) -> Tensor:
+    """So many rows: the last one repeated."""
+    return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
 
 
 def draw_classes(numbers: Tensor, count: int, rng: np.random.Generator) -> Tensor:
@@ -108,6 +130,9 @@ class ClassJudge:
 
     def ask(self, images: Tensor, choose: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], AskedClasses]:
         """The same with classes ``(N, J)`` chosen from the decision values ``(N, classes)``."""
+        size = self.module.chunk
+        if size is not None and len(images) != size:
+            return self._ask_in_groups(images, size, choose)
         first = self.depths[-1] if self.depths else self.layer
         leaves: list[Tensor] = []
 
@@ -134,6 +159,20 @@ class ClassJudge:
         if self.depths:
             teacher = gradient_maps([taps[key] for key in wanted], by_depth)
         return taps, AskedClasses(ids, torch.stack(values, dim=1), questions, teacher)
+
+    def _ask_in_groups(
+        self, images: Tensor, size: int, choose: Callable[[Tensor], Tensor]
+    ) -> tuple[dict[str, Tensor], AskedClasses]:
+        """`ask` for a CNN of a fixed batch: gradients pass inside of a group only."""
+        with torch.no_grad():
+            chosen = choose(self.decision(self.module(images)[self.decision.value]))
+        found = []
+        for part, ids in zip(torch.split(images, size), torch.split(chosen, size), strict=True):
+            whole = (_filled_up(ids, size), _filled_up(part, size))
+            found.append(self.ask(whole[1], lambda numbers, ids=whole[0]: ids))  # type: ignore[misc]
+        kept = torch.arange(len(images))
+        taps = {name: torch.cat([taps[name] for taps, _ in found])[kept] for name in found[0][0]}
+        return taps, joined([asked for _, asked in found]).rows(kept)
 
     def shares(
         self, response: dict[str, Tensor], infills: Tensor, asked: AskedClasses, first: int

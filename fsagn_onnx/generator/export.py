@@ -28,6 +28,7 @@ from .config import GeneratorConfig
 from .explainer_graph import Batching, Said, build_graph
 from .network import Generator
 from .proof import ExportReport, picture_like, prove_export, prove_same, run_graph
+from .valid_graph import check_graph
 from .variants import (
     PlainExplainer,
     at_opset,
@@ -102,11 +103,7 @@ def _tried(
     proto, feature_map = build_graph(model, generator, filters, batching=batching, said=said)
     if opset is not None:
         proto = at_opset(proto, opset, str(model.path))
-    try:
-        onnx.checker.check_model(proto, full_check=model.shape_warning is None)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ExplainerError(f"export: the explainer's graph would not be valid: {reason}; no file written") from error
+    check_graph(proto, full=model.shape_warning is None)
     return proto, feature_map, prove_export(proto.SerializeToString(), model, generator, slack, said)
 
 
@@ -213,7 +210,7 @@ def export_explainer(
         variant, report = replace(variant, loss=loss), replace(report, loss=loss)
     proto = _fitted_out(proto, model, variant)
     helper.set_model_props(proto, {KEY: make_metadata(model, checkpoint, quality, variant).to_json()})
-    onnx.checker.check_model(proto, full_check=model.shape_warning is None)
+    check_graph(proto, full=model.shape_warning is None)
     make_folder(out.parent)
     write_file(out, [proto.SerializeToString()], durable=True)
     return report

@@ -148,8 +148,7 @@ def _model(
     if len(model.inputs) > 1:
         others = ", ".join(f"'{item.name}'" for item in model.inputs if item.name != model.input_spec.name)
         warnings.append(f"further inputs than the image: {others}; give them constants with --feed NAME=VALUE")
-    if model.training_mode:
-        warnings.append(model.training_mode)
+    warnings.extend(line for line in (model.training_mode, model.group_warning) if line)
     warnings.extend(f"the output '{name}' is left out: it {why}" for name, why in model.left_out.items())
     if conversion and default:
         document |= _conversion(model, default)

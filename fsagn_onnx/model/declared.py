@@ -15,7 +15,7 @@ REFUSALS = (shape_inference.InferenceError, onnx.checker.ValidationError, Runtim
 def with_true_shapes(proto: onnx.ModelProto) -> None:
     """Correct what a graph declares about the shapes of its values, where that cannot be.
 
-    - A negative dimension, which some converters write for an open one, becomes open.
+    - A negative dimension, which some converters write for an open one, becomes open; so does one of 0 of an input.
     - Where what is declared inside contradicts what onnx infers, it is forgotten.
     - An output without a shape, or with another rank than inferred, gets the shape inferred, or open dimensions where
       only its rank is known.
@@ -25,8 +25,10 @@ def with_true_shapes(proto: onnx.ModelProto) -> None:
             the graph for other reasons.
     """
     graph = proto.graph
-    for item in (*graph.input, *graph.output, *graph.value_info):
-        _free_negative(item.type)
+    for item in (*graph.output, *graph.value_info):
+        _open(item.type, below=0)
+    for item in graph.input:
+        _open(item.type, below=1)
     bare = skeleton(proto)
     for item in bare.graph.output:
         if item.type.WhichOneof("value") in (None, "tensor_type"):
@@ -45,9 +47,9 @@ def with_true_shapes(proto: onnx.ModelProto) -> None:
             declared.shape.CopyFrom(found.shape)
 
 
-def _free_negative(kind: TypeProto) -> None:
+def _open(kind: TypeProto, *, below: int) -> None:
     for dim in kind.tensor_type.shape.dim if kind.HasField("tensor_type") else ():
-        if dim.dim_value < 0:
+        if dim.HasField("dim_value") and dim.dim_value < below:
             dim.ClearField("dim_value")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,24 +15,29 @@ import onnx
 from onnx import inliner
 
 from ..errors import LayerError, ModelError
+from .batch import pin_batch
+from .batch_trial import held_batch
 from .class_names import given_names
 from .content_hash import content_hash, file_hash
 from .declared import with_true_shapes
 from .description import input_spec, labels_of, preprocess_labels, read_preprocess
 from .feeds import Feed, bind, parse_feeds
 from .input_spec import InputSpec
+from .joined_feeds import with_joined_feeds
+from .kept_batch import with_kept_batch
 from .layers import Layer, find_layers
 from .onnx_file import ValueInfo, metadata_of, read_proto, value_info
 from .opset import opset_of
 from .preparation import prepared
 from .runnable import runnable_outputs
-from .shapes import skeleton, static_shapes
+from .shapes import static_shapes
 from .single_image import with_batch_axis
 from .size_trial import settled
 from .sizes import oversized
 from .spelling import respell
 from .topology import sort_nodes
 from .training_mode import training_nodes
+from .validity import check_nodes, strict_refusal
 
 __all__ = ["Model", "load_model"]
 
@@ -56,6 +61,7 @@ class Model:
         named: The class names are the user's, not the file's.
         input_spec: The image input and its preprocessing.
         left_out: Outputs of the file that nothing can compute as numbers (see `runnable_outputs`) -> why.
+        group: Images that the graph takes at a time where its file says any number (see `held_batch`), else None.
     """
 
     path: Path
@@ -70,6 +76,7 @@ class Model:
     labels: tuple[str, ...] | None
     input_spec: InputSpec
     left_out: Mapping[str, str] = field(default_factory=dict)
+    group: int | None = None
     named: bool = False
 
     @cached_property
@@ -111,11 +118,7 @@ class Model:
 
         onnxruntime may run such a model all the same.
         """
-        try:
-            onnx.checker.check_model(skeleton(self.proto), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
-            return _one_line(error)
-        return None
+        return strict_refusal(self.proto)
 
     @cached_property
     def training_mode(self) -> str | None:
@@ -128,6 +131,13 @@ class Model:
             "its answers hang on the rest of a batch or on chance; here each picture is a batch of its own and nothing "
             "is dropped; for the network as it was trained export it again in inference mode (torch: model.eval())"
         )
+
+    @property
+    def group_warning(self) -> str | None:
+        """That the graph takes images in groups although its file says any number; None where it does not."""
+        many = "one image" if self.group == 1 else f"{self.group} images"
+        words = f"{self.path.name} says that it takes any number of images, but its graph takes {many} at a time"
+        return None if self.group is None else words
 
     @property
     def guess_warning(self) -> str | None:
@@ -281,21 +291,28 @@ def _described(
     if image is not None and image in feeds:
         raise ModelError(f"--feed gives '{image}' a constant, but --input names it as the image")
     if proto.functions:
-        _check(proto)
+        check_nodes(proto)
     original = source = bind(proto, feeds)
     if proto.functions:
         source = inliner.inline_local_functions(original)
     content = content_hash(original)
     source = with_batch_axis(source, image)
     with_true_shapes(source)
-    _check(source)
+    source = with_joined_feeds(source, feeds)
+    check_nodes(source)
     runnable, left_out = runnable_outputs(source)
     proto = prepared(runnable)
     source = runnable
-    _check(proto)
+    check_nodes(proto)
     initializers = {tensor.name for tensor in proto.graph.initializer}
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     metadata = metadata_of(proto)
+    spec = settled(input_spec(inputs, metadata, override, graph=proto.graph, image=image), proto, inputs)
+    source, proto = _both(source, proto, lambda graph: with_kept_batch(graph, spec))
+    group = held_batch(proto, spec)
+    if group is not None:
+        source, proto = _both(source, proto, lambda graph: pin_batch(graph, spec.name, group))
+    inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     return Model(
         path=path,
         proto=proto,
@@ -307,29 +324,16 @@ def _described(
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
         labels=names or labels_of(metadata),
-        input_spec=settled(input_spec(inputs, metadata, override, graph=proto.graph, image=image), proto, inputs),
+        input_spec=spec,
+        group=group,
         left_out=left_out,
         named=names is not None,
     )
 
 
-def _check(proto: onnx.ModelProto) -> None:
-    """Run the checker of onnx without the large weights (hashing checks their sizes).
-
-    Shape inference is not part of it, nor are the types of the graph's outputs: onnxruntime takes models that
-    onnx's strict inference refuses, and infers the outputs itself.
-    """
-    bare = skeleton(proto)
-    for item in bare.graph.output:
-        if not item.HasField("type"):
-            item.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-        if item.type.HasField("tensor_type"):
-            item.type.tensor_type.shape.SetInParent()
-    try:
-        onnx.checker.check_model(bare)
-    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise ModelError(f"not a valid ONNX model: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def _both(
+    source: onnx.ModelProto, proto: onnx.ModelProto, change: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Change the file's graph and the prepared one; they stay one object where they are."""
+    changed = change(proto)
+    return changed if source is proto else change(source), changed

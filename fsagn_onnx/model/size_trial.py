@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +15,18 @@ from .onnx_file import ValueInfo
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["settled"]
+__all__ = ["PIXEL_TYPES", "settled"]
 
 USUAL: Final = ((224, 224), (256, 256), (32, 320), (48, 320), (64, 256), (640, 640), (112, 112), (299, 299), (128, 128))
 """Sizes that are tried in turn: classifiers, text lines of recognisers, detectors, faces."""
 LARGEST: Final = 640 * 640
+PIXEL_TYPES: Final[Mapping[str, type[np.generic]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    **{f"tensor({name})": np.dtype(name).type for name in ("uint8", "int8", "uint16", "int16", "int32")},
+}
+"""onnxruntime's names of the types that images have."""
 
 
 def settled(spec: InputSpec, proto: onnx.ModelProto, inputs: Sequence[ValueInfo]) -> InputSpec:
@@ -63,9 +70,7 @@ def _runs(
 ) -> bool:
     batch = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else 1
     dims = (batch, spec.channels, *size) if spec.layout == "NCHW" else (batch, *size, spec.channels)
-    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-    kinds |= {f"tensor({name})": np.dtype(name).type for name in ("uint8", "int8", "uint16", "int16", "int32")}
-    kind = kinds.get(session.get_inputs()[0].type)
+    kind = PIXEL_TYPES.get(session.get_inputs()[0].type)
     if kind is None:
         return True
     from .inference_session import ORT_ERRORS
