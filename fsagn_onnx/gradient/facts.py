@@ -31,8 +31,8 @@ class GraphFacts:
 
     Args:
         proto: the graph; its own nodes, before any are appended.
-        sizes: input name -> shape of one sample, without the batch; None: as the graph declares them.
-        probe: a batch to infer shapes with; 0: the graph's own where it is fixed, else `PROBE`.
+        sizes: input name -> shape of one sample, without the batch, of those inputs that hold images; None: as the
+            graph declares them, of all inputs.
     """
 
     def __init__(self, proto: onnx.ModelProto, sizes: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -44,7 +44,7 @@ class GraphFacts:
                 continue
             declared = shape_of(item.type.tensor_type)
             sample = None if sizes is None else sizes.get(item.name)
-            if sample is None and declared and all(isinstance(dim, int) for dim in declared[1:]):
+            if sizes is None and declared and all(isinstance(dim, int) for dim in declared[1:]):
                 sample = [int(dim) for dim in declared[1:] if isinstance(dim, int)]
             if sample is None or not declared:
                 continue
