@@ -11,7 +11,8 @@ from onnx import helper
 from ..errors import GradientError
 from ..model.classifier import Classifier
 from .backward import PREFIX, Backward, Sizes
-from .decision import DecisionWriter
+from .decision import decision_writer
+from .dense_decision import DenseScores
 from .facts import Shape
 from .step import Cotangent
 
@@ -43,7 +44,7 @@ class Contributions:
 
 def add_contributions(
     proto: onnx.ModelProto,
-    classifier: Classifier,
+    classifier: Classifier | DenseScores,
     layer_value: str,
     classes: str,
     *,
@@ -58,7 +59,7 @@ def add_contributions(
 
     Args:
         proto: a model in topological order at opset 13 or later; changed.
-        classifier: which of its outputs classifies, and how.
+        classifier: which of its outputs classifies, and how; or where scores per box or place are.
         layer_value: the tapped value (N, C, h, w).
         classes: name of an int64 value (N, J), see `add_decision`.
         single: J is 1: rows are images.
@@ -70,7 +71,7 @@ def add_contributions(
             no rule.
     """
     back = Backward(proto, sizes, prefix)
-    decision = DecisionWriter(back.facts, back.write, classifier).write(classes, single)
+    decision = decision_writer(back.facts, back.write, classifier).write(classes, single)
     given = back.run(decision.cotangents, [layer_value], decision.owners)[layer_value]
     shape = back.facts.shape(layer_value)
     if len(shape) != 4:

@@ -7,46 +7,41 @@ that exclude nothing, each one's logit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from ..errors import GradientError
 from ..model.classifier import SINGLE, Classifier
 from ..model.outputs import PASSING
 from .backward import PREFIX, Sizes
+from .choice import chosen_classes
+from .decision_values import LEAST, ULP, Decision, owners_of
+from .dense_decision import DenseDecisionWriter, DenseScores
 from .facts import GraphFacts
 from .writer import NodeWriter
 
-__all__ = ["Decision", "DecisionWriter", "add_decision"]
-
-LEAST = 1e-12
-"""Smallest probability whose logarithm is taken."""
+__all__ = ["DecisionWriter", "add_decision", "decision_writer"]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Names of values.
+def decision_writer(
+    facts: GraphFacts, write: NodeWriter, source: Classifier | DenseScores
+) -> DecisionWriter | DenseDecisionWriter:
+    """What writes decision values of a model.
 
-    Attributes:
-        class_ids: int64 (N, J).
-        decision: d_c, float (N, J).
-        cotangents: value of the model -> dd_c / d of it, rows (N J, ...).
-        owners: int64 (N J,), the image of each row; None where J is 1.
+    Args:
+        facts: of the graph.
+        write: appends to it.
+        source: what classifies: an output, or scores per box or place.
     """
-
-    class_ids: str
-    decision: str
-    cotangents: Mapping[str, str]
-    owners: str | None
+    if isinstance(source, DenseScores):
+        return DenseDecisionWriter(facts, write, source)
+    return DecisionWriter(facts, write, source)
 
 
 def add_decision(
     proto: onnx.ModelProto,
-    classifier: Classifier,
+    classifier: Classifier | DenseScores,
     classes: str,
     *,
     single: bool = False,
@@ -57,7 +52,7 @@ def add_decision(
 
     Args:
         proto: a model in topological order at opset 13 or later; changed.
-        classifier: which of its outputs classifies, and how.
+        classifier: which of its outputs classifies, and how; or where scores per box or place are.
         classes: name of an int64 value (N, J): class ids; -1: the highest score not asked for by id.
         single: J is 1: rows are images.
         sizes: input -> shape of one sample, where the graph leaves it open.
@@ -67,7 +62,7 @@ def add_decision(
         GradientError: the model does not classify, or the number of its classes is not known.
     """
     facts = GraphFacts(proto, sizes)
-    return DecisionWriter(facts, NodeWriter(proto, prefix), classifier).write(classes, single)
+    return decision_writer(facts, NodeWriter(proto, prefix), classifier).write(classes, single)
 
 
 class DecisionWriter:
@@ -99,46 +94,41 @@ class DecisionWriter:
         scores = write.op("Reshape", self.value, write.constant([-1, self.count]))
         one = self.kind in SINGLE
         ranked = self._both(scores) if one else scores
-        ids = self._chosen(ranked, classes)
+        ids = chosen_classes(write, ranked, classes, 2 if one else self.count)
         if one:
             twice = write.op("Mul", ids, write.constant(2))
             sign = write.op("Cast", write.op("Sub", twice, write.constant(1)), to=self.type)
-            decision, slope = write.op("Mul", scores, sign), write.unsqueeze(sign, 2)
+            value, steep = self._single(scores)
+            decision, slope = write.op("Mul", value, sign), write.unsqueeze(write.op("Mul", steep, sign), 2)
         elif self.kind == "logits":
             decision, slope = self._log_odds(scores, ids)
         else:
             decision, slope = self._own(scores, ids)
         target = write.constant([-1, *self.shape[1:]])
         cotangent = write.op("Reshape", slope, target)
-        owners = None if single else self._owners(classes)
+        owners = None if single else owners_of(write, classes)
         return Decision(ids, decision, {self.value: cotangent}, owners)
 
     def _number(self, value: float) -> str:
         return self.graph.constant(np.asarray(value, dtype=helper.tensor_dtype_to_np_dtype(self.type)))
 
+    def _single(self, scores: str) -> tuple[str, str]:
+        """The logit of class 1, (N, 1), and its slope by the number that the model gives."""
+        write = self.graph
+        if self.kind == "logit":
+            return scores, self._number(1)
+        share = write.op("Min", write.op("Max", scores, self._number(LEAST)), self._number(1 - ULP))
+        rest = self._rest(share)
+        logit = write.op("Sub", write.op("Log", share), write.op("Log", rest))
+        return logit, write.op("Reciprocal", write.op("Mul", share, rest))
+
     def _both(self, scores: str) -> str:
         """Scores of the two classes that one number decides between."""
-        return self.graph.op("Concat", self.graph.op("Neg", scores), scores, axis=1)
+        other = self.graph.op("Neg", scores) if self.kind == "logit" else self._rest(scores)
+        return self.graph.op("Concat", other, scores, axis=1)
 
-    def _chosen(self, scores: str, classes: str) -> str:
-        """-1 becomes the class of the highest score that is not asked for by id."""
-        write = self.graph
-        count = 2 if self.kind in SINGLE else self.count
-        free = write.op("Less", classes, write.constant(0))
-        asked = write.op("Max", classes, write.constant(0))
-        numbers = write.op("Cast", scores, to=TensorProto.FLOAT)
-        places = write.op("Reshape", write.constant(list(range(count))), write.constant([1, 1, count]))
-        same = write.op("Equal", write.unsqueeze(asked, 2), places)  # (N, J, C)
-        same = write.op("And", same, write.unsqueeze(write.op("Not", free), 2))
-        taken = write.reduce("ReduceMax", write.op("Cast", same, to=TensorProto.FLOAT), [1], keep=False)  # (N, C)
-        key = write.op("Where", write.op("Greater", taken, _half(write)), _lowest(write), numbers)
-        columns = write.op("Shape", classes)
-        columns = write.op("Slice", columns, write.constant([1]), write.constant([2]), write.constant([0]))
-        most = write.op("Min", columns, write.constant([count]))
-        best = write.several("TopK", key, most, outputs=2, axis=1)[1]
-        slot = write.op("CumSum", write.op("Cast", free, to=TensorProto.INT64), write.constant(1), exclusive=1)
-        slot = write.op("Min", slot, write.op("Sub", most, write.constant([1])))
-        return write.op("Where", free, write.op("GatherElements", best, slot, axis=1), classes)
+    def _rest(self, share: str) -> str:
+        return self.graph.op("Sub", self._number(1), share)
 
     def _is(self, ids: str) -> str:
         """Where a class is the one asked about, (N, J, C)."""
@@ -176,23 +166,6 @@ class DecisionWriter:
             decision = write.op("Sub", write.op("Log", share), write.op("Log", rest))
             slope = write.unsqueeze(write.op("Reciprocal", write.op("Mul", share, rest)), 2)
         return decision, write.op("Where", self._is(ids), slope, self._number(0))
-
-    def _owners(self, classes: str) -> str:
-        """0, ..., 0, 1, ..., 1, ...: the image of each class."""
-        write = self.graph
-        sizes = write.op("Shape", classes)
-        count = write.op("Gather", sizes, write.constant(0), axis=0)
-        numbers = write.op("Range", write.constant(0), count, write.constant(1))
-        spread = write.op("Expand", write.unsqueeze(numbers, 1), sizes)
-        return write.op("Reshape", spread, write.constant([-1]))
-
-
-def _half(write: NodeWriter) -> str:
-    return write.constant(np.array(0.5, np.float32))
-
-
-def _lowest(write: NodeWriter) -> str:
-    return write.constant(np.array(-np.inf, np.float32))
 
 
 def _scores(facts: GraphFacts, output: str, kind: str) -> tuple[str, str]:

@@ -14,12 +14,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model.cut import cut
 from .evidence import PlainEvidence, summed_evidence
 from .explained_area import rounded
 from .infill import VERIFY, infill
 from .masks import area_rank, grid_of, grid_stride, pixel_mask
-from .session import Session
 
 __all__ = ["DECISION_AREAS", "DepthChoice", "DepthFigure", "choose_depth"]
 
@@ -109,15 +107,10 @@ def choose_depth(engine: PlainEvidence, pixels: Sequence[Pixels], classes: Seque
         candidates.append(engine.depths[-SUMMED:])
     if len(candidates) == 1 or not len(pixels):
         return DepthChoice(engine.depths, ())
-    with Session(_decider(engine), *engine.session_options, source=engine.source) as session:
-        figures = _measured(_Trial(engine, session), candidates, pixels[:MOST_PICTURES], classes)
+    figures = _measured(_Trial(engine), candidates, pixels[:MOST_PICTURES], classes)
     ranked = sorted(figures, key=lambda figure: (-figure.pictures, -figure.gap))
     engine.focus(ranked[0].depths)
     return DepthChoice(ranked[0].depths, tuple(ranked))
-
-
-def _decider(engine: PlainEvidence) -> Any:
-    return cut(engine.model.proto, [str(engine.classes.classifier.output)])
 
 
 def _measured(
@@ -145,9 +138,8 @@ def _measured(
 class _Trial:
     """Shows and hides evidence."""
 
-    def __init__(self, engine: PlainEvidence, session: Session) -> None:
-        self._engine, self._session, self._spec = engine, session, engine.metadata.input
-        self._output = str(engine.classes.classifier.output)
+    def __init__(self, engine: PlainEvidence) -> None:
+        self._engine, self._spec = engine, engine.metadata.input
         self._grid = grid_of(self._spec.size, grid_stride(self._spec.size))
 
     def shown_and_hidden(
@@ -164,14 +156,12 @@ class _Trial:
             for area in DECISION_AREAS:
                 mask = pixel_mask(rank, area, self._spec.size)[..., None]
                 images += [np.where(mask, pixels, behind), np.where(mask, behind, pixels)]
-        shares = np.concatenate(list(self._probabilities(images)))[:, number].reshape(len(candidates), -1, 2)
+        shares = np.concatenate(list(self._probabilities(images, number))).reshape(len(candidates), -1, 2)
         return [(float(kept), float(removed)) for kept, removed in shares.mean(axis=1)]
 
-    def _probabilities(self, images: Sequence[Pixels]) -> Iterator[NDArray[np.float64]]:
+    def _probabilities(self, images: Sequence[Pixels], number: int) -> Iterator[NDArray[np.float64]]:
+        """Of the class, which a decision value d_c is the log-odds of: 1 / (1 + exp(-d_c))."""
         for start in range(0, len(images), BATCH):
             part = np.asarray(self._spec.normalise(np.stack(images[start : start + BATCH])), dtype=np.float32)
-            values = self._session.run([self._output], {self._spec.name: part})
-            found = self._engine.classes.probabilities(values)
-            if found is None:
-                raise AssertionError("the engine's model classifies")
-            yield found
+            _, decisions = self._engine.decided(part, np.full((len(part), 1), number, dtype=np.int64))
+            yield 1 / (1 + np.exp(-np.clip(decisions[:, 0].astype(np.float64), -700, 700)))

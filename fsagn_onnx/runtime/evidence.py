@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -17,28 +18,29 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ..data.closing import Closing
-from ..errors import GradientError, UsageError
-from ..gradient.backward import Backward, missing_rules
+from ..errors import UsageError
+from ..gradient.backward import Backward
 from ..gradient.contributions import contributions_of
-from ..gradient.decision import DecisionWriter
+from ..gradient.decision import decision_writer
+from ..gradient.decision_values import Decision
+from ..model.cut import cut
 from ..model.input_spec import InputSpec
 from ..model.model import Model
 from ..model.raised_opset import MIN_OPSET, at_opset
 from .classes import Classes, classes_of
+from .decision_source import chosen_filters, decision_source, evidence_depths
 from .engine import Decisions, Engine, Pass
 from .masks import area_rank, grid_of, grid_stride, to_grid
 from .session import Session
 from .variant import Variant
 
-__all__ = ["PlainDecisionMetadata", "PlainEvidence", "evidence_depths", "summed_evidence"]
+__all__ = ["PlainDecisionMetadata", "PlainEvidence", "summed_evidence"]
 
 Array = NDArray[Any]
 
 CLASSES: Final = "fsagn/asked_class"
 """The graph's input that asks for a class, int64 (N, 1)."""
 PREFIX: Final = "fsagn/gradient/"
-MOST_DEPTHS: Final = 6
-"""Candidates at most: the deepest layer of each of so many map sizes."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +54,6 @@ class PlainDecisionMetadata:
     labels: tuple[str, ...] | None
     areas: tuple[float, ...] = ()
     variant: Variant = field(default_factory=Variant)
-
-
-def evidence_depths(model: Model, classes: Classes) -> tuple[str, ...]:
-    """Layers whose gradients may show what a decision rests on: the deepest of each map size, shallow ones first.
-
-    Args:
-        model: the CNN.
-        classes: how its outputs are read.
-
-    Raises:
-        GradientError: the model does not classify, or no layer has a gradient; the reason of the deepest.
-    """
-    if classes.classifier.output is None:
-        raise GradientError(f"{model.path.name} does not classify: {classes.classifier.reason}")
-    deepest: dict[tuple[int, int], str] = {}
-    for layer in model.layers:
-        if not layer.reason or layer.default:
-            deepest.pop(layer.shape[1:], None)
-            deepest[layer.shape[1:]] = layer.value
-    default = model.default_layer
-    deepest[default.shape[1:]] = default.value
-    found = [value for shape, value in deepest.items() if min(shape) > 1]
-    output, sizes = classes.classifier.output, {model.input_spec.name: model.input_spec.sample_shape}
-    kept = [value for value in found if not missing_rules(model.proto, [output], [value], sizes)]
-    if not kept:
-        missing = missing_rules(model.proto, [output], found[-1:], sizes)
-        raise GradientError(f"{model.path.name}: no gradient by '{found[-1]}': no rule for {', '.join(missing)}")
-    ordered = [layer.value for layer in model.layers if layer.value in kept]
-    return tuple(ordered[-MOST_DEPTHS:])
 
 
 def summed_evidence(maps: Sequence[Array], grid: tuple[int, int]) -> NDArray[np.float32]:
@@ -143,18 +116,42 @@ class PlainEvidence(Engine, Closing):
         providers, threads = self.session_options
         return Session(self._graph(), providers, threads, source=str(self._model.path))
 
+    def _prepared(self, columns: int | str) -> tuple[onnx.ModelProto, Backward, Decision]:
+        """The model and the decision about some classes."""
+        model = self._model
+        proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path))
+        image = next(item for item in proto.graph.input if item.name == model.input_spec.name)
+        dims = image.type.tensor_type.shape.dim
+        first: int | str = dims[0].dim_value if dims and dims[0].dim_value > 0 else "N"
+        proto.graph.input.append(helper.make_tensor_value_info(CLASSES, TensorProto.INT64, [first, columns]))
+        back = Backward(proto, {model.input_spec.name: model.input_spec.sample_shape}, PREFIX)
+        source = decision_source(self._classes, model.path.name)
+        decision = decision_writer(back.facts, back.write, source).write(CLASSES, single=columns == 1)
+        del proto.graph.value_info[:]
+        proto.ir_version = max(proto.ir_version, 8)
+        return proto, back, decision
+
+    @cached_property
+    def _decider(self) -> Session:
+        """The forward pass alone: class ids and decision values."""
+        proto, _, decision = self._prepared("J")
+        names = (decision.class_ids, decision.decision)
+        providers, threads = self.session_options
+        return Session(cut(proto, names), providers, threads, source=str(self._model.path))
+
+    def decided(self, batch: Array, classes: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
+        """Class ids and decision values (N, J) of a preprocessed batch, without gradients; -1 as for `decide`."""
+        session = self._decider
+        names = [port.name for port in session.outputs]
+        found = session.run(names, {self.metadata.input.name: batch, CLASSES: classes})
+        return found[names[0]], found[names[1]]
+
     def _graph(self) -> onnx.ModelProto:
         """The model, and behind it the decision about one class per image and its gradients."""
         model, layer = self._model, self.metadata.layer
-        proto = at_opset(model.proto, max(model.opset, MIN_OPSET), str(model.path))
         own = [value.name for value in model.outputs if value.dtype != "not a tensor"]
-        batch = next(item for item in proto.graph.input if item.name == model.input_spec.name)
-        dims = batch.type.tensor_type.shape.dim
-        first: int | str = dims[0].dim_value if dims and dims[0].dim_value > 0 else "N"
-        proto.graph.input.append(helper.make_tensor_value_info(CLASSES, TensorProto.INT64, [first, 1]))
-        back = Backward(proto, {model.input_spec.name: model.input_spec.sample_shape}, PREFIX)
+        proto, back, decision = self._prepared(1)
         write = back.write
-        decision = DecisionWriter(back.facts, write, self._classes.classifier).write(CLASSES, single=True)
         gradients = back.run(decision.cotangents, list(dict.fromkeys((*self.depths, layer))))
         maps = {}
         for value in self.depths:
@@ -168,8 +165,6 @@ class PlainEvidence(Engine, Closing):
         for name, kind in outputs.items():
             if name not in own:
                 proto.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-        proto.ir_version = max(proto.ir_version, 8)
-        del proto.graph.value_info[:]
         return proto
 
     @property
@@ -234,7 +229,9 @@ class PlainEvidence(Engine, Closing):
         against it.
         """
         count = classes.shape[1]
-        ids, parts = _ranked_classes(self, batch, classes), []
+        open_ids = count > 1 and (classes < 0).any()
+        ids = self.decided(batch, classes)[0] if open_ids else classes
+        parts = []
         for column in range(count):
             depths, rest = self.maps(batch, ids[:, column])
             parts.append((summed_evidence([depths[value] for value in self.depths], self._grid), rest))
@@ -268,48 +265,7 @@ class PlainEvidence(Engine, Closing):
         return self._model.proto
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the sessions."""
         self._session.close()
-
-
-def _ranked_classes(engine: PlainEvidence, batch: Array, classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """-1 of several columns filled in: the graph takes one class at a time."""
-    if classes.shape[1] == 1 or (classes >= 0).all():
-        return classes
-    output = str(engine.classes.classifier.output)
-    _, first = engine.maps(batch, np.full(len(batch), -1, dtype=np.int64))
-    decisions = engine.classes.decisions({output: first[output]})
-    if decisions is None:
-        return classes
-    filled = classes.copy()
-    for asked, scores in zip(filled, decisions, strict=True):
-        order = np.argsort(-scores, kind="stable")
-        free = order[~np.isin(order, asked[asked >= 0])]
-        slots = np.flatnonzero(asked < 0)
-        asked[slots] = free[np.minimum(np.arange(len(slots)), len(free) - 1)]
-    return filled
-
-
-def chosen_filters(
-    peaks: NDArray[np.floating], phi: NDArray[np.floating], filters: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Fill every slot that asks for a kind of filter; those asked for by id are taken first.
-
-    Args:
-        peaks: (N, C).
-        phi: (N, C), contributions.
-        filters: (N, K): ids; -1 the highest peak, -2 the largest contribution, -3 the smallest.
-
-    Returns:
-        (N, K) ids; -1 where no filter was left.
-    """
-    found = filters.copy()
-    for image, asked in enumerate(found):
-        taken = set(asked[asked >= 0].tolist())
-        orders = {-1: np.argsort(-peaks[image], kind="stable"), -2: np.argsort(-phi[image], kind="stable"),
-                  -3: np.argsort(phi[image], kind="stable")}  # fmt: skip
-        for slot in np.flatnonzero(asked < 0):
-            best = next((int(k) for k in orders[int(asked[slot])] if int(k) not in taken), -1)
-            asked[slot] = best
-            taken.add(best)
-    return found
+        if "_decider" in self.__dict__:
+            self._decider.close()

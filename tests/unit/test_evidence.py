@@ -11,8 +11,9 @@ import pytest
 from fsagn_onnx.errors import GradientError, LayerError, UsageError
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.runtime.classes import classes_of
+from fsagn_onnx.runtime.decision_source import chosen_filters, evidence_depths
 from fsagn_onnx.runtime.depth_choice import DECISION_AREAS, choose_depth
-from fsagn_onnx.runtime.evidence import PlainEvidence, chosen_filters, evidence_depths, summed_evidence
+from fsagn_onnx.runtime.evidence import PlainEvidence, summed_evidence
 from fsagn_onnx.testing.graph_builder import GraphBuilder
 from fsagn_onnx.testing.synthetic import render
 
