@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from .outputs import DENSE, PASSING
 from .topology import Topology, node_inputs
 
-__all__ = ["SQUASHING", "Column", "ValueTrace"]
+__all__ = ["SQUASHING", "ValuePart", "ValueTrace"]
 
 CUTTING: Final = frozenset({"Split", "Slice", "Gather", "GatherND", "GatherElements", "Squeeze", "Unsqueeze"})
 """Ops that take a part of numbers as they are."""
@@ -24,7 +24,7 @@ CHOOSING: Final = frozenset({"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "
 
 
 @dataclass(frozen=True)
-class Column:
+class ValuePart:
     """A part of a value along one axis.
 
     Attributes:
@@ -64,11 +64,11 @@ class ValueTrace:
             name = node.input[0]
         return name
 
-    def columns(self, name: str, axis: int) -> list[Column]:
+    def columns(self, name: str, axis: int) -> list[ValuePart]:
         """The parts that a value is put together of along an axis; itself where it is not."""
         return list(self._columns(name, axis, whole=True))
 
-    def _columns(self, name: str, axis: int, *, whole: bool) -> Iterator[Column]:
+    def _columns(self, name: str, axis: int, *, whole: bool) -> Iterator[ValuePart]:
         node, shape = self.maker(name), self.shapes.get(name)
         if node is not None and node.op_type == "Concat":
             joined = next((item.i for item in node.attribute if item.name == "axis"), 0)
@@ -84,7 +84,7 @@ class ValueTrace:
         if node is not None and before is not None:
             yield from self._columns(node.input[0], before, whole=whole)
             return
-        yield Column(name, axis, shape[axis] if shape and axis < len(shape) else None, whole)
+        yield ValuePart(name, axis, shape[axis] if shape and axis < len(shape) else None, whole)
 
     def _carried(self, node: onnx.NodeProto, axis: int) -> int | None:
         """The axis of a passing node's input that becomes this axis of its output."""

@@ -7,6 +7,7 @@ from .engine import Engine, Pass
 from .explainer import Explainer
 from .explanation import Explanation, FilterExplanation, Prediction
 from .file_engine import FileEngine
+from .findings import Detection, Segment, Segmentation
 from .metadata import ExplainerMetadata
 from .session import Session
 from .stream import Failure, Frame
@@ -15,6 +16,7 @@ from .verifier import Verifier
 
 __all__ = [
     "Binding",
+    "Detection",
     "Engine",
     "Explainer",
     "ExplainerMetadata",
@@ -25,6 +27,8 @@ __all__ = [
     "Frame",
     "Pass",
     "Prediction",
+    "Segment",
+    "Segmentation",
     "Session",
     "Tuning",
     "Verifier",
