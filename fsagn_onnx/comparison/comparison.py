@@ -31,7 +31,8 @@ class Change:
     """One thing in both runs.
 
     Attributes:
-        what: ``area``, ``peak``, ``place``, ``active``, ``answers``, ``hangs on ...``, ``follows ...``, ``part``.
+        what: ``area``, ``evidence area``, ``log-odds``, ``peak``, ``place``, ``active``, ``answers``, ``hangs on ...``
+            (the share of the support, where runs of `explain` tell it), ``follows ...``, ``part``.
         of: filter or class.
         before: mean in the first run (a name for ``part``).
         after: mean in the second.

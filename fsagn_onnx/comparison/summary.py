@@ -45,6 +45,18 @@ class FilterEntry(msgspec.Struct):
     area: float
     retention: dict[str, float | None]
     centroid: tuple[float, float] | None
+    contribution: float | None = None
+    share: float | None = None
+
+
+class EvidenceEntry(msgspec.Struct):
+    """What a decision rests on, in a line of explanations.jsonl."""
+
+    index: int = msgspec.field(name="class")
+    label: str | None
+    decision: float
+    area: float
+    centroid: tuple[float, float] | None
 
 
 class ExplanationLine(msgspec.Struct):
@@ -55,6 +67,7 @@ class ExplanationLine(msgspec.Struct):
     height: Annotated[int, Meta(ge=1)]
     predictions: list[PredictionEntry]
     filters: list[FilterEntry]
+    evidence: list[EvidenceEntry] = []
 
 
 @dataclass
@@ -125,14 +138,16 @@ def _explained(run: FinishedRun) -> RunSummary:
     manifest = run.manifest
     about = {"layer": manifest["layer"], "number of filters": manifest["filters_of_layer"]}
     found = RunSummary("explain", {**about, "the filters asked for": manifest["arguments"]["filters"]})
-    shown: dict[str, tuple[str | None, set[int]]] = {}
+    found.about["the depths of the evidence"] = manifest.get("evidence_depths")
+    shown: dict[str, tuple[str | None, dict[int, float]]] = {}
     for line in run.lines("explanations.jsonl", ExplanationLine):
         image = _image(line["path"])
         answers = line["predictions"]
         answer = None if not answers else answers[0]["label"] or f"class {answers[0]['index']}"
         if answers:
             found.add("certainty", "all images", image, answers[0]["score"])
-        shown[image] = answer, {item["id"] for item in line["filters"] if item["peak"] > 0}
+        shown[image] = answer, _weights(line["filters"])
+        _rested(found, image, line)
         for item in line["filters"]:
             of = f"filter {item['id']}"
             found.add("peak", of, image, item["peak"])
@@ -150,9 +165,30 @@ def _explained(run: FinishedRun) -> RunSummary:
         for number in filters:
             found.add("among the strongest", f"filter {number}", image, float(number in numbers))
             if answer is not None:
-                found.add(f"{HANGS}{number}", answer, image, float(number in numbers))
+                found.add(f"{HANGS}{number}", answer, image, numbers.get(number, 0.0))
     found.images = len(shown)
     return found
+
+
+def _weights(filters: list[dict[str, Any]]) -> dict[int, float]:
+    """Active filters of an image -> their share of the support for its class; 1 where none was told."""
+    weights = {}
+    for item in filters:
+        if item["peak"] > 0:
+            contribution = item.get("contribution")
+            weights[item["id"]] = 1.0 if contribution is None else (item.get("share") or 0.0) * (contribution > 0)
+    return weights
+
+
+def _rested(found: RunSummary, image: str, line: dict[str, Any]) -> None:
+    """What the decisions rested on in an image: size and place of the evidence for each class asked about."""
+    for item in line.get("evidence", ()):
+        name = item["label"] or f"class {item['class']}"
+        found.add("log-odds", name, image, item["decision"])
+        found.add("evidence area", name, image, item["area"])
+        if item["centroid"] is not None:
+            x, y = item["centroid"]
+            found.places.setdefault(f"evidence for {name}", {})[image] = (x / line["width"], y / line["height"])
 
 
 def _dissected(run: FinishedRun) -> RunSummary:

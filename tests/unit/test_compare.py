@@ -155,3 +155,24 @@ def test_what_cannot_be_compared_is_told(runs: Path, tmp_path: Path) -> None:
         compare(runs / "explain-old", tmp_path / "other")
     with pytest.raises(UsageError, match="between 0 and 1"):
         compare(runs / "perturb", runs / "perturb", level=2.0)
+
+
+def test_a_class_that_hangs_on_other_evidence_is_told(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    words = [str(root / "models" / "boards_cnn.onnx"), str(root / "examples" / "pcb" / "good"), "--why", "--no-measure"]
+    assert CliRunner().invoke(explain, [*words, "--out", str(tmp_path / "before"), "--threads", "1"]).exit_code == 0
+    assert compare(tmp_path / "before", tmp_path / "before").drifted == ()
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    lines = [json.loads(line) for line in (tmp_path / "before" / "explanations.jsonl").read_text().splitlines()]
+    for line in lines:
+        for evidence in line["evidence"]:
+            evidence["centroid"][0] = (evidence["centroid"][0] + line["width"] / 2) % line["width"]
+        for found in line["filters"]:
+            found["share"] = 0.9 if found is line["filters"][0] else 0.0
+    changed = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "after" / "explanations.jsonl").write_text(changed)
+    drifted = {
+        (change.what.split(" ")[0], change.of) for change in compare(tmp_path / "before", tmp_path / "after").drifted
+    }
+    assert ("place", "evidence for good") in drifted
+    assert ("hangs", "good") in drifted
