@@ -18,9 +18,11 @@ from typing import Any
 
 import click
 import numpy as np
+from PIL import Image
 
 from fsagn_onnx.data.files import write_file
 
+from .wild_boxes import best_box
 from .wild_documents import TEXT_NETWORKS
 from .wild_layouts import LAYOUT_NETWORKS
 from .wild_network import FetchError, Network
@@ -75,13 +77,23 @@ def explained(network: Network, model: Path, folder: Path) -> Result:
     document = json.loads(ended.out)
     told = document["images"][0]["predictions"]
     layer = json.loads(Path(document["manifest"]).read_text(encoding="utf-8"))["layer"]
-    row = probabilities(answers(network, model, image)[network.classes]) if network.classes else np.zeros(0)
+    found = answers(network, model, image) if network.classes or network.boxes else {}
+    row = probabilities(found[network.classes]) if network.classes else np.zeros(0)
+    told_boxes = document["images"][0].get("detections")
     return {
         **result,
         "layer": layer,
         "predictions": (told or [])[:1],
+        "detections": told_boxes[:1] if told_boxes is not None else None,
+        "best_box": _best_box(network, found, image) if network.boxes else None,
         "independent": {"index": int(row.argmax()), "score": round(float(row.max()), 4)} if row.size else None,
     }
+
+
+def _best_box(network: Network, found: dict[str, Any], image: Path) -> Result:
+    with Image.open(image) as opened:
+        size = opened.size
+    return best_box(network.boxes, next(iter(found.values())), network.spec, size)
 
 
 def trained(network: Network, model: Path, folder: Path) -> Result:

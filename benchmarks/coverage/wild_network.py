@@ -39,6 +39,7 @@ class Network:
         outputs: What its outputs mean, in words.
         classes: The output that is one row of classes per image; "": there is none, and none may be invented.
         top: Index of the class that an independent run finds on `picture`; None without classes.
+        boxes: How a detector answers: "anchors" or "rows", see `wild_boxes.best_box`; "": it is none, or another.
         picture: A picture of scikit-image.
         feeds: What `--feed` gives its further inputs.
         export: Makes the ONNX file out of the folder of the unpacked package and writes it to a path.
@@ -57,6 +58,7 @@ class Network:
     outputs: str
     classes: str = ""
     top: int | None = None
+    boxes: str = ""
     picture: str = "astronaut.png"
     feeds: tuple[str, ...] = ()
     export: Callable[[Path, Path], None] | None = None

@@ -142,6 +142,7 @@ PICTURE_NETWORKS = (
         spec("images", (320, 320), resize="letterbox:114"),
         "/model.15/cv2/act/Mul_output_0",
         "per anchor: a box, then the scores of 18 named classes",
+        boxes="anchors",
     ),
     Network(
         "isbnx",
@@ -153,6 +154,7 @@ PICTURE_NETWORKS = (
         spec("images", (640, 640), resize="letterbox:114"),
         "/model.16/cv2/act/Mul_output_0",
         "300 boxes with score and class, best first",
+        boxes="rows",
         picture=TEXT,
     ),
     Network(

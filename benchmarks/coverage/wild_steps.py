@@ -121,8 +121,8 @@ def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]
     for port in session.get_inputs():
         if port.name in given:
             continue
-        if port.name == "filters":
-            given["filters"] = np.array([[-1, -1, -1]], dtype=np.int64)
+        if port.name in ("filters", "classes") and port.type == "tensor(int64)":
+            given[port.name] = np.array([[-1]], dtype=np.int64)  # an explainer's questions: the strongest
             continue
         value = json.loads(dict(feed.split("=", 1) for feed in network.feeds)[port.name])
         shape = [side if isinstance(side, int) else 1 for side in port.shape]

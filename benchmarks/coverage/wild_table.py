@@ -12,6 +12,7 @@ import torch
 
 from fsagn_onnx.data.files import write_file
 
+from .wild_boxes import boxes_verdict
 from .wild_network import Network
 from .wild_steps import PAIRS, Result
 from .wild_verdicts import classes_verdict, prediction_verdict, spec_verdict
@@ -43,6 +44,8 @@ def verdicts(network: Network, result: Result) -> dict[str, str]:
         words["spec"] = spec_verdict(network, inspect["input"], inspect["guessed"])
     if explain.get("ok"):
         words["prediction"] = prediction_verdict(network, explain["predictions"], explain["independent"])
+        if explain.get("best_box") and words["prediction"] == "right":
+            words["prediction"] = boxes_verdict(explain.get("detections"), explain["best_box"])
         if (classes := classes_verdict(network, inspect.get("output"))) != "right":
             words["prediction"] = f"{words['prediction']}, classes {classes}"
     for column in ("prediction", "spec"):
@@ -149,10 +152,10 @@ def total(rows: Sequence[tuple[Network, Result]], all_networks: int) -> str:
 def _legend() -> list[str]:
     return [
         "**prediction**: of networks with classes, the class and probability of a few independent lines of "
-        "onnxruntime and numpy; of the others, that no class is invented. **layer**: `explain` takes the layer that "
-        "the list names, unless told. "
-        "**spec**: what `inspect` finds alone: *right*; *guessed*: wrong, and said to be guessed. **s**: inspect + "
-        "explain + train. **MB**: the largest memory of a step.",
+        "onnxruntime and numpy; of detectors, their best box; of the others, that no class is invented. **layer**: "
+        "`explain` takes the layer that the list names, unless told. **spec**: what `inspect` finds alone: *right*; "
+        "*guessed*: wrong, and said to be guessed. **s**: inspect + explain + train. **MB**: the largest memory of a "
+        "step.",
     ]
 
 

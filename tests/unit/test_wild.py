@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.coverage.wild import NETWORKS
+from benchmarks.coverage.wild_boxes import best_box, boxes_verdict
 from benchmarks.coverage.wild_network import FetchError, Network, read_archive, spec
 from benchmarks.coverage.wild_steps import Result, run
 from benchmarks.coverage.wild_table import passes, summary, surprise, verdicts, write_page
@@ -68,6 +70,23 @@ def test_predictions_are_held_to_the_independent_run() -> None:
     assert prediction_verdict(none, right, None) == "invented"
     assert [classes_verdict(none, found) for found in ("out", None)] == ["invented", "right"]
     assert [classes_verdict(ONE, found) for found in ("out", "other", None)] == ["right", "other", "missed"]
+
+
+def test_boxes_are_held_to_the_independent_run() -> None:
+    anchors = np.zeros((1, 6, 3))
+    anchors[0, :, 1] = [32, 16, 16, 8, 0.1, 0.9]  # centre (32, 16), 16 x 8, class 1
+    square = spec("x", (64, 64), resize="letterbox:114")
+    found = best_box("anchors", anchors, square, (128, 64))  # drawn at half its size, 16 px of border above
+    assert found == {"index": 1, "score": 0.9, "box": [48.0, -8.0, 80.0, 8.0]}
+    rows = np.array([[[24.0, 12.0, 40.0, 20.0, 0.2, 0.0], [0.0, 0.0, 32.0, 64.0, 0.7, 3.0]]])
+    stretched = best_box("rows", rows, spec("x", (64, 64)), (128, 64))
+    assert stretched == {"index": 3, "score": 0.7, "box": [0.0, 0.0, 64.0, 64.0]}
+    told = {"index": 3, "box": [2.0, 0.0, 64.0, 64.0]}
+    assert boxes_verdict([told], stretched) == "right"
+    assert boxes_verdict([{**told, "box": [64.0, 0.0, 128.0, 64.0]}], stretched) == "another box"
+    assert boxes_verdict([{**told, "index": 0}], stretched) == "box of 0 instead of 3"
+    assert boxes_verdict([], stretched) == "no box of score 0.70"
+    assert boxes_verdict(None, stretched) == "no boxes"
 
 
 def test_what_passes_and_what_is_a_surprise() -> None:
