@@ -15,6 +15,8 @@ __all__ = ["IMAGE_CHANNELS", "completed", "layout_of"]
 
 IMAGE_CHANNELS = (3, 1, 4)
 GUESSED_SIZE = 224
+TEXT_LINES = {32: 320, 48: 320, 64: 256}
+"""Heights of networks that read a line of text, whose width is open -> the width of a line."""
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Mean of ImageNet's pixels, RGB in 0..255 (torchvision's .485 .456 .406)."""
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -72,6 +74,8 @@ def _place(full: Mapping[str, Any], image: ValueInfo) -> Iterator[Guess]:
     channels, sides = (shape[3], shape[1:3]) if layout == "NHWC" else (shape[1], shape[2:4])
     static = [side if isinstance(side, int) and side > 0 else None for side in sides]
     size = [side or next((other for other in static if other), GUESSED_SIZE) for side in static]
+    if static[0] in TEXT_LINES and static[1] is None:
+        size[1] = TEXT_LINES[static[0]]
     yield "size", size, f"size {size[0]}x{size[1]} (that of the input is dynamic)" if None in static else ""
     if channels == 1:
         yield "color", "GRAY", ""

@@ -30,6 +30,20 @@ def test_the_conv_of_a_picture_behind_a_norm_in_single_operators_is_no_layer(mea
     assert model.default_layer.value == hidden
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 320), (48, 320), (64, 256), (40, 40)])
+def test_a_line_of_text_is_wider_than_high(height: int, width: int, tmp_path: Path) -> None:
+    b = GraphBuilder()
+    b.head(b.conv("image", 3, 8), 8)
+    b.save(tmp_path / "m.onnx", ["logits"])
+    proto = onnx.load(tmp_path / "m.onnx")
+    shape = ["N", 3, height, "width"]
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
+    onnx.save(proto, tmp_path / "m.onnx")
+    spec = load_model(tmp_path / "m.onnx").input_spec
+    assert spec.size == (height, width)
+    assert spec.guessed[0] == f"size {height}x{width} (that of the input is dynamic)"
+
+
 @pytest.mark.parametrize("shape", [[1, 2, "h", "w"], ["N", 32, "h", "w"], ["N", 64, 24, 24], ["N", 64, "h", 24]])
 def test_maps_of_another_network_are_no_picture(shape: list[int | str], tmp_path: Path) -> None:
     b = GraphBuilder()
