@@ -16,6 +16,7 @@ import numpy as np
 from ..data.closing import Closing
 from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
+from .drawing.found import draw_findings
 from .drawing.overlay import dim_unseen, shown_area
 from .drawing.typeface import BOLD, Style, put_text, text_width
 from .explainer import Explainer
@@ -121,7 +122,7 @@ def read_ahead(items: Generator[T], count: int) -> Generator[T]:
 
 def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
     """A copy of a frame with its filters' areas outlined, what the model does not see dimmed, and a legend."""
-    drawn = dim_unseen(pixels, explanation)[0]
+    drawn = draw_findings(dim_unseen(pixels, explanation)[0], explanation)
     height, width = drawn.shape[:2]
     stroke = max(1, round(min(height, width) / 240))
     shown = list(zip(explanation.filters, COLOURS, strict=False))

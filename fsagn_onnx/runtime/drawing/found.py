@@ -24,7 +24,8 @@ COLORS: Final[tuple[Color, ...]] = (
 MOST_DRAWN: Final = 20
 """Boxes drawn into a picture: the best ones."""
 _INK: Final = (12, 12, 16)
-_SIZE, _LINE = 12, 14
+_LETTERS: Final = 12
+"""Pixels of the smallest letters; of a large picture's they are a 36th of its shorter side."""
 _COVER: Final = 0.45
 """Opacity of a map over the picture."""
 
@@ -50,16 +51,19 @@ def _draw_box(picture: Pixels, found: Detection, size: tuple[int, int]) -> None:
     limits = np.array([width, height] * 2) - 1
     x0, y0, x1, y1 = np.clip(np.rint(np.asarray(found.box) * zoom), 0, limits).astype(int).tolist()
     color = class_color(found.index)
-    cv2.rectangle(picture, (x0, y0), (x1, y1), _INK, 4)
-    cv2.rectangle(picture, (x0, y0), (x1, y1), color, 2)
-    style = Style(_SIZE, BOLD, _INK)
-    text = shorten(f"{found.title} {100 * found.score:.0f}%", style, width - x0 - 6)
-    if not text or height < 2 * _LINE:
+    letters = max(_LETTERS, min(height, width) // 36)
+    stroke, line = max(2, letters // 8), letters + letters // 6
+    cv2.rectangle(picture, (x0, y0), (x1, y1), _INK, stroke + 2)
+    cv2.rectangle(picture, (x0, y0), (x1, y1), color, stroke)
+    style = Style(letters, BOLD, _INK)
+    text = shorten(f"{found.title} {100 * found.score:.0f}%", style, width - letters // 2)
+    if not text or height < 2 * line:
         return
-    top = y0 - _LINE if y0 >= _LINE else min(y0, height - _LINE)
-    right = min(width - 1, x0 + text_width(text, style) + 5)
-    picture[top : top + _LINE, x0 : right + 1] = color
-    put_text(picture, text, (x0 + 3, top + _LINE - 3), style)
+    top = y0 - line if y0 >= line else min(y0, height - line)
+    wide = min(width, text_width(text, style) + letters // 2)
+    left = min(x0, width - wide)
+    picture[top : top + line, left : left + wide] = color
+    put_text(picture, text, (left + letters // 4, top + line - letters // 4), style)
 
 
 def _mapped(picture: Pixels, explanation: Explanation, found: Segmentation) -> Pixels:
