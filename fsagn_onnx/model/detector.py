@@ -90,9 +90,10 @@ class DetectorSearch:
 
     def unit(self, name: str) -> str:
         """``share`` or ``pixels``, by the constants between the convolutions and the boxes."""
+        if self.trace.squashed(name) is not None:
+            return "share"
         largest = self.trace.largest(name)
-        bounded = largest is None and self.trace.squashed(name) is not None
-        return "share" if bounded or (largest is not None and largest <= SHARE) else "pixels"
+        return "share" if largest is not None and largest <= SHARE else "pixels"
 
     @property
     def has_background_label(self) -> bool:
