@@ -17,7 +17,11 @@ from .options import PATH, read_model, running_options, set_reading_options
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
 @click.option("--dissection", type=PATH, help="Folder of a dissect run: filters get the names found there.")
-@click.option("--filters", default="top:3", show_default=True, help="top:K of each image, all, or ids like 3,17.")
+@click.option(
+    "--filters", default="auto",
+    help="decisive:K or top:K of each image, all, or ids like 3,17.  [default: decisive:3 where the explainer knows "
+    "classes, else top:3]",
+)  # fmt: skip
 @click.option("--disturbances", default="all", show_default=True, help="all, or some, like blur,noise.")
 @click.option("--ablate/--no-ablate", default=True, show_default=True, help="Switch every filter off too.")
 @set_reading_options

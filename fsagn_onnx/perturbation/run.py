@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,12 +44,13 @@ class PerturbRequest(RunRequest):
     """What the user asked `perturb` for; see `RunRequest`.
 
     Attributes:
-        filters: ``top:K`` (the strongest of each image), ``all`` or ids.
+        filters: ``decisive:K`` (those that add most to each image's class), ``top:K`` (its strongest), ``all`` or ids;
+            ``auto``: ``decisive:3`` where the explainer can be asked about classes, else ``top:3``.
         disturbances: ``all`` or names with commas.
         ablate: switch filters off too.
     """
 
-    filters: str = "top:3"
+    filters: str = "auto"
     disturbances: str = ALL
     ablate: bool = True
 
@@ -89,6 +90,8 @@ class PerturbRun(FolderRun):
         names = _names_of(dissection)
         super().__init__(model, explainer, annotations, request)
         require_classes(model, self.classes)
+        if request.filters == "auto":
+            request = replace(request, filters="decisive:3" if self.tapped.answers_classes else "top:3")
         self.request, self._names = request, names
         self._paths = list(some_images(request.images))  # once: standard input can be read only once
         filters = FilterRequest.parse(request.filters, self.tapped.metadata).ascending()

@@ -92,6 +92,11 @@ class TappedExplainer:
             self._maps = FeatureMaps.of_model(model, self.layer, providers, threads, keep_outputs=True)
         self.provider = engine.provider if self._maps is None else self._maps.provider
 
+    @property
+    def answers_classes(self) -> bool:
+        """Whether filters can be asked for by what they add to an image's class."""
+        return self._engine.answers_classes
+
     def run(self, batch: NDArray[np.float32], request: FilterRequest) -> TappedPass:
         """Run a preprocessed batch (N, ...); a request for K filters."""
         computed: dict[str, Array] = {} if self._maps is None else self._maps.run(batch)

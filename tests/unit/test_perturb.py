@@ -20,6 +20,7 @@ from fsagn_onnx.perturbation.run import Perturbation, PerturbRequest, PerturbRun
 from fsagn_onnx.runs import tapped_explainer
 from fsagn_onnx.runs.tapped_explainer import TappedExplainer
 from fsagn_onnx.runtime.ablation import Ablation, tail
+from fsagn_onnx.runtime.evidence import PlainEvidence
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.session import Session
 from fsagn_onnx.testing.planted import FILTERS, planted_picture, write_planted
@@ -232,3 +233,17 @@ def test_the_strongest_filters_are_asked_for_in_one_pass(planted: Path, monkeypa
     by_id = tapped.run(values, FilterRequest(tuple(ids)))
     assert by_id.filter_ids.tolist() == [ids]
     tapped.close()
+
+
+def test_decisive_filters_are_disturbed_where_classes_can_be_asked_about(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    model = load_model(root / "models" / "boards_cnn.onnx")
+    pictures = tuple(str(path) for path in sorted((root / "examples" / "pcb" / "short").glob("*.png"))[:2])
+    session = {"providers": "cpu", "threads": 1}
+    request = PerturbRequest(pictures, disturbances="blur", ablate=False, session=session)
+    with PlainEvidence(model, **session) as engine, PerturbRun(model, engine, tmp_path, request) as run:
+        list(run.images())
+        run.finish()
+    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["filters_asked"] == "decisive:3"
+    assert manifest["images"] == 2
