@@ -6,6 +6,7 @@ import onnx
 
 from .contributed import expand, needs_expansion
 from .half import is_half, widen
+from .narrow_types import has_narrow_types, widen_narrow_types
 from .quantised import add_float_views, lacks_float_views
 from .training_mode import has_training_nodes, leave_training
 
@@ -21,10 +22,13 @@ def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: a node of onnxruntime's own operators is malformed.
     """
-    if not (needs_expansion(proto) or is_half(proto) or has_training_nodes(proto) or lacks_float_views(proto)):
+    tests = (needs_expansion, is_half, has_narrow_types, has_training_nodes, lacks_float_views)
+    if not any(test(proto) for test in tests):
         return proto
     made = onnx.ModelProto()
     made.CopyFrom(proto)
+    if has_narrow_types(made):
+        widen_narrow_types(made)
     if needs_expansion(made):
         expand(made)
     if has_training_nodes(made):

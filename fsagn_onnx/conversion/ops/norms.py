@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..registry import register
 from .nodes import converted
 
-__all__ = ["BatchNorm", "GroupNorm", "LpNorm", "MeanVarianceNorm", "RMSNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "GroupNormByGroup", "LpNorm", "MeanVarianceNorm", "RMSNorm"]
 
 
 class BatchNorm(nn.Module):
@@ -45,6 +45,21 @@ class GroupNorm(nn.Module):
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Normalise."""
         return F.group_norm(x, self.groups, scale, shift, self.epsilon)
+
+
+class GroupNormByGroup(GroupNorm):
+    """The same with a scale and a shift per group, not per channel."""
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Normalise."""
+        each = x.shape[1] // self.groups
+        return super().forward(x, scale.repeat_interleave(each), shift.repeat_interleave(each))
+
+
+@register("GroupNormalization", 18)
+def _group_norm_by_group(node: OnnxNode, graph: OnnxGraph) -> OperationConverterResult:
+    del graph
+    return converted(GroupNormByGroup(node.attributes["num_groups"], node.attributes.get("epsilon", 1e-5)), node)
 
 
 @register("GroupNormalization", 21)

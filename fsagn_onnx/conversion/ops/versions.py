@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from ..registry import same_as
 
-__all__ = ["WIDENED"]
+__all__ = ["EARLIER", "WIDENED"]
 
 _SHAPED = (21, 23, 24, 25)
 """Opsets that widened everything which only moves elements."""
@@ -54,6 +54,26 @@ WIDENED: dict[str, tuple[int, ...]] = {
 for _op, _versions in WIDENED.items():
     for _older, _newer in pairwise(_versions):
         same_as(_op, _newer, _older)
+
+EARLIER: dict[str, tuple[int, int]] = {
+    "ArgMax": (1, 11),
+    "ArgMin": (1, 11),
+    "Cast": (6, 9),
+    "Constant": (1, 9),
+    "Dropout": (7, 10),
+    "Flatten": (1, 9),
+    "Gemm": (7, 9),
+    "IsNaN": (9, 13),
+    "Max": (6, 8),
+    "Mean": (6, 8),
+    "Min": (6, 8),
+    "Scatter": (11, 9),
+    "Sum": (6, 8),
+}
+"""op -> (version, another that allows more, or the same, and means the same by it); onnx2torch has the second."""
+
+for _op, (_version, _served_by) in EARLIER.items():
+    same_as(_op, _version, _served_by)
 
 for _newer, _older in ((19, 13), (21, 19), (23, 21), (24, 23), (25, 24), (28, 25)):
     same_as("Cast", _newer, _older)  # the new attributes act on float8 targets only, which the converter refuses
