@@ -25,6 +25,13 @@ __all__ = ["norm_error", "relative_error", "run_reference", "saturation_error"]
 Array = npt.NDArray[Any]
 
 
+FED = frozenset({
+    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16,
+    TensorProto.UINT16, TensorProto.INT32, TensorProto.UINT32, TensorProto.INT64, TensorProto.UINT64, TensorProto.BOOL,
+})  # fmt: skip
+"""Types of weights that onnxruntime takes as inputs out of numpy: no halves of a byte, no bfloat16."""
+
+
 def relative_error(a: Array, b: Array) -> float:
     """max|a - b| / max|b|; 0 for equal ones (NaN and infinity included), infinite for other shapes."""
     if a.shape != b.shape:
@@ -114,6 +121,12 @@ def _session(
     threads = torch.get_num_threads()
     bare = {tensor.name for tensor in piece.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
     large = [tensor for tensor in proto.graph.initializer if tensor.name in bare]
+    if whole := [tensor for tensor in large if tensor.data_type not in FED]:
+        names = {tensor.name for tensor in whole}
+        kept = [tensor for tensor in piece.graph.initializer if tensor.name not in names]
+        del piece.graph.initializer[:]
+        piece.graph.initializer.extend([*kept, *whole])
+        large = [tensor for tensor in large if tensor.name not in names]
     try:
         session = inference_session(_fed(piece, large), threads=threads, optimised=False)
     except ORT_ERRORS:  # an op that wants its weights constant

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ..conversion import convert
 from ..errors import ConversionError, ExplainerError, LayerError, ModelError, UsageError
 from ..model import Layer, Model
+from ..runtime.metadata import QUESTIONS
 from .config import make_config
 from .export import rehearse
 from .network import Generator
 from .options import TrainingOptions
-from .trial import fitting_options
+from .trial import asked_decision, decision_depths, fitting_options
 
 
 def rehearsed(model: Model, layer: Layer) -> str | None:
@@ -21,15 +24,27 @@ def rehearsed(model: Model, layer: Layer) -> str | None:
         model: the CNN.
         layer: of it.
     """
+    options = TrainingOptions()
     try:
         model.require_one_input()
-        config = make_config(model, layer)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            generator = Generator(config)
-        module = convert(model, [tap.value for tap in config.taps], check=False)
-        fitting_options(module, model.input_spec, TrainingOptions(), torch.device("cpu"))
-        rehearse(model, generator)
+        try:
+            _rehearse(model, layer, options)
+        except (ConversionError, ExplainerError):  # as `train` does it: then without classes
+            _rehearse(model, layer, replace(options, questions=QUESTIONS[:1]))
     except (ConversionError, ExplainerError, LayerError, ModelError, UsageError) as error:
         return str(error)
     return None
+
+
+def _rehearse(model: Model, layer: Layer, options: TrainingOptions) -> None:
+    decision, options = asked_decision(model, layer, "shared", options, {})
+    config = make_config(model, layer, classes=decision is not None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = Generator(config)
+    depths = decision_depths(model, layer) if decision is not None and options.teacher else ()
+    read = () if decision is None else (*depths, decision.value)
+    taps = [tap.value for tap in config.taps]
+    module = convert(model, [*taps, *read])
+    fitting_options(module, model.input_spec, options, torch.device("cpu"))
+    rehearse(model, generator)

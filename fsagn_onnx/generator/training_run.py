@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from ..data.images import list_images
-from ..errors import CheckpointError, ImageError
+from ..errors import CheckpointError, ConversionError, ExplainerError, ImageError
 from ..model import Model, load_model
 from ..runtime.classes import classes_of
+from ..runtime.metadata import QUESTIONS
 from .export import ExportReport, export_explainer, rehearse
 from .options import TrainingOptions
 from .trainer import Progress, Trainer
@@ -83,20 +85,38 @@ def train(
     checkpoint = checkpoint_path(out)
     if checkpoint.exists() and not resume and not overwrite:
         raise CheckpointError(f"{checkpoint} exists: go on from it with --resume, or start anew with --overwrite")
-    trainer = Trainer(
-        model,
-        model.layer(layer),
-        paths,
-        checkpoint,
-        encoder=encoder,
-        options=options,
-        report=on_failure,
-        device=device,
-        on_phase=on_phase,
-        classes={"output": output, "scores": scores} if output or scores else None,
-    )
-    on_phase("building and running the explainer untrained, before the first step")
-    rehearse(model, trainer.generator, (output, scores))
+
+    def ready(options: TrainingOptions) -> Trainer:
+        trainer = Trainer(
+            model,
+            model.layer(layer),
+            paths,
+            checkpoint,
+            encoder=encoder,
+            options=options,
+            report=on_failure,
+            device=device,
+            on_phase=on_phase,
+            classes={"output": output, "scores": scores} if output or scores else None,
+        )
+        on_phase("building and running the explainer untrained, before the first step")
+        rehearse(model, trainer.generator, (output, scores))
+        return trainer
+
+    trainer = _ready(ready, options or TrainingOptions(), on_phase)
     trained = trainer.run(on_step, resume=resume)
     on_phase("writing the explainer and comparing it with torch")
     return export_explainer(model, trained, out)
+
+
+def _ready(
+    make: Callable[[TrainingOptions], Trainer], options: TrainingOptions, on_phase: Callable[[str], None]
+) -> Trainer:
+    """The trainer, its export rehearsed; where the options leave it open, one about filters alone if need be."""
+    try:
+        return make(options)
+    except (ConversionError, ExplainerError) as error:
+        if options.questions is not None:
+            raise
+        on_phase(f"asking about filters alone: {error}")
+    return make(replace(options, questions=QUESTIONS[:1]))

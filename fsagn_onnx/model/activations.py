@@ -202,7 +202,7 @@ def _rescaled_integers(values: Values, conv: str) -> Tail:
     Returns:
         The float value, and the activation if it was met among the integers; the conv's own value where no Cast is.
     """
-    at, cast, clamps = conv, "", ""
+    at, value, cast, clamps = conv, conv, "", ""
     while at not in values.topology.outputs:
         users = values.users(at)
         if len(users) != 1 or users[0].op_type not in INTEGER_STEPS:
@@ -225,7 +225,8 @@ def _rescaled_integers(values: Values, conv: str) -> Tail:
         elif step.op_type not in PASSING and not (_is_norm(values, step, (at,)) and not cast):
             break
         at = step.output[0]
-    return Tail(at if cast else conv, clamps if cast else "")
+        value = value if step.op_type in PASSING else at
+    return Tail(value if cast else conv, clamps if cast else "")
 
 
 def _plain_inputs(values: Values, node: onnx.NodeProto) -> bool:

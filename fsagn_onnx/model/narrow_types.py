@@ -1,7 +1,7 @@
 """Q and DQ nodes of onnxruntime's own domain as standard ones, and weights of 4 bits as floats.
 
-onnxruntime's quantisers write QuantizeLinear and DequantizeLinear of com.microsoft where the standard ones of the file's
-opset lack a type (16 bits below opset 21), or when told to. Weights of 4 bits, in blocks or not, are constants that
+onnxruntime's quantisers write QuantizeLinear and DequantizeLinear of com.microsoft where the standard ones lack a type
+at the file's opset (16 bits below opset 21), or when told to. Weights of 4 bits, in blocks or not, are constants that
 neither numpy nor torch can hold as they are; what DequantizeLinear makes of them can be held.
 """
 
@@ -27,8 +27,9 @@ FOUR_BITS: Final = frozenset((TensorProto.INT4, TensorProto.UINT4))
 EIGHT_BITS: Final = frozenset((TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32))
 SIXTEEN_BITS: Final = frozenset((TensorProto.INT16, TensorProto.UINT16))
 AXIS_OPSET: Final = 13
-"""The first opset whose Q and DQ take a scale per slice of an axis; `WIDE_OPSET`: 4 and 16 bits."""
+"""The first opset whose Q and DQ take a scale per slice of an axis."""
 WIDE_OPSET: Final = 21
+"""The first one whose Q and DQ take 4 and 16 bits."""
 FIRST_OPSET: Final = 10
 
 Tensors = Mapping[str, onnx.TensorProto]
