@@ -26,8 +26,9 @@ from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig
 from .explainer_graph import Batching, Said, build_graph
+from .graph_runner import run_graph
 from .network import Generator
-from .proof import ExportReport, picture_like, prove_export, prove_same, run_graph
+from .proof import ExportReport, picture_like, prove_export, prove_same
 from .valid_graph import check_graph
 from .variants import (
     PlainExplainer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from ..errors import ExplainerError
 from ..model import InputSpec, Model
 from ..model.batch import fixed_batch
 from ..model.cut import cut
-from ..model.inference_session import ORT_ERRORS, inference_session
 from ..model.quantised import is_quantised
 from ..runtime.classes import classes_of
 from ..runtime.contract import (
@@ -36,12 +35,10 @@ from ..runtime.contract import (
     RETENTION,
     SUPPORT,
 )
-from ..runtime.fixed_batch import fixed_size, in_batches
-from ..runtime.session import DTYPES, cast
-from ..runtime.tuning import first_line
 from .class_pairs import AskedClasses, ClassJudge, fill_classes
 from .decision import decision_value
 from .explainer_graph import Said
+from .graph_runner import graph_runner, run_graph
 from .network import Generated, Generator
 
 HALF_DIGIT = 2.0**-10
@@ -131,36 +128,6 @@ def _feature_maps(model: Model, values: Sequence[str], batch: Any) -> dict[str, 
     return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
-def run_graph(
-    content: bytes, feeds: Mapping[str, Any], *, optimised: bool = True, group: int | None = None
-) -> dict[str, Any]:
-    """All outputs of a graph on the CPU, on as many threads as torch has; feeds that it has no input for are left out.
-
-    Args:
-        content: The model.
-        feeds: {input: array}.
-        group: Images at a time; None: the batch that the graph declares, all at once where it declares none.
-        optimised: Let onnxruntime change the graph. That moves numbers at a rounding threshold of a quantised model.
-
-    Raises:
-        ExplainerError: onnxruntime refuses the graph.
-    """
-    graph = content if optimised else onnx.load_from_string(content)
-    try:
-        session = inference_session(graph, threads=torch.get_num_threads(), optimised=optimised)
-        ports, names = session.get_inputs(), [port.name for port in session.get_outputs()]
-        wanted = {port.name: cast(feeds[port.name], DTYPES.get(port.type)) for port in ports}
-        batch = group or fixed_size(
-            tuple(dim if isinstance(dim, int) else None for dim in port.shape) for port in ports
-        )
-        run: Callable[[dict[str, Any]], dict[str, Any]] = lambda part: dict(  # noqa: E731
-            zip(names, session.run(None, part), strict=True)
-        )
-        return run(wanted) if batch is None else in_batches(run, wanted, batch)
-    except ORT_ERRORS as error:
-        raise ExplainerError(f"export: onnxruntime refuses the graph: {first_line(error)}; no file written") from error
-
-
 def prove_export(
     content: bytes, model: Model, generator: Generator, slack: float = 1.0, said: Said = (None, None)
 ) -> ExportReport:
@@ -190,7 +157,8 @@ def prove_export(
         filters = np.array([[-1, 0, -2], [last, -3, -2], [-2, -3, -2]], dtype=np.int64)
         classes = feeds[CLASSES] = np.array([[-1, 0], [1, -1], [-1, -1]], dtype=np.int64)
     feeds[FILTERS], optimised = filters, not is_quantised(model.proto)
-    results = run_graph(content, feeds, optimised=optimised)
+    run = graph_runner(content, optimised=optimised)
+    results = run(feeds)
     expected = _torch_outputs(model, generator, images, filters, classes, said)
     if _chosen_otherwise(results, expected.outputs()):
         classes = results.get(CLASS_IDS)
@@ -199,7 +167,7 @@ def prove_export(
     group = fixed_batch(onnx.load_model_from_string(content), spec.name)
     for count in (1, 2):
         part = {name: values[:count] for name, values in feeds.items()}
-        _require_same(run_graph(content, part, optimised=optimised), results, count)
+        _require_same(run(part), results, count)
     report = _report(results, expected.outputs())
     if config.encoder == "shared":
         report = replace(report, outputs=_model_difference(model, images, results, group))
