@@ -16,7 +16,7 @@ from onnx import TensorProto
 from benchmarks.coverage.transforms import TRANSFORMS
 from benchmarks.robustness.eight_bit_sums import OPS, off_by, written
 from fsagn_onnx.conversion import ParityError, TappedModule, check_parity, convert
-from fsagn_onnx.generator.proof import run_graph
+from fsagn_onnx.generator.graph_runner import run_graph
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.model.eight_bit_sums import with_exact_sums
 from fsagn_onnx.model.inference_session import EXACT_SUMS, inference_session, sums_saturate

@@ -18,7 +18,7 @@ from fsagn_onnx.cli.export import command
 from fsagn_onnx.dissection import dissect
 from fsagn_onnx.errors import CheckpointError, ExplainerError, FsagnError, UsageError
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config, save_checkpoint
-from fsagn_onnx.generator.proof import run_graph
+from fsagn_onnx.generator.graph_runner import run_graph
 from fsagn_onnx.generator.variants import check_preprocessing, half_precision
 from fsagn_onnx.model import InputSpec, Model, load_model
 from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
