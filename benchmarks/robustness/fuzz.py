@@ -4,10 +4,10 @@
     python -m benchmarks.robustness.fuzz --mutants 25
 
 Each mutant runs in a process of its own, forked from one that has imported everything, under limits of time and
-address space. It must end by itself within 30 s, with exit status 0 and one JSON document, or 1 and one line of at
-most 1,200 characters, without control characters; and its memory may not grow by more than 4 times the files that it
-reads plus 256 MiB (what interpreter, onnxruntime, torch, the two probe images and the trial of an explainer at 224 x
-224 px take; an undamaged one takes up to nine tenths).
+address space. It must end by itself within 30 s of the processor, with exit status 0 and one JSON document, or 1 and
+one line of at most 1,200 characters, without control characters; and its memory may not grow by more than 4 times the
+files that it reads plus 256 MiB (what interpreter, onnxruntime, torch, the two probe images and the trial of an
+explainer at 224 x 224 px take; an undamaged one takes up to nine tenths).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.robustness.fuzz_models import BUILDERS
 from benchmarks.robustness.fuzz_mutants import KINDS, Mutant, make_mutant
 from benchmarks.robustness.fuzz_processes import (
     MAX_LINE,
-    MAX_SECONDS,
+    MAX_WAIT,
     Outcome,
     Work,
     alone,
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=MAX_SECONDS, help="a process that runs longer hangs")
+    parser.add_argument("--seconds", type=float, default=MAX_WAIT, help="a process that is there for longer hangs")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz.json")
     parser.add_argument("--docs", type=Path, help="write the table as Markdown too")
     parser.add_argument("--keep", type=Path, help="keep the mutants in this folder")

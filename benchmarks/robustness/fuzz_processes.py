@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_SECONDS = 30.0
+"""Seconds of the processor."""
+MAX_WAIT = 10 * MAX_SECONDS
+"""Seconds of the clock, on a machine that has other work too."""
 MAX_LINE = 1200
 ADDRESS_SPACE = 6 * 2**30
 """Bytes a process may ask for beyond what it has when it starts: a runaway ends, and is counted."""
@@ -30,7 +34,7 @@ class Outcome:
 
     status: int = 0
     signal: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the processor
     grown: int = 0  # bytes of resident memory beyond an idle process
     out: str = ""
     err: str = ""
@@ -50,6 +54,7 @@ def child(work: Work | None, folder: Path) -> None:
             limit = pages * resource.getpagesize() + ADDRESS_SPACE
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(MAX_SECONDS), math.ceil(MAX_SECONDS) + 1))
             code = work()
         else:
             code = 0
@@ -81,22 +86,21 @@ def start(work: Work | None) -> Running:
     return Running(pid, time.monotonic(), folder)
 
 
-def finished(running: Running, idle: int, most: float = MAX_SECONDS) -> Outcome | None:
+def finished(running: Running, idle: int, most: float = MAX_WAIT) -> Outcome | None:
     """The outcome, or None while it runs; a process that runs too long is killed."""
-    seconds = time.monotonic() - running.started
     pid, status, usage = os.wait4(running.pid, os.WNOHANG)
     killed = False
     if pid == 0:
-        if seconds < most:
+        if time.monotonic() - running.started < most:
             return None
         os.killpg(running.pid, signal.SIGKILL)
         pid, status, usage = os.wait4(running.pid, 0)
         killed = True
     texts = [(running.folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")]
     shutil.rmtree(running.folder)
-    ended = os.waitstatus_to_exitcode(status)
-    outcome = Outcome(max(ended, 0), max(-ended, 0), seconds, max(0, usage.ru_maxrss * 1024 - idle), *texts)
-    if killed:
+    ended, spent = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    outcome = Outcome(max(ended, 0), max(-ended, 0), spent, max(0, usage.ru_maxrss * 1024 - idle), *texts)
+    if killed or -ended == signal.SIGXCPU:
         outcome.faults.append("hang")
     return outcome
 

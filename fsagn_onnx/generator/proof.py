@@ -269,10 +269,21 @@ def _model_difference(model: Model, images: Any, results: dict[str, Any], group:
             )
         if value.dtype.kind == "f" and value.size:
             last_digit = HALF_DIGIT if value.dtype == np.float16 else 0.0
-            scale = max(float(np.abs(value).max()), 1e-12)
-            gap = float(np.abs(value.astype(np.float64) - results[name]).max()) / scale
-            worst = max(worst, gap - last_digit)
+            worst = max(worst, relative_gap(value, results[name]) - last_digit)
     return worst
+
+
+def relative_gap(value: Any, other: Any) -> float:
+    """Largest difference relative to the largest number; infinite where only one of both is a finite number."""
+    one, two = value.astype(np.float64), other.astype(np.float64)
+    apart = ~((one == two) | (np.isnan(one) & np.isnan(two)))
+    if not apart.any():
+        return 0.0
+    if not (np.isfinite(one[apart]).all() and np.isfinite(two[apart]).all()):
+        return float("inf")
+    return float(np.abs(one - two, where=apart, out=np.zeros_like(one)).max()) / max(
+        float(np.abs(one[np.isfinite(one)]).max()), 1e-12
+    )
 
 
 def prove_same(free: bytes, final: bytes, spec: InputSpec, slots: tuple[int, ...] | None, *, pixels: bool) -> None:

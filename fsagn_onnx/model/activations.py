@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from .content_hash import array_of
 from .topology import Topology
 
 __all__ = ["Tail", "Values", "follow_tail"]
@@ -89,7 +89,7 @@ class Values:
         tensors = [self.topology.tensors.get(name) for name in (first, second)]
         if first == second or None in tensors:
             return first == second
-        left, right = (numpy_helper.to_array(tensor) for tensor in tensors if tensor is not None)
+        left, right = (array_of(tensor) for tensor in tensors if tensor is not None)
         return left.dtype == right.dtype and bool(np.array_equal(left.reshape(-1), right.reshape(-1)))
 
 

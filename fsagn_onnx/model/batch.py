@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from .content_hash import array_of
 from .shapes import static_shapes
 from .topology import Topology
 
@@ -88,7 +89,7 @@ def _free_reshape(
     allowzero = any(item.name == "allowzero" and item.i for item in node.attribute)
     if target is None or allowzero or before[:1] != (batch,):
         return
-    sizes = numpy_helper.to_array(target).copy()
+    sizes = array_of(target).copy()
     if sizes.ndim != 1 or not sizes.size or sizes[0] != batch:
         return
     sizes[0] = 0

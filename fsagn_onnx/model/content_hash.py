@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, numpy_helper
 
 from ..errors import ModelError
 
-__all__ = ["content_hash", "file_hash"]
+__all__ = ["array_of", "content_hash", "file_hash"]
 
 Piece = bytes | memoryview
 
@@ -68,6 +70,19 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
+
+
+def array_of(tensor: TensorProto) -> NDArray[Any]:
+    """The numbers of a tensor.
+
+    Raises:
+        ModelError: it has another number of bytes than its shape and type ask for, or no such type is known.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        detail = " ".join(str(error).split())
+        raise ModelError(f"the tensor '{tensor.name}' is broken: {detail}") from error
 
 
 def _names(names: Iterable[str]) -> Iterator[Piece]:
@@ -153,9 +168,5 @@ def _tensor(tensor: TensorProto) -> Iterator[Piece]:
     if tensor.data_type == TensorProto.STRING:
         yield from tensor.string_data
         return
-    try:
-        elements = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, KeyError) as error:
-        detail = " ".join(str(error).split())
-        raise ModelError(f"the tensor '{tensor.name}' is broken: {detail}") from error
+    elements = array_of(tensor)
     yield np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import ModelError
+from .content_hash import array_of
 from .topology import copied_node
 
 __all__ = ["is_half", "widen"]
@@ -41,7 +42,7 @@ def _half_attribute(item: onnx.AttributeProto) -> bool:
 def _widened(tensor: onnx.TensorProto) -> None:
     if tensor.data_type in HALF:
         try:
-            array = numpy_helper.to_array(tensor).astype(np.float32)
+            array = array_of(tensor).astype(np.float32)
         except (ValueError, TypeError) as error:
             raise ModelError(f"the tensor '{tensor.name}' does not hold what its shape says: {error}") from error
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

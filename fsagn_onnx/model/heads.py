@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from .content_hash import array_of
 from .topology import Topology
 
 __all__ = ["before_heads", "prediction_layers"]
@@ -103,7 +103,7 @@ def _expectation(topology: Topology, node: onnx.NodeProto) -> bool:
     tensor = topology.initializers.get(node.input[1]) if node.op_type == "Conv" and len(node.input) > 1 else None
     if tensor is None or len(tensor.dims) != 4 or tensor.dims[0] != 1 or math.prod(tensor.dims[2:]) != 1:
         return False
-    bins = numpy_helper.to_array(tensor).ravel()
+    bins = array_of(tensor).ravel()
     return len(bins) > 1 and bool((bins == np.arange(len(bins))).all())
 
 

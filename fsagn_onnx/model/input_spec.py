@@ -86,7 +86,19 @@ class InputSpec:
                 )
         if not all(number > 0 for number in self.std):
             raise ModelError(f"input spec: field 'std' must be > 0, but got {list(self.std)}")
+        with np.errstate(all="ignore"):
+            black, white = (self._level(level) for level in (0, 255))
+        if not (np.isfinite(black).all() and np.isfinite(white).all()):
+            raise ModelError(
+                "input spec: fields 'scale', 'mean' and 'std' must make finite float32 numbers of pixels in 0..255, "
+                f"but got {self.scale}, {list(self.mean)} and {list(self.std)}"
+            )
         parse_resize(self.resize)
+
+    def _level(self, level: int) -> NDArray[np.float32]:
+        """What a pixel becomes, per channel."""
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        return np.asarray((np.float32(level) * np.float32(self.scale) - mean) / std)
 
     @property
     def channels(self) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from .content_hash import array_of
 from .topology import copied_node, subgraphs
 
 __all__ = ["keep_sampling", "spelled_out"]
@@ -115,7 +116,7 @@ def _numbers(proto: onnx.ModelProto) -> dict[str, Sequence[float]]:
         for node in graph.node:
             found.update((node.output[0], item.t) for item in node.attribute if item.name == "value" and node.output)
     few = {name: tensor for name, tensor in found.items() if len(tensor.dims) == 1 and tensor.dims[0] <= 8}
-    return {name: numpy_helper.to_array(tensor).tolist() for name, tensor in few.items()}
+    return {name: array_of(tensor).tolist() for name, tensor in few.items()}
 
 
 def _sampled(node: onnx.NodeProto, scales: Sequence[float] | None) -> list[onnx.NodeProto]:

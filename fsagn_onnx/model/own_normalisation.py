@@ -6,8 +6,9 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
+from .content_hash import array_of
 from .topology import Topology
 
 __all__ = ["own_range"]
@@ -92,4 +93,4 @@ def _of_batch_norm(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> i
 
 
 def _numbers(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return np.asarray(numpy_helper.to_array(tensor), dtype=np.float64)
+    return np.asarray(array_of(tensor), dtype=np.float64)

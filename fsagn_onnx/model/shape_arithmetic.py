@@ -14,6 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from .content_hash import array_of
+
 __all__ = ["fold_shapes"]
 
 MAX_ELEMENTS = 1024
@@ -40,7 +42,7 @@ def fold_shapes(bare: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) ->
     Returns:
         How many nodes were replaced; 0 when nothing more can be folded.
     """
-    known = {item.name: numpy_helper.to_array(item) for item in bare.graph.initializer}
+    known = {item.name: array_of(item) for item in bare.graph.initializer}
     kept: list[onnx.NodeProto] = []
     folded: Tensors = {}
     count = 0
@@ -71,7 +73,7 @@ def _fold(node: onnx.NodeProto, known: Tensors, shapes: Mapping[str, tuple[int, 
         tensor = next((item.t for item in node.attribute if item.name == "value"), None)
         if tensor is None or math.prod(tensor.dims) > MAX_ELEMENTS:
             return None
-        return {node.output[0]: numpy_helper.to_array(tensor)}
+        return {node.output[0]: array_of(tensor)}
     if node.op_type not in FOLDED_OPS or not all(name in known for name in node.input if name):
         return None
     inputs = {name: known[name] for name in node.input if name}

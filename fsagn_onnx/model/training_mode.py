@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from .content_hash import array_of
 from .shapes import value_types
 from .topology import Topology, copied_node
 
@@ -27,7 +28,7 @@ def _switched(node: onnx.NodeProto, values: Mapping[str, onnx.TensorProto]) -> b
     if node.op_type == "BatchNormalization":
         return sum(map(bool, node.output)) > 1 or any(a.name == "training_mode" and a.i for a in node.attribute)
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in values:
-        return bool(numpy_helper.to_array(values[node.input[2]]).any())
+        return bool(array_of(values[node.input[2]]).any())
     return False
 
 

@@ -9,8 +9,9 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
+from .content_hash import array_of
 from .outputs import DENSE, PASSING
 from .topology import Topology, node_inputs
 
@@ -194,6 +195,6 @@ def _extreme(tensor: onnx.TensorProto) -> float | None:
     floating = tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
     if not floating or tensor.data_location == TensorProto.EXTERNAL:
         return None
-    numbers = numpy_helper.to_array(tensor)
+    numbers = array_of(tensor)
     finite = numbers[np.isfinite(numbers) & (np.abs(numbers) < 1e6)]
     return float(np.abs(finite).max()) if finite.size else None

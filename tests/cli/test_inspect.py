@@ -23,6 +23,7 @@ from fsagn_onnx.model import InputSpec, load_model
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.variant import Variant
 from fsagn_onnx.terminal.inspection import print_inspection
+from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
 
 def network(*tail: onnx.NodeProto, domain: str = "", **metadata: str) -> onnx.ModelProto:
@@ -355,3 +356,13 @@ def test_without_the_training_extra(path: Path, without_torch: Callable[..., Any
     assert "pip install 'fsagn-onnx[train]'" in done.stdout
     assert "convertible  not tried: needs " in done.stdout
     assert done.stderr == ""
+
+
+def test_an_explainer_with_a_broken_tensor_is_one_line(tmp_path: Path) -> None:
+    path = write_planted_explainer(tmp_path / "e.onnx")
+    proto = onnx.load(path)
+    broken = next(item for item in proto.graph.initializer if item.name == "axis_1")
+    broken.raw_data = broken.raw_data[:4]
+    onnx.save(proto, path)
+    with pytest.raises(ModelError, match="the tensor 'axis_1' is broken"):
+        inspect_file(path)

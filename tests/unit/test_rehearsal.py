@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from fsagn_onnx.errors import ImageError, LayerError, UsageError
 from fsagn_onnx.generator import Trainer, TrainingOptions, train
+from fsagn_onnx.generator.proof import relative_gap
 from fsagn_onnx.generator.rehearsal import rehearsed
 from fsagn_onnx.inspection.document import inspect_file
 from fsagn_onnx.model import load_model
@@ -215,3 +216,19 @@ def test_a_layer_that_never_answers_is_named_before_training(tmp_path: Path, pic
     with pytest.raises(LayerError, match=r"no filter of layer 'v\d+' answers"):
         train(file, [pictures], tmp_path / "e.onnx", options=FEW)
     assert not list(tmp_path.glob("*.log.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "gap"),
+    [
+        ([1.0, 2.0], [1.0, 1.0], 0.5),
+        ([np.inf, np.nan, 4.0], [np.inf, np.nan, 4.0], 0.0),
+        ([np.nan, 1.0], [0.0, 1.0], np.inf),
+        ([1.0, 1.0], [1.0, -np.inf], np.inf),
+        ([np.inf, 2.0], [np.inf, 1.0], 0.5),
+    ],
+)
+def test_outputs_that_are_not_finite_count_as_the_same_only_where_they_are(
+    value: list[float], other: list[float], gap: float
+) -> None:
+    assert relative_gap(np.array(value, np.float32), np.array(other, np.float32)) == gap
