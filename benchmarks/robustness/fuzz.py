@@ -87,12 +87,11 @@ def fuzz(
 ) -> tuple[dict[int, Mutant], dict[int, Outcome], dict[str, int]]:
     models = {name: build() for name, build in BUILDERS.items()}
     preload()
-    idle = alone(None, 0).grown
     base = {}
     for name, proto in models.items():
         path = folder / f"{name}.onnx"
         path.write_bytes(proto.SerializeToString())
-        outcome = alone(partial(work, path), idle)
+        outcome = alone(partial(work, path))
         judge(outcome, 2**40)
         assert not outcome.faults, f"{name}, undamaged: {outcome.faults} {outcome.err}"
         converted = json.loads(outcome.out)["convertible"]
@@ -105,7 +104,7 @@ def fuzz(
             mutant = mutants[number] = make_mutant(number, seed, models, folder)
             yield number, partial(work, mutant.path), TIMES_FILE * read_bytes(mutant) + CONSTANT
 
-    return mutants, run_all(cases(), workers, seconds, idle), base
+    return mutants, run_all(cases(), workers, seconds), base
 
 
 def main() -> int:

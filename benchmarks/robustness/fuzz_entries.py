@@ -90,7 +90,7 @@ def make_subjects(folder: Path) -> dict[str, Path]:
 
 def call(*words: object) -> None:
     """Run a command that must succeed, in a process of its own."""
-    outcome = alone(partial(run, [str(word) for word in words]), 0)
+    outcome = alone(partial(run, [str(word) for word in words]))
     assert outcome.status == 0, outcome.err
 
 
@@ -188,11 +188,10 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     preload()
     subjects = make_subjects(Path(tempfile.mkdtemp(prefix="fuzz-subjects-")))
-    idle = alone(None, 0).grown
     results, faulty = {}, 0
     for target in options.of or TARGETS:
         (folder / target).mkdir(exist_ok=True)
-        settings = {"workers": options.workers, "seconds": options.seconds, "idle": idle}
+        settings = {"workers": options.workers, "seconds": options.seconds}
         kinds, outcomes = TARGETS[target][0](options.cases, options.seed, subjects, folder / target, **settings)
         for number, outcome in sorted(outcomes.items()):
             if outcome.faults:

@@ -41,7 +41,13 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def child(work: Work | None, folder: Path) -> None:
+def resident(what: str = "VmRSS") -> int:
+    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition(f"{what}:")[2].split()[0]) * 1024
+
+
+def child(work: Work, folder: Path) -> None:
     """Become the process that does the work; never returns."""
     code = 99
     try:
@@ -49,15 +55,11 @@ def child(work: Work | None, folder: Path) -> None:
         for stream, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        if work is not None:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() + ADDRESS_SPACE
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(MAX_SECONDS), math.ceil(MAX_SECONDS) + 1))
-            code = work()
-        else:
-            code = 0
+        limit = resident("VmSize") + ADDRESS_SPACE
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(MAX_SECONDS), math.ceil(MAX_SECONDS) + 1))
+        code = work()
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001  # whatever it is, the parent must see it
@@ -76,17 +78,18 @@ class Running:
     pid: int
     started: float
     folder: Path
+    before: int  # bytes that it has from the process that it was forked from
 
 
-def start(work: Work | None) -> Running:
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+def start(work: Work) -> Running:
+    folder, before = Path(tempfile.mkdtemp(prefix="fuzz-")), resident()
     pid = os.fork()
     if pid == 0:
         child(work, folder)
-    return Running(pid, time.monotonic(), folder)
+    return Running(pid, time.monotonic(), folder, before)
 
 
-def finished(running: Running, idle: int, most: float = MAX_WAIT) -> Outcome | None:
+def finished(running: Running, most: float = MAX_WAIT) -> Outcome | None:
     """The outcome, or None while it runs; a process that runs too long is killed."""
     pid, status, usage = os.wait4(running.pid, os.WNOHANG)
     killed = False
@@ -99,7 +102,7 @@ def finished(running: Running, idle: int, most: float = MAX_WAIT) -> Outcome | N
     texts = [(running.folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")]
     shutil.rmtree(running.folder)
     ended, spent = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-    outcome = Outcome(max(ended, 0), max(-ended, 0), spent, max(0, usage.ru_maxrss * 1024 - idle), *texts)
+    outcome = Outcome(max(ended, 0), max(-ended, 0), spent, max(0, usage.ru_maxrss * 1024 - running.before), *texts)
     if killed or -ended == signal.SIGXCPU:
         outcome.faults.append("hang")
     return outcome
@@ -129,21 +132,20 @@ def judge(outcome: Outcome, allowed: int) -> None:
         outcome.faults.append("memory")
 
 
-def alone(work: Work | None, idle: int) -> Outcome:
+def alone(work: Work) -> Outcome:
     running = start(work)
-    while (outcome := finished(running, idle)) is None:
+    while (outcome := finished(running)) is None:
         time.sleep(0.002)
     return outcome
 
 
-def run_all(cases: Iterable[tuple[int, Work, int]], workers: int, seconds: float, idle: int) -> dict[int, Outcome]:
+def run_all(cases: Iterable[tuple[int, Work, int]], workers: int, seconds: float) -> dict[int, Outcome]:
     """Run cases, some at a time.
 
     Args:
         cases: (number, work, bytes that it may grow by), made one by one.
         workers: processes at a time.
         seconds: a process that runs longer hangs.
-        idle: bytes of a process that does nothing.
 
     Returns:
         Number -> what became of it.
@@ -159,7 +161,7 @@ def run_all(cases: Iterable[tuple[int, Work, int]], workers: int, seconds: float
                 running.append((case[0], start(case[1]), case[2]))
         for item in list(running):
             number, process, allowed = item
-            outcome = finished(process, idle, seconds)
+            outcome = finished(process, seconds)
             if outcome is not None:
                 running.remove(item)
                 judge(outcome, allowed)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness.fuzz_processes import Outcome, finished, start
+from benchmarks.robustness.fuzz_processes import Outcome, finished, resident, start
 from benchmarks.robustness.fuzz_requests import LENGTH, REQUEST_KINDS, Ask, make_ask
 
 MAX_SECONDS = 10.0
@@ -92,12 +92,6 @@ def check(ask: Ask, status: int, headers: dict[str, str], content: bytes) -> Ite
             yield "filters"
 
 
-def resident(what: str) -> int:
-    """Bytes of this process: ``VmRSS`` now, ``VmHWM`` at most since the last reset."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.partition(f"{what}:")[2].split()[0]) * 1024
-
-
 class _Records(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -166,13 +160,13 @@ def ask_all(
             seen, at, ended = 0, time.monotonic(), None
             while ended is None and time.monotonic() - at < 2 * MAX_WAIT:
                 time.sleep(0.05)
-                ended = finished(process, 0, math.inf)
+                ended = finished(process, math.inf)
                 size = results.stat().st_size if results.exists() else 0
                 if size != seen:
                     seen, at = size, time.monotonic()
             if ended is None:
                 os.kill(process.pid, 9)
-                while (ended := finished(process, 0, math.inf)) is None:
+                while (ended := finished(process, math.inf)) is None:
                     time.sleep(0.01)
                 ended.faults.append("hang")
             for line in results.read_text(encoding="utf-8").splitlines() if results.exists() else ():
