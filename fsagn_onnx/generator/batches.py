@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -102,6 +103,11 @@ class ImagePool:
         while self._bytes > REMEMBERED_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return picture
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """Hash of the list of training images, by which a resumed run knows that it is the same list."""
+    return hashlib.sha256("\n".join(str(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def random_crop(picture: Pixels, smallest: float, flip: bool, rng: np.random.Generator) -> Pixels:

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..conversion import TappedModule
-from .area import standardise
 from .decision import DecisionValue
-from .network import resize, resize_area, smoothed
 from .questions import Questions, ask
+from .teacher import GradientTeacher
 
 PLAUSIBLE: Final = 5
 """Classes are drawn among so many with the highest scores."""
@@ -40,7 +39,7 @@ class AskedClasses(NamedTuple):
         ids: ``(N, J)`` int64.
         decision: ``(N, J)``, d_c of the whole pictures.
         questions: about them.
-        teacher: ``(N, J, h, w)`` gradient x activation summed over depths, each over its largest value; None without.
+        teacher: ``(N, J, h, w)`` what teaches the evidence maps, on their grid; None without.
     """
 
     ids: Tensor
@@ -118,11 +117,13 @@ class ClassJudge:
         module: the frozen CNN; gives the taps and the decision's value.
         decision: where the decision is read.
         layer: the explained layer.
-        depths: taps whose gradient x activation teaches the evidence maps, the finest last; they feed the layer.
+        teacher: which gradients teach the evidence maps; None: the decision alone.
     """
 
-    def __init__(self, module: TappedModule, decision: DecisionValue, layer: str, depths: tuple[str, ...] = ()) -> None:
-        self.module, self.decision, self.layer, self.depths = module, decision, layer, depths
+    def __init__(
+        self, module: TappedModule, decision: DecisionValue, layer: str, teacher: GradientTeacher | None = None
+    ) -> None:
+        self.module, self.decision, self.layer, self.teacher = module, decision, layer, teacher
 
     def look(self, images: Tensor, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], AskedClasses]:
         """The taps of whole pictures ``(N, ...)``, and J classes of each, drawn, with their decisions' gradients."""
@@ -133,7 +134,8 @@ class ClassJudge:
         size = self.module.chunk
         if size is not None and len(images) != size:
             return self._ask_in_groups(images, size, choose)
-        first = self.depths[-1] if self.depths else self.layer
+        depths = () if self.teacher is None else self.teacher.depths
+        first = self.teacher.finest if self.teacher is not None else self.layer
         leaves: list[Tensor] = []
 
         def watch(name: str, value: Tensor) -> Tensor | None:
@@ -142,7 +144,7 @@ class ClassJudge:
             leaves.append(value.detach().requires_grad_())
             return leaves[-1]
 
-        wanted = [self.layer, *self.depths]
+        wanted = [self.layer, *depths]
         with torch.enable_grad():
             taps = self.module(images, watch=watch)
             numbers = taps[self.decision.value]
@@ -155,10 +157,10 @@ class ClassJudge:
         taps = {name: value.detach() for name, value in taps.items()}
         by_depth = [torch.stack(found, dim=1) for found in zip(*gradients, strict=True)]  # (N, J, C, h, w) each
         questions = ask(taps[self.layer], by_depth[0], decided=True)
-        teacher = None
-        if self.depths:
-            teacher = gradient_maps([taps[key] for key in wanted], by_depth)
-        return taps, AskedClasses(ids, torch.stack(values, dim=1), questions, teacher)
+        taught = None
+        if self.teacher is not None:
+            taught = self.teacher.map(images, [taps[key] for key in depths], by_depth[1:])
+        return taps, AskedClasses(ids, torch.stack(values, dim=1), questions, taught)
 
     def _ask_in_groups(
         self, images: Tensor, size: int, choose: Callable[[Tensor], Tensor]
@@ -189,29 +191,6 @@ class ClassJudge:
         with torch.no_grad():
             infilled = self.decision.of(self.module(infills[first:])[value], ids)
         return share_kept(self.decision.of(response[value][first:], ids), asked.decision.flatten(), infilled)
-
-
-def gradient_maps(feature_maps: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """Gradient x activation, positive part, each over its largest value, mean over depths at the finest one's size.
-
-    Args:
-        feature_maps: ``(N, C_i, h_i, w_i)``, the finest last.
-        gradients: ``(N, J, C_i, h_i, w_i)``.
-
-    Returns:
-        ``(N, J, h, w)``.
-    """
-    grid, total = (feature_maps[-1].shape[-2], feature_maps[-1].shape[-1]), []
-    for features, gradient in zip(feature_maps, gradients, strict=True):
-        found = resize((features[:, None] * gradient).sum(dim=2).clamp_min(0), grid)
-        total.append(found / found.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-12))
-    return torch.stack(total).mean(dim=0)
-
-
-def teaching_loss(evidence: Tensor, teacher: Tensor, kernel: Tensor) -> Tensor:
-    """1 - correlation of evidence ``(N, J, h, w)`` with its teacher, smoothed on the same grid; the mean over all."""
-    target = smoothed(resize_area(teacher, (evidence.shape[-2], evidence.shape[-1])), kernel)
-    return (1 - (standardise(evidence) * standardise(target)).mean(dim=(-2, -1))).mean()
 
 
 def share_kept(masked: Tensor, whole: Tensor, infilled: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class TrainingOptions:
         filters_per_image: filters drawn per image and step.
         questions: what is asked about, of `QUESTIONS`; None: classes too where the model classifies.
         classes_per_image: classes drawn per image and step, on top of the filters.
-        teacher: weight of the pull towards gradient x activation, summed over depths, on the evidence of classes.
+        teacher: weight of the pull of gradient x activation, at the best depths, on the evidence of classes.
         visits: steps in a row that see the same pictures, each with filters, areas and infills of its own; what the
             CNN makes of the unmasked pictures is computed once for all of them.
         active: filters are drawn among this many strongest by peak in the image.
@@ -53,7 +53,7 @@ class TrainingOptions:
     filters_per_image: int = 2
     questions: tuple[str, ...] | None = None
     classes_per_image: int = 1
-    teacher: float = 0.0
+    teacher: float = 0.5
     visits: int = 2
     active: int = 80
     learning_rate: float = 2e-3

@@ -16,7 +16,7 @@ from ..model import InputSpec
 from ..runtime.infill import VERIFY
 from .area import area_rank, soft_mask, standardise
 from .batches import ImagePool
-from .class_pairs import AskedClasses, ClassJudge, decision_loss, shares_by_kind, teaching_loss
+from .class_pairs import AskedClasses, ClassJudge, decision_loss, shares_by_kind
 from .device_pictures import DevicePictures, held_on
 from .infill import blend
 from .network import Generated, Generator, resize
@@ -32,6 +32,7 @@ from .objective import (
 )
 from .options import TrainingOptions
 from .pictures import HostPictures, Pictures
+from .teacher import teaching_loss
 
 FSAGN_OFFSET = 2.0
 """Added to the saliency before the sigmoid of ``fsagn``: the log of a feature map lies in -4.6..0."""
@@ -229,7 +230,7 @@ class Stepper:
             gone = hidden[len(pairs) :]
             loss = loss + decision_loss(share, told, gone)
             if asked.teacher is not None:
-                pull = teaching_loss(generated.evidence, asked.teacher, self.generator.get_buffer("kernel"))
+                pull = teaching_loss(generated.evidence, asked.teacher)
                 loss = loss + self.options.teacher * pull
             if self.options.objective.name == "fsagn":
                 loss = loss + area_penalty(mask[len(pairs) :], self.options.objective)

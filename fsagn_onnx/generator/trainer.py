@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -19,7 +18,7 @@ from ..conversion import convert
 from ..data.files import make_folder, write_file
 from ..errors import CheckpointError, ImageError
 from ..model import Layer, Model
-from .batches import ImagePool
+from .batches import ImagePool, fingerprint
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .class_pairs import ClassJudge
 from .config import GeneratorConfig, make_config
@@ -28,6 +27,7 @@ from .network import Generator
 from .options import TrainingOptions
 from .schedule import learning_rate
 from .step import Stepper, read
+from .teacher import GradientTeacher, choose_teacher
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
 
 LOG_EVERY = 10
@@ -60,11 +60,6 @@ class Progress:
     loss: float
     seconds_left: float
     judging: bool
-
-
-def fingerprint(paths: Sequence[Path]) -> str:
-    """Hash of the list of training images, by which a resumed run knows that it is the same list."""
-    return hashlib.sha256("\n".join(str(path) for path in paths).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _settled(key: str, value: Any) -> Any:
@@ -124,7 +119,7 @@ class Trainer:
         read = () if decision is None else (*depths, decision.value)
         module = convert(model, [*(tap.value for tap in self.config.taps), *read]).to(self.device)
         self.options = fitting_options(module, model.input_spec, self.options, self.device)
-        judge = None if decision is None else ClassJudge(module, decision, layer.value, depths)
+        judge = None if decision is None else ClassJudge(module, decision, layer.value, self._teacher(depths))
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
@@ -133,14 +128,22 @@ class Trainer:
         self.running: dict[str, float] = {}
         self.seconds = 0.0
 
+    def _teacher(self, depths: tuple[str, ...]) -> GradientTeacher | None:
+        kernel = self.generator.get_buffer("kernel")
+        return GradientTeacher(depths, self.config.layout, self.config.stride, kernel) if depths else None
+
     def calibrate(self) -> None:
-        """Scale the encoder by the statistics of a first batch; done once, before step 0."""
+        """Scale the encoder by a first batch, and choose the depths whose gradients teach; once, before step 0."""
         full = replace(self.options, images_per_step=32)
         spec, source = self.model.input_spec, self.stepper.source
         stepper = Stepper(self.stepper.module, self.generator, self.pool, spec, full, source=source)
         taps = stepper.see(0, full, self.model.input_spec.size).taps
         require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
         self.generator.encoder.calibrate(taps)
+        judge = self.stepper.classes
+        if judge is not None and judge.teacher is not None:
+            self._on_phase("choosing the depth of the gradients that teach")
+            judge.teacher = choose_teacher(self.stepper)
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def advance(self) -> None:
@@ -253,7 +256,7 @@ class Trainer:
         return Checkpoint(self._description(), tensors)
 
     def _description(self) -> dict[str, Any]:
-        spec = self.model.input_spec
+        spec, judge = self.model.input_spec, self.stepper.classes
         return {
             "tool": f"fsagn-onnx {__version__}",
             "content": self.model.content,
@@ -274,6 +277,7 @@ class Trainer:
                 "retention": round(self.running.get("retention", 0.0), 4),
                 "calibration": round(self.running.get("calibration", 0.0), 4),
                 **({"classes": dict(self._classes)} if self._classes else {}),
+                **({"teacher": list(judge.teacher.depths)} if judge is not None and judge.teacher is not None else {}),
             },
         }
 
@@ -308,6 +312,9 @@ class Trainer:
             self.average = {name: weights[name].to(self.device).clone() for name in self.average}
             self.step, self.running = int(theirs["step"]), dict(theirs["running"])
             self.seconds = float(theirs["training"]["seconds"])
+            judge = self.stepper.classes
+            if judge is not None:
+                judge.teacher = self._teacher(tuple(theirs["training"].get("teacher") or ()))
             masks = TrainingOptions.from_dict(theirs["options"]).steps
             if self.step > masks == self.options.steps:
                 self._finish_masks()

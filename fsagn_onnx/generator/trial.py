@@ -12,14 +12,12 @@ from ..errors import ConversionError, LayerError, UsageError
 from ..gradient import missing_rules
 from ..model import InputSpec, Layer, Model
 from ..model.quantised import is_quantised
+from ..model.topology import Topology
 from ..runtime.classes import classes_of
 from ..runtime.metadata import QUESTIONS
 from .decision import DecisionValue, decision_value
 from .options import TrainingOptions
 from .step import input_sizes
-
-FINEST_TEACHER = 4
-"""Stride of the finest layer whose gradient teaches: finer ones are pixel noise."""
 
 
 def fitting_options(
@@ -138,11 +136,17 @@ def askable(
 
 
 def decision_depths(model: Model, layer: Layer) -> tuple[str, ...]:
-    """Layers before the explained one whose gradient x activation teaches evidence: the last one of each stride."""
+    """Layers whose gradients may teach evidence, deepest first: the explained one, and the last one of each stride.
+
+    Only layers that the explained one is computed from, so that one backward pass meets them all.
+    """
+    topology = Topology(model.proto.graph)
+    feeding = topology.ancestors([layer.value])
     names: dict[int, str] = {}
     for candidate in model.layers:
         if candidate.value == layer.value:
             break
-        names[candidate.stride] = candidate.value
-    names.pop(layer.stride, None)
-    return tuple(value for stride, value in sorted(names.items(), reverse=True) if stride >= FINEST_TEACHER)
+        if topology.producer.get(candidate.value) in feeding and min(candidate.shape[1:]) > 1:
+            names[candidate.stride] = candidate.value
+    finer = sorted((stride, value) for stride, value in names.items() if stride < layer.stride)
+    return (layer.value, *(value for _, value in reversed(finer)))

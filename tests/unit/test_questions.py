@@ -37,7 +37,7 @@ from fsagn_onnx.runtime.variant import Variant
 from fsagn_onnx.testing.synthetic import SyntheticParts, write_folder
 
 MODEL = Path(__file__).parents[2] / "models" / "demo_cnn.onnx"
-SMALL = TrainingOptions(pairs=24, images_per_step=4, ramp=(), visits=2, checkpoint_every=50, teacher=0.5)
+SMALL = TrainingOptions(pairs=24, images_per_step=4, ramp=(), visits=2, checkpoint_every=50)
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +174,20 @@ def test_training_with_classes_moves_their_weights_and_resumes(model: Model, tmp
     run = trainer()
     assert run.options.questions == ("filters", "classes")
     assert run.stepper.classes is not None
-    assert run.stepper.classes.depths == ("block4", "block2")
+    assert run.stepper.classes.teacher is not None
+    assert run.stepper.classes.teacher.depths == ("block6", "block4", "block2", "block0")
     whole = run.run()
+    chosen = run.stepper.classes.teacher.depths
+    assert whole.description["training"]["teacher"] == list(chosen)
     assert {"kept", "removed"} <= set(run.running)
     assert whole.tensors["weights/class_embedding"].abs().max() > 0
     assert load_generator(whole).config.classes
     again = trainer()
     again.run(resume=True)
     assert again.step == run.step
+    assert again.stepper.classes is not None
+    assert again.stepper.classes.teacher is not None
+    assert again.stepper.classes.teacher.depths == chosen
     alone = trainer(replace(SMALL, questions=("filters",)))
     assert alone.stepper.classes is None
     assert not alone.config.classes
