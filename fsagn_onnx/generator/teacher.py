@@ -17,7 +17,7 @@ from ..runtime.infill import VERIFY
 from ..runtime.masks import grid_of
 from .area import area_rank, standardise
 from .infill import blend
-from .network import resize_area, smoothed
+from .network import Generator, resize_area, smoothed
 
 if TYPE_CHECKING:
     from .step import Stepper
@@ -76,6 +76,12 @@ class GradientTeacher:
 def teaching_loss(evidence: Tensor, teacher: Tensor) -> Tensor:
     """1 - correlation of evidence with its teacher, both ``(N, J, h, w)``; the mean over all."""
     return (1 - (standardise(evidence) * standardise(teacher)).mean(dim=(-2, -1))).mean()
+
+
+def teacher_at(depths: tuple[str, ...], generator: Generator) -> GradientTeacher | None:
+    """A teacher of a generator's evidence maps at some depths, deepest first; None at none."""
+    config = generator.config
+    return GradientTeacher(depths, config.layout, config.stride, generator.get_buffer("kernel")) if depths else None
 
 
 def choose_teacher(stepper: Stepper) -> GradientTeacher:

@@ -27,7 +27,7 @@ from .network import Generator
 from .options import TrainingOptions
 from .schedule import learning_rate
 from .step import Stepper, read
-from .teacher import GradientTeacher, choose_teacher
+from .teacher import choose_teacher, teacher_at
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
 
 LOG_EVERY = 10
@@ -119,7 +119,9 @@ class Trainer:
         read = () if decision is None else (*depths, decision.value)
         module = convert(model, [*(tap.value for tap in self.config.taps), *read]).to(self.device)
         self.options = fitting_options(module, model.input_spec, self.options, self.device)
-        judge = None if decision is None else ClassJudge(module, decision, layer.value, self._teacher(depths))
+        judge = (
+            None if decision is None else ClassJudge(module, decision, layer.value, teacher_at(depths, self.generator))
+        )
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
@@ -127,10 +129,6 @@ class Trainer:
         self.step = 0
         self.running: dict[str, float] = {}
         self.seconds = 0.0
-
-    def _teacher(self, depths: tuple[str, ...]) -> GradientTeacher | None:
-        kernel = self.generator.get_buffer("kernel")
-        return GradientTeacher(depths, self.config.layout, self.config.stride, kernel) if depths else None
 
     def calibrate(self) -> None:
         """Scale the encoder by a first batch, and choose the depths whose gradients teach; once, before step 0."""
@@ -142,7 +140,6 @@ class Trainer:
         self.generator.encoder.calibrate(taps)
         judge = self.stepper.classes
         if judge is not None and judge.teacher is not None:
-            self._on_phase("choosing the depth of the gradients that teach")
             judge.teacher = choose_teacher(self.stepper)
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
@@ -314,7 +311,7 @@ class Trainer:
             self.seconds = float(theirs["training"]["seconds"])
             judge = self.stepper.classes
             if judge is not None:
-                judge.teacher = self._teacher(tuple(theirs["training"].get("teacher") or ()))
+                judge.teacher = teacher_at(tuple(theirs["training"].get("teacher") or ()), self.generator)
             masks = TrainingOptions.from_dict(theirs["options"]).steps
             if self.step > masks == self.options.steps:
                 self._finish_masks()
