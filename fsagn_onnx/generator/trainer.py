@@ -27,7 +27,8 @@ from .network import Generator
 from .options import TrainingOptions
 from .schedule import learning_rate
 from .step import Stepper, read
-from .teacher import choose_teacher, teacher_at
+from .teacher import teacher_at
+from .teacher_choice import choose_teacher
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
 
 LOG_EVERY = 10
@@ -119,9 +120,9 @@ class Trainer:
         read = () if decision is None else (*depths, decision.value)
         module = convert(model, [*(tap.value for tap in self.config.taps), *read]).to(self.device)
         self.options = fitting_options(module, model.input_spec, self.options, self.device)
-        judge = (
-            None if decision is None else ClassJudge(module, decision, layer.value, teacher_at(depths, self.generator))
-        )
+        judge = None
+        if decision is not None:
+            judge = ClassJudge(module, decision, layer.value, teacher_at(depths, self.generator))
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
@@ -138,9 +139,8 @@ class Trainer:
         taps = stepper.see(0, full, self.model.input_spec.size).taps
         require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
         self.generator.encoder.calibrate(taps)
-        judge = self.stepper.classes
-        if judge is not None and judge.teacher is not None:
-            judge.teacher = choose_teacher(self.stepper)
+        if (judge := self.stepper.classes) is not None:
+            judge.teacher = choose_teacher(judge, source, spec, self.options)
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def advance(self) -> None:
@@ -309,8 +309,7 @@ class Trainer:
             self.average = {name: weights[name].to(self.device).clone() for name in self.average}
             self.step, self.running = int(theirs["step"]), dict(theirs["running"])
             self.seconds = float(theirs["training"]["seconds"])
-            judge = self.stepper.classes
-            if judge is not None:
+            if (judge := self.stepper.classes) is not None:
                 judge.teacher = teacher_at(tuple(theirs["training"].get("teacher") or ()), self.generator)
             masks = TrainingOptions.from_dict(theirs["options"]).steps
             if self.step > masks == self.options.steps:

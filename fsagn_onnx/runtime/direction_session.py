@@ -128,7 +128,11 @@ class DirectionSession:
         self._asked = {port.name for port in self._session.inputs}
 
     def run(self, batch: Array, directions: NDArray[np.float32]) -> tuple[Array, Array, Array]:
-        """Area rank (N, D, h, w), retention (N, D, A), and the sum over filters of what they add (N, D)."""
+        """Area rank (N, D, h, w), retention (N, D, A), and the sum over filters of what they add (N, D).
+
+        Raises:
+            UsageError: several directions, of a file with a fixed request.
+        """
         count = len(batch)
         feeds: dict[str, Array] = {self._image: batch, DIRECTIONS: directions}
         if CLASSES in self._asked:

@@ -70,7 +70,7 @@ def test_filter_slots(asked: str | int | list[int], slots: tuple[int, ...]) -> N
     assert FilterRequest.parse(asked, METADATA).slots == slots
 
 
-@pytest.mark.parametrize("asked", ["top:0", "top:x", "best", "3,,4", "", "10", "-2", []])
+@pytest.mark.parametrize("asked", ["top:0", "top:x", "best", "3,,4", "", "10", "-4", []])
 def test_wrong_filters(asked: str | list[int]) -> None:
     with pytest.raises(UsageError, match="filter"):
         FilterRequest.parse(asked, METADATA)
