@@ -16,9 +16,11 @@ from .options import PATH, json_option, keep_options, read_model, reading_option
 @click.argument("explainers_and_images", nargs=-1, required=True, metavar="[EXPLAINER]... IMAGES...")
 @click.option("--methods", default="generator,activation,random", show_default=True, help="Names, in this order.")
 @click.option("--infills", default="inpaint,blur,mean", show_default=True, help="inpaint is never trained on.")
-@click.option("--metrics", help="Names of families; default: all. See docs/reference/metrics.md.")
+@click.option("--metrics", help="Names of families; default: all but decision. See docs/reference/metrics.md.")
 @click.option("--filters", type=click.IntRange(1), default=5, show_default=True, help="Filters drawn per image.")
 @click.option("--layer", help="Value to explain, where no explainer says it.")
+@click.option("--class-methods", help="For the family decision: names, NAME@LAYER at another layer.")
+@click.option("--good", type=PATH, help="For decision: folder of aligned good pictures of the same names.")
 @click.option("--parts", type=PATH, help="Part annotations, as in dissect, for the part metrics.")
 @click.option("--refine", type=click.IntRange(0), default=0, help="Measure the explainers refined by N steps too.")
 @click.option("--beside", type=PATH, help="Folder of an earlier evaluation whose methods join the tables.")
@@ -31,7 +33,8 @@ from .options import PATH, json_option, keep_options, read_model, reading_option
 @click.pass_context
 def command(
     context: click.Context, /, model: Path, explainers_and_images: tuple[str, ...], methods: str, infills: str,
-    metrics: str | None, filters: int, layer: str | None, parts: Path | None, refine: int, beside: Path | None,
+    metrics: str | None, filters: int, layer: str | None, class_methods: str | None, good: Path | None,
+    parts: Path | None, refine: int, beside: Path | None,
     seed: int, reading: dict[str, Any], out: Path | None, resume: bool, overwrite: bool, threads: int | None,
     providers: str, as_json: bool,
 ) -> None:  # fmt: skip
@@ -40,17 +43,18 @@ def command(
     Every figure comes with its 95 % bootstrap interval over images.
     """
     from fsagn_onnx.data.files import write_file
-    from fsagn_onnx.evaluation import METRICS, Options, evaluate
+    from fsagn_onnx.evaluation import Options, evaluate
     from fsagn_onnx.evaluation.page import evaluation_page
     from fsagn_onnx.evaluation.plots import write_plots
     from fsagn_onnx.terminal.evaluation import EvaluationBar, failures, show
 
+    told: dict[str, Any] = {"metrics": metrics, "class_methods": class_methods}
+    told = {name: names.split(",") for name, names in told.items() if names}
     options = Options(
         methods=methods.split(","),
         infills=infills.split(","),
-        metrics=metrics.split(",") if metrics else METRICS,
-        filters=filters, layer=layer, parts=parts, refine=refine, beside=beside, seed=seed,
-        threads=threads, providers=providers,
+        filters=filters, layer=layer, good=good, parts=parts, refine=refine, beside=beside, seed=seed,
+        threads=threads, providers=providers, **told,
     )  # fmt: skip
     explainers = [name for name in explainers_and_images if name.endswith(".onnx")]
     images = [name for name in explainers_and_images if not name.endswith(".onnx")]

@@ -172,3 +172,20 @@ def _engine(path: str | Path, model: Model, session: Mapping[str, Any]) -> FileE
         )
     engine.require_model(model)
     return engine
+
+
+def named(explainers: Mapping[str, str | Path] | Sequence[str | Path] | str | Path) -> dict[str, str | Path]:
+    """Names for explainer files: ``generator`` for one alone, else their file names without the ending.
+
+    Raises:
+        UsageError: two files have the same name.
+    """
+    if isinstance(explainers, Mapping):
+        return dict(explainers)
+    files = [explainers] if isinstance(explainers, (str, Path)) else list(explainers)
+    if len(files) == 1:
+        return {GENERATOR: files[0]}
+    found = {Path(file).stem: file for file in files}
+    if len(found) < len(files):
+        raise UsageError(f"explainers need different file names, but got {', '.join(map(str, files))}")
+    return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..runtime.feature_maps import retained
 from ..runtime.masks import Mask, area_rank, pixel_mask, to_common_granularity
+from .decision_view import DecisionView
 from .part_masks import Annotation
 from .probe import Pixels, Probe, response
 
@@ -63,6 +64,7 @@ class ImageMasks:
         other: pixels of another image of the run, or None.
         annotation: parts of the object, or None.
         predicted: what explainer files predict, by method.
+        decision: evidence for the model's own answer, where it is measured.
     """
 
     probe: Probe
@@ -76,6 +78,7 @@ class ImageMasks:
     other: Pixels | None = None
     annotation: Annotation | None = None
     predicted: Mapping[str, Predicted] = field(default_factory=dict)
+    decision: DecisionView | None = None
 
     def __post_init__(self) -> None:
         self.changes: NDArray[np.float64] | None = None

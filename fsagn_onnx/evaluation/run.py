@@ -19,7 +19,8 @@ from ..methods import Passes
 from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT, MASK_FREE
 from ..runtime.stream import Failure
-from .contenders import GENERATOR, Contenders
+from .contenders import GENERATOR, Contenders, named
+from .decision_view import CLASS_METHODS, Deciders
 from .earlier import EarlierEvaluation
 from .folder import EvaluationFolder
 from .image_masks import AREAS, ImageMasks
@@ -34,6 +35,10 @@ STRONGEST = 60
 
 METRICS = tuple(metrics())
 """Names of the families, in the order of the tables."""
+DECISION = "decision"
+"""The family about the model's answer instead of its filters; measured where it is asked for."""
+FILTER_METRICS = tuple(name for name in METRICS if name != DECISION)
+"""The families that are measured unless told."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Options:
         areas: at which masks are cut.
         metrics: names of `METRICS`.
         layer: value name; None: the explainers', or the model's default.
+        class_methods: names of `fsagn_onnx.methods.CLASS_METHODS` (``NAME@LAYER`` at another layer) for ``decision``.
+        good: folder of aligned good pictures of the same names, for exchange agreement.
         parts: part annotations, see `fsagn_onnx.data.annotations`; the part metrics need them.
         refine: steps of refinement of the explainers' maps, measured beside them; 0: none.
         beside: folder of an earlier evaluation whose methods join the tables; same images, filters and infills.
@@ -61,8 +68,10 @@ class Options:
     infills: Sequence[str] = (HELD_OUT, "blur", "mean")
     filters: int = 5
     areas: Sequence[float] = AREAS
-    metrics: Sequence[str] = METRICS
+    metrics: Sequence[str] = FILTER_METRICS
     layer: str | None = None
+    class_methods: Sequence[str] = CLASS_METHODS
+    good: Path | None = None
     parts: Path | None = None
     refine: int = 0
     beside: Path | None = None
@@ -123,6 +132,10 @@ class Run:
                 f"for; add {HELD_OUT!r}, which none ever sees"
             )
         self.probe = Probe(model, self.contenders.layer, **session)
+        self.deciders = None
+        if DECISION in options.metrics:
+            engines, layer = self.contenders.engines, self.contenders.layer
+            self.deciders = Deciders(model, layer, engines, options.class_methods, options.good, **session)
         self.parts = PartMasks(options.parts) if options.parts is not None else None
         setting = MetricSetting(self.contenders.names[0], options.areas)
         self.metrics = [make(setting) for name, make in metrics().items() if name in options.metrics]
@@ -146,10 +159,16 @@ class Run:
             "areas": list(options.areas),
             "metrics": [metric.name for metric in self.metrics],
             "parts": None if options.parts is None else str(options.parts),
+            **self._about_decisions(),
             "seed": options.seed,
             "scale": SCALE,
             "images": hashlib.sha256("\n".join(map(str, paths)).encode("utf-8", "surrogateescape")).hexdigest(),
         }
+
+    def _about_decisions(self) -> dict[str, Any]:
+        good = self.options.good
+        told = {"class_methods": list(self.options.class_methods), "good": None if good is None else str(good)}
+        return told if self.deciders is not None else {}
 
     def record(self, paths: Sequence[Path], index: int) -> dict[str, Any]:
         """Measure one image; JSON values."""
@@ -171,7 +190,8 @@ class Run:
         }
         if not len(ids):
             return {**record, "seconds": {}, "passes": {}, "metrics": {}}
-        maps = self.contenders.maps(self.spec.normalise(pixels)[None], feature_map, ids[None])
+        batch = self.spec.normalise(pixels)[None]
+        maps = self.contenders.maps(batch, feature_map, ids[None])
         view = ImageMasks(
             self.probe,
             path,
@@ -184,6 +204,7 @@ class Run:
             self._other(paths, index),
             annotation,
             maps.predicted,
+            None if self.deciders is None else self.deciders.look(path, pixels, batch, annotation),
         )
         measured = {metric.name: metric.measure(view) for metric in self.metrics}
         passes = {name: self.contenders.passes(name, len(ids)) for name in self.contenders.names}
@@ -316,20 +337,3 @@ def _records(run: Run, folder: EvaluationFolder | None, paths: Sequence[Path]) -
             if folder is not None:
                 folder.append(record)
         yield record
-
-
-def named(explainers: Mapping[str, str | Path] | Sequence[str | Path] | str | Path) -> dict[str, str | Path]:
-    """Names for explainer files: ``generator`` for one alone, else their file names without the ending.
-
-    Raises:
-        UsageError: two files have the same name.
-    """
-    if isinstance(explainers, Mapping):
-        return dict(explainers)
-    files = [explainers] if isinstance(explainers, (str, Path)) else list(explainers)
-    if len(files) == 1:
-        return {GENERATOR: files[0]}
-    found = {Path(file).stem: file for file in files}
-    if len(found) < len(files):
-        raise UsageError(f"explainers need different file names, but got {', '.join(map(str, files))}")
-    return found

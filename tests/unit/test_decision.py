@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scipy.stats
 
 from fsagn_onnx.errors import UsageError
+from fsagn_onnx.evaluation import Options, evaluate
 from fsagn_onnx.evaluation.decision import (
     Answers,
     SwitchedOff,
@@ -123,3 +126,41 @@ def test_a_model_without_classes_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="need a model that classifies") as error:
         Answers(load_model(graph.save(tmp_path / "map.onnx", ["map"])))
     assert "\n" not in str(error.value)
+
+
+def test_evaluate_measures_the_answer(model: Model, picture: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    """Evidence that is known to be right beside noise, in one run of `evaluate`, with boxes and the good picture."""
+    bad, good, truth = picture
+    for folder, pixels in (("bad", bad), ("good", good)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "one.png"), pixels[..., ::-1])
+    (rows, columns) = np.nonzero(truth)
+    box = [int(columns.min()), int(rows.min()), 8, 8]
+    parts = {
+        "images": [{"id": 1, "file_name": "bad/one.png", "width": SIZE, "height": SIZE}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}],
+        "categories": [{"id": 1, "name": "spot"}],
+    }
+    (tmp_path / "parts.json").write_text(json.dumps(parts))
+    options = Options(
+        methods=("activation", "random"), metrics=("decision",), infills=("inpaint",), filters=1, layer="seen",
+        class_methods=("cam", "random-class"), good=tmp_path / "good", parts=tmp_path / "parts.json", threads=1,
+    )  # fmt: skip
+    found = evaluate(model, [], [tmp_path / "bad"], options, out=tmp_path / "out")
+    assert found.value("evidence pointing game", "cam").mean == 1
+    assert found.value("evidence IoU", "cam").mean > 0.5 > found.value("evidence IoU", "random-class").mean
+    assert found.value("exchange agreement", "cam").mean == 1
+    assert found.value("kept", "cam").mean > found.value("kept", "random-class").mean
+    assert found.value("removed", "cam").mean < found.value("removed", "random-class").mean
+    assert found.value("decision flipped", "cam").mean > 0.5
+    assert found.value("contribution against switching off", "contributions").mean == 1
+    assert found.value("forward passes for one class", "cam").mean == 1
+    again = evaluate(model, [], [tmp_path / "bad"], options, out=tmp_path / "out", resume=True)
+    assert again.rows == found.rows
+    assert "## exchange agreement" in found.to_markdown()
+
+
+def test_a_good_folder_that_is_none_gives_one_line(model: Model, tmp_path: Path) -> None:
+    options = Options(methods=("activation",), metrics=("decision",), good=tmp_path / "none")
+    with pytest.raises(UsageError, match="--good must be a folder"):
+        evaluate(model, [], [tmp_path], options)

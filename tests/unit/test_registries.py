@@ -22,7 +22,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_registry_has_what_its_files_register() -> None:
     assert tuple(metrics()) == METRICS
-    assert METRICS == ("retention", "curves", "specificity", "control", "calibration", "parts", "intervention")
+    assert METRICS == (
+        "retention",
+        "curves",
+        "specificity",
+        "control",
+        "calibration",
+        "parts",
+        "intervention",
+        "decision",
+    )
     assert tuple(KINDS) == ("blur", "noise", "brightness", "hue", "occlusion", "shift")
     assert len(layouts()) == 10
     assert {"fp32", *lower_precisions()} == set(PRECISIONS)
