@@ -70,6 +70,7 @@ def explained(network: Network, model: Path, folder: Path) -> Result:
     """`explain` of one picture with the package's own input spec; its prediction beside the independent run's."""
     image = picture(network.picture)
     command = [str(PROGRAM), "explain", str(model), str(image), *_told(network, folder), "--filters", "top:1"]
+    command += ["--method", network.method] if network.method else []
     ended = run([*command, "--out", str(folder / "explained"), "--json"], EXPLAIN_LIMIT)
     result = as_result(ended)
     if ended.status != 0:

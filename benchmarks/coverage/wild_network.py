@@ -44,6 +44,7 @@ class Network:
         feeds: What `--feed` gives its further inputs.
         export: Makes the ONNX file out of the folder of the unpacked package and writes it to a path.
         inside: Are the pixels normalised inside the graph, so that a spec that does it too is wrong?
+        method: Of `explain`, where the default is said to take an hour; "": the default.
         refused: Part of the one line with which it is rightly refused; "": it must work.
     """
 
@@ -63,6 +64,7 @@ class Network:
     feeds: tuple[str, ...] = ()
     export: Callable[[Path, Path], None] | None = None
     inside: bool = False
+    method: str = ""
     refused: str = ""
 
     def model(self, cache: Path) -> Path:

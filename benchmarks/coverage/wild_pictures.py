@@ -256,6 +256,7 @@ PICTURE_NETWORKS = (
         spec("input", (1024, 1024), "RGB", 128.0, 256.0, scale=1.0),
         "onnxruntime's dynamic quantiser 0.1 over torch, opset 15",
         "a matte: how much of each pixel is foreground",
+        method="activation",
     ),
     Network(
         "style-predict",

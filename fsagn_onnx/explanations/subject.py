@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..errors import UsageError
 from ..model.content_hash import file_hash
@@ -16,6 +16,11 @@ from ..runtime.evidence import PlainEvidence
 from ..runtime.explainer import Explainer
 from ..runtime.file_engine import read_metadata
 from ..runtime.stream import Prepared, prepare
+
+USUAL_FILTERS: Final = 5
+"""Filters per image that `explain` asks for unless told."""
+PATIENCE: Final = 60.0
+"""Seconds per image from which the cost is said beforehand."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,21 @@ def open_explainer(
         f"once with 'fsagn-onnx train {path} IMAGES... --layer {engine.metadata.layer} --out explainer.onnx'"
         + (". What the decision rests on, at once: --why" if explainer.classes else "")
     )
-    hints = tuple(line for line in (plain.training_mode, plain.group_warning, plain.guess_warning, better) if line)
+    slow = _slow(name, engine.seconds_per_image(USUAL_FILTERS))
+    hints = tuple(
+        line for line in (plain.training_mode, plain.group_warning, plain.guess_warning, slow, better) if line
+    )
     return Opened(explainer, plain, name, _subject(explainer, path, name), (*_read_as(explainer), *hints))
+
+
+def _slow(method: str, seconds: float) -> str | None:
+    """A line where one image takes minutes, before they are spent."""
+    if seconds < PATIENCE:
+        return None
+    return (
+        f"'{method}' takes about {seconds / 60:.0f} minutes here for {USUAL_FILTERS} filters of one image; "
+        "'--method activation' takes one pass"
+    )
 
 
 def _evidence(model: Model, engine: PlainEvidence, pictures: Sequence[Path]) -> Opened:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -20,6 +21,9 @@ from ..runtime.masks import area_rank, grid_of, grid_stride, to_grid
 from ..runtime.variant import Variant
 from .interface import Method
 from .registry import make_method
+
+BACKWARD: Final = 2
+"""Forward passes that a backward pass costs."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,15 @@ class MethodEngine(Engine):
             area_rank=area_rank(to_grid(maps, self._grid)),
             retention=None,
         )
+
+    def seconds_per_image(self, filters: int) -> float:
+        """About how long explaining that many filters of one image takes here, in seconds, by one timed pass."""
+        blank = np.zeros((1, *self.metadata.input.sample_shape), dtype=np.float32)
+        started = time.perf_counter()
+        self._maps.run(blank)
+        once = time.perf_counter() - started
+        beyond = self.method.passes(filters)
+        return once * (1 + beyond.forward + BACKWARD * beyond.backward)
 
     def model_graph(self) -> onnx.ModelProto:
         """The model's own."""

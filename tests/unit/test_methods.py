@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.errors import LayerError, UsageError
+from fsagn_onnx.explanations import subject
 from fsagn_onnx.methods import engine_for, make_method
 from fsagn_onnx.methods.activation import Activation
 from fsagn_onnx.methods.controls import Random
-from fsagn_onnx.methods.method_engine import strongest
+from fsagn_onnx.methods.interface import Passes
+from fsagn_onnx.methods.method_engine import MethodEngine, strongest
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.masks import to_grid
+from fsagn_onnx.testing.graph_builder import GraphBuilder
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "demo_cnn.onnx"
 
@@ -87,3 +90,29 @@ def test_a_method_measures_retention_on_its_own_model() -> None:
     engine.close()
     assert [one.retention_measured for one in alone.filters] == [one.retention_measured for one in given.filters]
     assert all(one.retention_measured is not None for one in alone.filters)
+
+
+class Slow:
+    """A method that says what it costs."""
+
+    name = "slow"
+
+    def __init__(self, passes: int) -> None:
+        self._passes = passes
+
+    def passes(self, filters: int) -> Passes:
+        return Passes(self._passes * filters, self._passes * filters)
+
+
+@pytest.mark.parametrize(("passes", "told"), [(10**9, True), (0, False)])
+def test_minutes_per_image_are_said_before_they_are_spent(
+    passes: int, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = GraphBuilder()
+    b.head(b.conv("image", 3, 8), 8)
+    file = b.save(tmp_path / "m.onnx", ["logits"])
+    engine = MethodEngine(load_model(file), None, Slow(passes))  # type: ignore[arg-type]
+    monkeypatch.setattr(subject, "_engine_for", lambda: lambda *a, **k: engine)
+    opened = subject.open_explainer(file)
+    assert any("'slow' takes about" in hint and "--method activation" in hint for hint in opened.hints) is told
+    opened.explainer.close()
