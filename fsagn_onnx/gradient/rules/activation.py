@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from ..registry import gradient_rule
 from ..step import BackwardStep, Cotangent
 
@@ -57,15 +59,25 @@ def _thresholded(step: BackwardStep) -> str:
 
 @_function("Clip")
 def _clip(step: BackwardStep) -> str:
-    """1 strictly inside."""
-    inside = []
-    for name, index, op in (("min", 1, "Greater"), ("max", 2, "Less")):
-        if step.has(index):
-            inside.append(step.op(op, step.y(), step.x(index)))
-        elif step.attribute(name, math.nan) == step.attribute(name, math.nan):
-            inside.append(step.op(op, step.y(), step.number(step.attribute(name, 0.0))))
-    if not inside:
-        return step.number(1)
+    """1 strictly inside: where clipping a little more changes nothing."""
+    kind, infinite = step.dtype.type, step.dtype.type(np.inf)
+    bounds = []
+    for name, index, side in (("min", 1, 1), ("max", 2, -1)):
+        found = step.array(index)
+        if found is None and step.has(index):
+            return _inside(step)
+        value = step.attribute(name, -side * math.inf) if found is None else float(found.ravel()[0])
+        bound = np.nextafter(kind(value), side * infinite) if math.isfinite(value) else kind(value)
+        if value == 0:
+            bound = kind(side * np.finfo(kind).tiny)
+        bounds.append(step.write.constant(np.asarray(bound, step.dtype)))
+    return step.as_number(step.op("Equal", step.op("Clip", step.y(), *bounds), step.y()))
+
+
+def _inside(step: BackwardStep) -> str:
+    """As for `Clip`, where a bound is computed."""
+    sides = [(op, index) for op, index in (("Greater", 1), ("Less", 2)) if step.has(index)]
+    inside = [step.op(op, step.y(), step.x(index)) for op, index in sides]
     return step.as_number(inside[0] if len(inside) == 1 else step.op("And", *inside))
 
 
