@@ -17,7 +17,7 @@ from fsagn_onnx.terminal.training import TrainingBar
 
 MODEL = Path(__file__).with_name("boards_cnn.onnx")
 OPTIONS = TrainingOptions(
-    pairs=64_000, images_per_step=16, filters_per_image=4, crop=0.6, objective=Objective(contrast=1.0)
+    pairs=266_496, images_per_step=32, filters_per_image=4, crop=0.6, teacher=0.5, objective=Objective(contrast=1.0)
 )
 """Crops are of one size already; parts of them are cut by training itself."""
 
