@@ -30,6 +30,7 @@ class _Head:
         parts: (place, width, squashed by a sigmoid) along the axis of the numbers; empty where that is not known.
         width: how many numbers an anchor has.
         raw: nothing has decoded the boxes.
+        box: the value that holds the boxes, or a part of them.
     """
 
     swapped: bool
@@ -38,6 +39,12 @@ class _Head:
     parts: tuple[tuple[int, int, bool], ...]
     width: int
     raw: bool
+    box: str
+
+    @property
+    def halves(self) -> bool:
+        """Whether centre and size are put together: what follows is the objectness with the classes, in one part."""
+        return [width for _, width, _ in self.parts[:2]] == [2, 2]
 
 
 def find_head(search: DetectorSearch, layout: str) -> Detector | None:
@@ -60,17 +67,24 @@ def find_head(search: DetectorSearch, layout: str) -> Detector | None:
                 layout,
                 {"predictions": item.name},
                 corners="cxcywh",
-                unit="grid" if grid else search.unit(item.name) if layout == "yolov8" else "pixels",
+                unit="grid" if grid else search.unit(head.box) if layout == "yolov8" else "pixels",
                 swapped=head.swapped,
                 objectness=objectness,
                 columns=(0, first, first, None),
                 classes=count,
                 scores=score_value(search.trace, item.name, axis, first, count, objectness=objectness),
                 suppress=True,
-                reason=f"{head.per_cell} box{'es' * (head.per_cell > 1)} in each cell of stride "
-                f"{', '.join(map(str, head.strides)) or '?'}, {count} classes",
+                reason=_reason(head, count),
             )
     return None
+
+
+def _reason(head: _Head, count: int) -> str:
+    classes = f"{count} class{'es' * (count != 1)}"
+    if not head.per_cell:
+        return f"four numbers of a box and {classes}"
+    strides = ", ".join(map(str, head.strides))
+    return f"{head.per_cell} box{'es' * (head.per_cell > 1)} in each cell of stride {strides}, {classes}"
 
 
 def _readings(search: DetectorSearch, item: Output) -> Iterator[_Head]:
@@ -79,12 +93,9 @@ def _readings(search: DetectorSearch, item: Output) -> Iterator[_Head]:
         width, anchors = shape[axis], shape[3 - axis]
         if width is None or width < 5:
             continue
-        found = None if anchors is None else grid_strides(search.size, anchors)
         if search.forced and anchors is not None and anchors < width:
             continue
-        if found is None and not search.forced:
-            continue
-        per_cell, strides = found or (0, ())
+        per_cell, strides = (grid_strides(search.size, anchors) if anchors is not None else None) or (0, ())
         parts: list[tuple[int, int, bool]] = []
         start = 0
         columns = search.trace.columns(item.name, axis)
@@ -95,7 +106,9 @@ def _readings(search: DetectorSearch, item: Output) -> Iterator[_Head]:
             parts.append((start, part.width, search.trace.squashed(part.value) is not None))
             start += part.width
         parts = parts if start == width and len(parts) > 1 else []
-        yield _Head(swapped, strides, per_cell, tuple(parts), width, search.trace.raw(columns[0].value))
+        if per_cell or search.forced or any(start == 4 and squashed for start, _, squashed in parts):
+            box = columns[0].value
+            yield _Head(swapped, strides, per_cell, tuple(parts), width, search.trace.raw(box), box)
 
 
 def _count(search: DetectorSearch, head: _Head, first: int) -> int | None:
@@ -105,7 +118,7 @@ def _count(search: DetectorSearch, head: _Head, first: int) -> int | None:
             continue
         if start == first:
             return width
-        if start == 4 and first == 5 and width > 1 and head.per_cell != 1:
+        if start == 4 and first == 5 and width > 1 and head.halves:
             return width - 1
     labels = len(search.labels)
     if labels and head.width == first + labels:
@@ -123,7 +136,8 @@ def _is(layout: str, head: _Head, *, forced: bool) -> bool:
         return forced or head.per_cell == 1
     if head.raw and not forced:
         return False
-    return forced or (head.per_cell == 1) == (layout == "yolov8")
+    told = any(start == 4 and squashed for start, _, squashed in head.parts) and not head.halves
+    return forced or (head.per_cell < 2 or told) == (layout == "yolov8")
 
 
 def grid_strides(size: tuple[int, int], anchors: int) -> tuple[int, tuple[int, ...]] | None:
@@ -190,7 +204,10 @@ def _scores(search: DetectorSearch, item: Output, anchors: int | None) -> tuple[
     count = 1 if len(shape) == 2 else _classes(item, anchors)
     axis = 2 if shape[1] == anchors else 1
     labels = len(search.labels)
-    soft, bounded = trace.softened(item.name) is not None, trace.squashed(item.name) is not None
+    parts = trace.columns(item.name, axis) if len(shape) == 3 else []
+    values = [part.value for part in parts] or [item.name]
+    soft = all(trace.softened(value) is not None for value in values)
+    bounded = all(trace.squashed(value) is not None for value in values)
     if not (soft or bounded or said & SCORES or (labels and count in (labels, labels + 1))):
         return None
     logits = not (soft or bounded) and trace.raw(item.name)

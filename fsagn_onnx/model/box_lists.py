@@ -108,12 +108,14 @@ def find_rows(search: DetectorSearch, layout: str) -> Detector | None:
     for item in search.of_rank(2, 3):
         shape, trace = item.shape or (), search.trace
         width = shape[-1]
-        fits = item.floating and width in ROWS and (len(shape) == 3 or item.axis is None)
+        fits = item.floating and ((width == 6 and len(shape) == 3) or (width in ROWS and item.axis is None))
         if width is None or not fits or not (search.forced or trace.chosen(item.name)):
             continue
+        widths = [part.width for part in trace.columns(item.name, len(shape) - 1)]
+        if widths == [4, width - 4] and not search.forced:
+            continue  # a number for each of several classes
         columns = _row_columns(search, item.name, len(shape) - 1, width)
         box, score, kind, _ = columns
-        parts = f"{width} numbers each: box from {box}, score {score}, class {kind}"
         return Detector(
             layout,
             {"predictions": item.name},
@@ -121,7 +123,7 @@ def find_rows(search: DetectorSearch, layout: str) -> Detector | None:
             columns=columns,
             classes=len(search.labels) or None,
             scores=chosen_score(trace, item.name, len(search.labels) or None),
-            reason=f"rows of {parts}",
+            reason=f"rows of {width} numbers: box from {box} on, score {score}, class {kind}",
         )
     return None
 

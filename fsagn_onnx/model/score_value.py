@@ -89,4 +89,5 @@ def chosen_score(trace: ValueTrace, name: str, count: int | None) -> ScoreValue:
     node = squashed[0]
     sides = trace.shapes[node.input[0]][1:]
     axis = 1 + (sides.index(count) if count in sides else int(sides[1] <= sides[0]))
-    return ScoreValue(node.input[0], axis, 0, sides[axis - 1], True, node.op_type == "Softmax")
+    soft = node.op_type == "Softmax"
+    return ScoreValue(node.input[0], axis, 0, sides[axis - 1], True, soft, background=0 if soft else None)

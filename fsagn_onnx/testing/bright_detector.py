@@ -33,10 +33,11 @@ def bright_picture(cells: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
 
 
 def bright_detector(layout: str, batch: int | str = "N", labels: Sequence[str] | None = CLASSES) -> onnx.ModelProto:
-    """A detector in a layout: one of `LAYOUTS`, or ``paddle`` (rows of class, score, box) or ``yolov7`` (rows of 7).
+    """A detector in a layout.
 
     Args:
-        layout: which.
+        layout: one of `LAYOUTS`, ``paddle`` (rows of class, score, box), ``yolov7`` (rows of 7) or ``rtdetr`` (few rows
+            of a box in shares and a number per class).
         batch: fixed number or name; the lists without an axis of images have a batch of 1.
         labels: of its metadata, in Ultralytics' words; None: none.
     """
@@ -184,6 +185,23 @@ class _Builder:
         box, score, kind = self.best()
         made = self.op("Concat", box, score, self.op("Cast", kind, to=TensorProto.FLOAT), axis=2)
         self.output(made, "output0", ["N", 10, 6])
+
+    def _rtdetr(self) -> None:
+        """Ten rows (N, 10, 4 + classes): centre and size as shares, behind a sigmoid, then the classes."""
+        box, logits = self.decoded(corners=False)
+        box, logits = self.op("Transpose", box, perm=[0, 2, 1]), self.op("Transpose", logits, perm=[0, 2, 1])
+        best = self.op("ReduceMax", logits, axes=[2], keepdims=1)
+        _, places = self.ops("TopK", [best, self.constant([10], np.int64)], ["top", "places"], axis=1)
+        chosen = []
+        for value, width in ((box, 4), (logits, self._classes)):
+            wide = self.op("Tile", places, self.constant([1, 1, width], np.int64))
+            chosen.append(self.op("GatherElements", value, wide, axis=1))
+        share = self.op(
+            "Clip", self.op("Div", chosen[0], self.constant(SIZE)), self.constant(1e-5), self.constant(0.99999)
+        )
+        odds = self.op("Log", self.op("Div", share, self.op("Sub", self.constant(1), share)))
+        made = self.op("Concat", self.op("Sigmoid", odds), self.op("Sigmoid", chosen[1]), axis=2)
+        self.output(made, "output0", ["N", 10, 4 + self._classes])
 
     def _lists(self, box: str, score: str, kind: str) -> tuple[str, str]:
         last = self.constant([2], np.int64)

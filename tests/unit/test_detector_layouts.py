@@ -16,7 +16,8 @@ from fsagn_onnx.runtime.classes import Classes, classes_in
 from fsagn_onnx.testing.bright_detector import CLASSES, SIZE, bright_detector, bright_picture
 
 SPEC = InputSpec("images", "NCHW", "RGB", (SIZE, SIZE), 1 / 255, (0, 0, 0), (1, 1, 1), "letterbox:0")
-KINDS = (*LAYOUTS, "paddle", "yolov7")
+OTHERS = {"paddle": "end2end", "yolov7": "end2end", "rtdetr": "yolov8"}
+KINDS = (*LAYOUTS, *OTHERS)
 
 
 def read(proto: onnx.ModelProto, labels: tuple[str, ...] | None = None) -> Classes:
@@ -33,9 +34,9 @@ def detector(kind: str, labels: tuple[str, ...] | None = None) -> Detector:
 @pytest.mark.parametrize("labels", [None, CLASSES], ids=["unnamed", "named"])
 def test_each_layout_is_recognised(kind: str, labels: tuple[str, ...] | None) -> None:
     found = detector(kind, labels)
-    assert found.layout == {"paddle": "end2end", "yolov7": "end2end"}.get(kind, kind)
+    assert found.layout == OTHERS.get(kind, kind)
     assert found.alone == (kind in ("torchvision", "selected", "paddle", "yolov7"))
-    assert found.suppress == (kind in ("yolov5", "yolov8", "yolox", "boxes-scores"))
+    assert found.suppress == (kind in ("yolov5", "yolov8", "yolox", "boxes-scores", "rtdetr"))
     assert found.reason
 
 
