@@ -116,16 +116,28 @@ def find_rows(search: DetectorSearch, layout: str) -> Detector | None:
             continue  # a number for each of several classes
         columns = _row_columns(search, item.name, len(shape) - 1, width)
         box, score, kind, _ = columns
+        boxes = _column(search, item.name, len(shape) - 1, box)
         return Detector(
             layout,
             {"predictions": item.name},
-            unit=search.unit(item.name),
+            corners="cxcywh" if trace.squashed(boxes) is not None else "xyxy",  # of a DETR: centre and size as shares
+            unit=search.unit(boxes),
             columns=columns,
             classes=len(search.labels) or None,
             scores=chosen_score(trace, item.name, len(search.labels) or None),
             reason=f"rows of {width} numbers: box from {box} on, score {score}, class {kind}",
         )
     return None
+
+
+def _column(search: DetectorSearch, name: str, axis: int, place: int) -> str:
+    """The value that holds the numbers of a row from a place on; the row itself where that is not known."""
+    start = 0
+    for part in search.trace.columns(name, axis):
+        if start == place or part.width is None:
+            return part.value if start == place else name
+        start += part.width
+    return name
 
 
 def _row_columns(search: DetectorSearch, name: str, axis: int, width: int) -> tuple[int, int, int, int | None]:

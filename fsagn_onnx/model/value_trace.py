@@ -108,9 +108,16 @@ class ValueTrace:
 
     def squashed(self, name: str) -> str | None:
         """The value that a sigmoid squashed to make these numbers (or of which they are a part); None without one."""
-        source = self.behind(name, PASSING | CUTTING)
-        node = self.maker(source)
-        return node.input[0] if node is not None and node.op_type in SQUASHING else None
+        while (node := self.maker(name)) is not None:
+            if node.op_type in SQUASHING:
+                return node.input[0]
+            if node.op_type == "Concat":  # levels, or chosen ones
+                name = next((value for value in node.input if value in self._varying), node.input[0])
+            elif node.op_type in PASSING | CUTTING and node.input:
+                name = node.input[0]
+            else:
+                break
+        return None
 
     def softened(self, name: str) -> str | None:
         """The value that a softmax made these numbers of; None without one."""

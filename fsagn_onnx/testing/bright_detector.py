@@ -36,8 +36,8 @@ def bright_detector(layout: str, batch: int | str = "N", labels: Sequence[str] |
     """A detector in a layout.
 
     Args:
-        layout: one of `LAYOUTS`, ``paddle`` (rows of class, score, box), ``yolov7`` (rows of 7) or ``rtdetr`` (few rows
-            of a box in shares and a number per class).
+        layout: one of `LAYOUTS`, ``paddle`` (rows of class, score, box), ``yolov7`` (rows of 7), ``rtdetr`` (few rows of
+            a box in shares and a number per class) or ``rtdetr-rows`` (of a box in shares, score and class).
         batch: fixed number or name; the lists without an axis of images have a batch of 1.
         labels: of its metadata, in Ultralytics' words; None: none.
     """
@@ -186,8 +186,8 @@ class _Builder:
         made = self.op("Concat", box, score, self.op("Cast", kind, to=TensorProto.FLOAT), axis=2)
         self.output(made, "output0", ["N", 10, 6])
 
-    def _rtdetr(self) -> None:
-        """Ten rows (N, 10, 4 + classes): centre and size as shares, behind a sigmoid, then the classes."""
+    def _shares(self) -> tuple[str, str]:
+        """The ten best boxes (N, 10, 4), centre and size as shares behind a sigmoid, and the classes' (N, 10, classes)."""
         box, logits = self.decoded(corners=False)
         box, logits = self.op("Transpose", box, perm=[0, 2, 1]), self.op("Transpose", logits, perm=[0, 2, 1])
         best = self.op("ReduceMax", logits, axes=[2], keepdims=1)
@@ -200,8 +200,16 @@ class _Builder:
             "Clip", self.op("Div", chosen[0], self.constant(SIZE)), self.constant(1e-5), self.constant(0.99999)
         )
         odds = self.op("Log", self.op("Div", share, self.op("Sub", self.constant(1), share)))
-        made = self.op("Concat", self.op("Sigmoid", odds), self.op("Sigmoid", chosen[1]), axis=2)
-        self.output(made, "output0", ["N", 10, 4 + self._classes])
+        return self.op("Sigmoid", odds), self.op("Sigmoid", chosen[1])
+
+    def _rtdetr(self) -> None:
+        self.output(self.op("Concat", *self._shares(), axis=2), "output0", ["N", 10, 4 + self._classes])
+
+    def _rtdetr_rows(self) -> None:
+        box, scores = self._shares()
+        kind = self.op("Cast", self.op("ArgMax", scores, axis=2, keepdims=1), to=TensorProto.FLOAT)
+        made = self.op("Concat", box, self.op("ReduceMax", scores, axes=[2], keepdims=1), kind, axis=2)
+        self.output(made, "output0", ["N", 10, 6])
 
     def _lists(self, box: str, score: str, kind: str) -> tuple[str, str]:
         last = self.constant([2], np.int64)

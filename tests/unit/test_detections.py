@@ -23,7 +23,7 @@ from fsagn_onnx.testing.bright_detector import CLASSES, SIZE, bright_detector, b
 
 SPEC = InputSpec("images", "NCHW", "RGB", (SIZE, SIZE), 1 / 255, (0, 0, 0), (1, 1, 1), "letterbox:0")
 SINGLE = ("torchvision", "selected", "paddle", "yolov7")
-KINDS = (*LAYOUTS, "paddle", "yolov7", "rtdetr")
+KINDS = (*LAYOUTS, "paddle", "yolov7", "rtdetr", "rtdetr-rows")
 
 
 def found(kind: str, *pictures: NDArray[np.uint8], spec: InputSpec = SPEC) -> list[tuple[Detection, ...]]:

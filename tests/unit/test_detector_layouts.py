@@ -16,7 +16,7 @@ from fsagn_onnx.runtime.classes import Classes, classes_in
 from fsagn_onnx.testing.bright_detector import CLASSES, SIZE, bright_detector, bright_picture
 
 SPEC = InputSpec("images", "NCHW", "RGB", (SIZE, SIZE), 1 / 255, (0, 0, 0), (1, 1, 1), "letterbox:0")
-OTHERS = {"paddle": "end2end", "yolov7": "end2end", "rtdetr": "yolov8"}
+OTHERS = {"paddle": "end2end", "yolov7": "end2end", "rtdetr": "yolov8", "rtdetr-rows": "end2end"}
 KINDS = (*LAYOUTS, *OTHERS)
 
 
