@@ -110,7 +110,7 @@ class ValueTrace:
         """The value that a sigmoid squashed to make these numbers (or of which they are a part); None without one."""
         while (node := self.maker(name)) is not None:
             if node.op_type in SQUASHING:
-                return node.input[0]
+                return str(node.input[0])
             if node.op_type == "Concat":  # levels, or chosen ones
                 name = next((value for value in node.input if value in self._varying), node.input[0])
             elif node.op_type in PASSING | CUTTING and node.input:

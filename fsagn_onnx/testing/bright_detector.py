@@ -36,8 +36,8 @@ def bright_detector(layout: str, batch: int | str = "N", labels: Sequence[str] |
     """A detector in a layout.
 
     Args:
-        layout: one of `LAYOUTS`, ``paddle`` (rows of class, score, box), ``yolov7`` (rows of 7), ``rtdetr`` (few rows of
-            a box in shares and a number per class) or ``rtdetr-rows`` (of a box in shares, score and class).
+        layout: one of `LAYOUTS`, ``paddle`` (rows of class, score, box), ``yolov7`` (rows of 7), ``rtdetr`` (few rows
+            of a box in shares and a number per class) or ``rtdetr-rows`` (of a box in shares, score and class).
         batch: fixed number or name; the lists without an axis of images have a batch of 1.
         labels: of its metadata, in Ultralytics' words; None: none.
     """
@@ -187,7 +187,7 @@ class _Builder:
         self.output(made, "output0", ["N", 10, 6])
 
     def _shares(self) -> tuple[str, str]:
-        """The ten best boxes (N, 10, 4), centre and size as shares behind a sigmoid, and the classes' (N, 10, classes)."""
+        """The ten best boxes (N, 10, 4), centre and size as shares behind a sigmoid, and scores (N, 10, classes)."""
         box, logits = self.decoded(corners=False)
         box, logits = self.op("Transpose", box, perm=[0, 2, 1]), self.op("Transpose", logits, perm=[0, 2, 1])
         best = self.op("ReduceMax", logits, axes=[2], keepdims=1)
