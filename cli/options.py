@@ -70,7 +70,7 @@ def classes_options(command: Command) -> Command:
 detections_option = click.option(
     "--detections",
     metavar="LAYOUT",
-    help="How a detector's boxes are read, where the graph does not tell: yolov5, yolov8, yolox, end2end, "
+    help="How a detector's boxes are read, where the graph does not tell: yolov5, yolov8, yolox, end2end, picodet, "
     "boxes-scores, torchvision, tensorflow, efficientnms, selected; segmentation: a map; none: show neither.",
 )
 

@@ -11,7 +11,7 @@ from .detector import Detector, DetectorSearch
 from .outputs import Output
 from .score_value import ScoreValue, score_value
 
-__all__ = ["find_head", "find_pair", "grid_strides"]
+__all__ = ["STRIDES", "find_head", "find_pair", "grid_strides"]
 
 STRIDES: Final = (4, 8, 16, 32, 64, 128)
 PER_CELL: Final = (1, 2, 3)

@@ -13,6 +13,7 @@ from typing import Final
 
 from ..errors import UsageError
 from .box_heads import find_head, find_pair
+from .box_levels import find_levels
 from .box_lists import find_lists, find_rows, find_selected, find_single_lists
 from .detector import Detector, DetectorSearch
 from .outputs import Output
@@ -29,6 +30,7 @@ _FINDERS: Final[dict[str, tuple[Callable[[DetectorSearch, str], Detector | None]
     "yolov5": (find_head, "an output (N, anchors, 5 + classes)"),
     "yolov8": (find_head, "an output (N, 4 + classes, anchors)"),
     "yolox": (find_head, "an output (N, anchors, 5 + classes)"),
+    "picodet": (find_levels, "for every stride scores (N, cells, classes) and distributions (N, cells, 4 bins)"),
     "boxes-scores": (find_pair, "outputs (N, anchors, 4) and (N, anchors, classes)"),
 }
 LAYOUTS: Final = tuple(_FINDERS)

@@ -27,7 +27,8 @@ class Detector:
 
     Attributes:
         layout: one of `LAYOUTS`.
-        roles: ``predictions``, ``boxes``, ``scores``, ``classes``, ``count`` or ``selected`` -> name of the output.
+        roles: ``predictions``, ``boxes``, ``scores``, ``classes``, ``count`` or ``selected`` -> name of the output; of
+            several maps, with the stride: ``boxes8``.
         corners: what the four numbers of a box are: ``xyxy``, ``yxyx``, or ``cxcywh`` (centre and size).
         unit: of the boxes: ``pixels`` of the model's input, ``share`` of its sides, or ``grid`` (YOLOX: cells, and the
             logarithm of the size).

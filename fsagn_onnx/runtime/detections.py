@@ -44,7 +44,7 @@ def find_detections(classes: Classes, outputs: Outputs, n: int, geometry: Geomet
     if detector is None or any(name not in outputs for name in detector.roles.values()):
         return None
     parts = {role: _of_image(classes, name, outputs[name], n) for role, name in detector.roles.items()}
-    decoded = _lists(detector, parts, n) if "predictions" not in parts else _predictions(detector, parts, n, geometry)
+    decoded = _decoded(detector, parts, n, geometry)
     if decoded is None:
         return ()
     boxes, scores, kinds = decoded
@@ -65,6 +65,37 @@ def find_detections(classes: Classes, outputs: Outputs, n: int, geometry: Geomet
             kinds[inside].tolist(), scores[inside].tolist(), seen[inside].tolist(), strict=True
         )
     )[:MOST_BOXES]
+
+
+def _decoded(
+    detector: Detector, parts: dict[str, NDArray[Any]], n: int, geometry: Geometry
+) -> tuple[Floats, Floats, NDArray[np.int64]] | None:
+    """Boxes (M, 4) as the layout has them, their scores (M,) and classes (M,); None where the numbers do not fit."""
+    if "predictions" in parts:
+        return _predictions(detector, parts, n, geometry)
+    return _lists(detector, parts, n) if "boxes" in parts else _levels(detector, parts, geometry)
+
+
+def _levels(
+    detector: Detector, parts: dict[str, NDArray[Any]], geometry: Geometry
+) -> tuple[Floats, Floats, NDArray[np.int64]] | None:
+    """PicoDet: corners from the cells' centres and the mean distances to the sides."""
+    boxes, scores = [], []
+    for role in (role for role in parts if role.startswith("boxes")):
+        stride, sides = int(role.removeprefix("boxes")), _table(parts[role])
+        row, column = np.mgrid[: -(-geometry.size[0] // stride), : -(-geometry.size[1] // stride)]
+        if len(sides) != row.size or sides.shape[1] % 4:
+            return None
+        bins = sides.reshape(len(sides), 4, -1)
+        powers = np.exp(bins - bins.max(axis=2, keepdims=True))
+        away = (powers * np.arange(bins.shape[2])).sum(axis=2) / powers.sum(axis=2)
+        centre = np.stack([column.ravel(), row.ravel()], axis=1) + 0.5
+        boxes.append(np.concatenate([centre - away[:, :2], centre + away[:, 2:]], axis=1) * stride)
+        scores.append(_table(parts[role.replace("boxes", "scores")]))
+    if not boxes or any(len(one) != len(other) for one, other in zip(boxes, scores, strict=True)):
+        return None
+    best, kinds = _best(np.concatenate(scores), detector)
+    return np.concatenate(boxes), best, kinds
 
 
 def _names(detector: Detector, labels: tuple[str, ...] | None) -> dict[int, str]:

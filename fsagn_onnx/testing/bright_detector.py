@@ -163,6 +163,17 @@ class _Builder:
         made = self.op("Transpose", self.op("Concat", *levels, axis=2), perm=[0, 2, 1])
         self.output(made, "output", ["N", 84, width])
 
+    def _picodet(self) -> None:
+        """Distances of half a stride: of the bins 0 to 7, the first two as likely, the others not at all."""
+        bins = [0.0, 0.0, *[-99.0] * 6]
+        width = 32 + self._classes
+        for stride in STRIDES:
+            made = self.op("Reshape", self.head(stride, bins * 4), self.constant([0, width, -1], np.int64))
+            sides, kinds = self.split(self.op("Transpose", made, perm=[0, 2, 1]), 2, 32, self._classes)
+            cells = (SIZE // stride) ** 2
+            self.output(self.op("Sigmoid", kinds), f"scores_{stride}", ["N", cells, self._classes])
+            self.output(sides, f"sides_{stride}", ["N", cells, 32])
+
     def _boxes_scores(self) -> None:
         box, logits = self.decoded(corners=True)
         self.output(self.op("Transpose", box, perm=[0, 2, 1]), "boxes", ["N", 84, 4])
