@@ -161,7 +161,7 @@ def _read_as(explainer: Explainer) -> tuple[str, ...]:
     detector, segments = explainer.classes.detector, explainer.classes.class_map
     if detector is not None:
         hints.append(
-            f"boxes are read as {detector.layout} ({detector.reason}); --detections if they are something else"
+            f"boxes are read as {detector.layout} ({detector.reason}); correct it with --detections"
         )
     elif segments is not None:
         guess = ", a guess" if segments.guessed else ""
