@@ -160,9 +160,7 @@ def _read_as(explainer: Explainer) -> tuple[str, ...]:
     hints = [f"output {_listed(found.left_out)} is a sequence or map, no array: left out"] if found.left_out else []
     detector, segments = explainer.classes.detector, explainer.classes.class_map
     if detector is not None:
-        hints.append(
-            f"boxes are read as {detector.layout} ({detector.reason}); correct it with --detections"
-        )
+        hints.append(f"boxes are read as {detector.layout} ({detector.reason}); correct it with --detections")
     elif segments is not None:
         guess = ", a guess" if segments.guessed else ""
         hints.append(
