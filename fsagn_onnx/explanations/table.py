@@ -45,7 +45,8 @@ def explained_table(folder: Path, layer: str) -> Table:
 
 
 def _rows(line: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
-    answer = line["predictions"][0] if line["predictions"] else None
+    found = line["predictions"] or line.get("detections")
+    answer = found[0] if found else None
     named = None if answer is None else str(answer["label"] or f"class {answer['index']}")
     for explained in line["filters"]:
         yield (
