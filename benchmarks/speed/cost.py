@@ -1,10 +1,12 @@
 """What an explanation costs: explainer beside plain model, batch 1, in pairs in one run.
 
-    python -m benchmarks.speed.cost [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 8] [--threads N]
+    python -m benchmarks.speed.cost [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 8] [--threads N] \
+        [--classes 1]
 
 EfficientNet-Lite0 is the trained one with its trained generator; the others are torchvision's, untrained (cost does not
 depend on weights), each with the default generator of its default layer. The model's outputs of both files are compared
-before anything is timed.
+before anything is timed. With `--classes J` the generators are untrained ones that can be asked about classes, and each
+pass asks for the evidence of J classes and for the filters that decide the first.
 
 A pair is a turn of runs of the one and a turn of the other, of each the median: so each finds the caches as it left
 them itself, as where an explainer stands in the model's place. "run by run" is the same strictly in turn, where each
@@ -32,23 +34,28 @@ from numpy.typing import NDArray
 from benchmarks.networks import lite0, torchvision_network
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config
 from fsagn_onnx.model import load_model
+from fsagn_onnx.models.lite0 import build_lite0
+from fsagn_onnx.runtime.contract import DECISIVE, STRONGEST
 
 Array = NDArray[np.float64]
 BUILD = Path("build/bench_cost")
 TURN = {"lite0": 20}
 """Runs of a turn; `FEW` for larger networks, which fill the caches by themselves."""
 FEW = 5
+CLASS_BARS = {"lite0": {5: 1.2}, "resnet50": {5: 1.1}}
+"""With one class."""
 BARS = {"lite0": {5: 1.15, 32: 1.5}, "resnet50": {5: 1.1}, "vgg16": {5: 1.05}}
 
 
-def files(network: str) -> tuple[Path, Path]:
+def files(network: str, *, classes: bool = False) -> tuple[Path, Path]:
     """The model and its explainer, built where they are missing."""
-    if network == "lite0":
+    if network == "lite0" and not classes:
         return lite0(BUILD)
-    _, model = torchvision_network(network, BUILD)
-    explainer = BUILD / f"{network}-explainer.onnx"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    model = build_lite0(BUILD / "lite0.onnx") if network == "lite0" else torchvision_network(network, BUILD)[1]
+    explainer = BUILD / f"{network}-{'classes' if classes else 'explainer'}.onnx"
     loaded = load_model(model)
-    generator = Generator(make_config(loaded, loaded.default_layer))
+    generator = Generator(make_config(loaded, loaded.default_layer, classes=classes)).eval()
     description: dict[str, Any] = {
         "content": loaded.content,
         "generator": generator.config.to_dict(),
@@ -84,13 +91,17 @@ def turns(runs: list[Callable[[], Any]], pairs: int, turn: int) -> tuple[Array, 
     return wall[1:], cpu[1:]
 
 
-def measure(model: Path, explainer: Path, asked: list[int], pairs: int, turn: int, threads: int) -> dict[str, Any]:
+def measure(
+    model: Path, explainer: Path, asked: list[int], pairs: int, turn: int, threads: int, classes: int = 0
+) -> dict[str, Any]:
     """Median times in ms and ratios; at each K the plain model and the explainer take turns."""
     plain, explaining = session(model, threads), session(explainer, threads)
     port = plain.get_inputs()[0]
     shape = [extent if isinstance(extent, int) else 1 for extent in port.shape]
     feeds = {port.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
-    both = [{**feeds, "filters": np.full((1, count), -1, dtype=np.int64)} for count in asked]
+    about = {"classes": np.full((1, classes), -1, dtype=np.int64)} if classes else {}
+    wish = DECISIVE if classes else STRONGEST
+    both = [{**feeds, **about, "filters": np.full((1, count), wish, dtype=np.int64)} for count in asked]
     outputs = [output.name for output in plain.get_outputs()]
     for expected, got in zip(plain.run(outputs, feeds), explaining.run(outputs, both[0]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -121,18 +132,20 @@ def measure(model: Path, explainer: Path, asked: list[int], pairs: int, turn: in
 @click.option("--filters", default="5,32", show_default=True)
 @click.option("--pairs", default=8, show_default=True)
 @click.option("--threads", default=0, help="Threads of onnxruntime; its own choice unless told.")
-def main(networks: str, filters: str, pairs: int, threads: int) -> None:
+@click.option("--classes", default=0, help="Classes asked about.")
+def main(networks: str, filters: str, pairs: int, threads: int, classes: int) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     asked = [int(count) for count in filters.split(",")]
     results = {}
     for network in networks.split(","):
-        results[network] = found = measure(*files(network), asked, pairs, TURN.get(network, FEW), threads)
+        pair, turn = files(network, classes=classes > 0), TURN.get(network, FEW)
+        results[network] = found = measure(*pair, asked, pairs, turn, threads, classes)
         print(f"{network}: explainer adds {found['added_bytes'] / 2**20:.2f} MiB")
         for count, cost in found["explainer"].items():
             low, high = cost["quartiles"]
             times = f"{cost['model_ms']:.2f} and {cost['ms']:.2f} ms"
             by_cpu = f", by CPU time {cost['cpu_ratio']:.3f}" if threads == 1 else ""
-            bar = BARS.get(network, {}).get(count)
+            bar = (CLASS_BARS if classes == 1 else {} if classes else BARS).get(network, {}).get(count)
             print(
                 f"  K = {count}: {times}, ratio {cost['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}; "
                 f"{f'bar {bar}; ' if bar else ''}run by run {cost['run_by_run']:.3f}){by_cpu}"
