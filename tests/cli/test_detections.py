@@ -106,6 +106,9 @@ def test_segments_are_printed_written_and_drawn(pictures: Path, tmp_path: Path) 
     assert "of the picture: " in result.stdout
     first = lines(out)[0]["segments"]
     assert sum(segment["share"] for segment in first) == pytest.approx(1, abs=1e-4)  # type: ignore[attr-defined]
+    overlay = read_image(out / "overlays" / "a.png")
+    for segment in first[:2]:  # type: ignore[index]
+        assert (overlay == np.array(class_color(segment["index"]))).all(axis=2).sum() > 50, "its name in the legend"
     page = (out / "report.html").read_text(encoding="utf-8")
     assert '"segments"' in page
     assert "<script>alert(1)" not in page

@@ -23,6 +23,8 @@ COLORS: Final[tuple[Color, ...]] = (
 )  # fmt: skip
 MOST_DRAWN: Final = 20
 """Boxes drawn into a picture: the best ones."""
+LEGEND: Final = 5
+"""Classes of a map that its legend names: the largest ones."""
 _INK: Final = (12, 12, 16)
 _LETTERS: Final = 12
 """Pixels of the smallest letters; of a large picture's they are a 36th of its shorter side."""
@@ -36,10 +38,11 @@ def class_color(index: int) -> Color:
 
 
 def draw_findings(picture: Pixels, explanation: Explanation) -> Pixels:
-    """A copy of a picture, which is the image at some size, with the classes' map and the best boxes."""
+    """A copy of a picture, which is the image at some size, with the classes' map, its legend, and the best boxes."""
     drawn = picture.copy()
     if explanation.segmentation is not None:
         drawn = _mapped(drawn, explanation, explanation.segmentation)
+        _write_legend(drawn, explanation.segmentation)
     for box in reversed((explanation.detections or ())[:MOST_DRAWN]):
         _draw_box(drawn, box, explanation.size)
     return drawn
@@ -51,23 +54,48 @@ def _draw_box(picture: Pixels, found: Detection, size: tuple[int, int]) -> None:
     limits = np.array([width, height] * 2) - 1
     x0, y0, x1, y1 = np.clip(np.rint(np.asarray(found.box) * zoom), 0, limits).astype(int).tolist()
     color = class_color(found.index)
-    letters = max(_LETTERS, min(height, width) // 36)
-    stroke, line = max(2, letters // 8), letters + letters // 6
+    stroke = max(2, _letters(picture) // 8)
     cv2.rectangle(picture, (x0, y0), (x1, y1), _INK, stroke + 2)
     cv2.rectangle(picture, (x0, y0), (x1, y1), color, stroke)
-    style = Style(letters, BOLD, _INK)
-    text = shorten(f"{found.title} {100 * found.score:.0f}%", style, width - letters // 2)
-    if not text or height < 2 * line:
-        return
+    line = _line(picture)
     top = y0 - line if y0 >= line else min(y0, height - line)
-    wide = min(width, text_width(text, style) + letters // 2)
-    left = min(x0, width - wide)
+    _write(picture, f"{found.title} {100 * found.score:.0f}%", (x0, top), color)
+
+
+def _write_legend(picture: Pixels, found: Segmentation) -> None:
+    """The colours of the largest classes, from the bottom left corner on upwards."""
+    tinted = [part for part in found.segments if not _is_background(part.index, part.label)][:LEGEND]
+    line = _line(picture)
+    for place, part in enumerate(reversed(tinted), start=1):
+        _write(picture, part.title, (0, picture.shape[0] - place * line), class_color(part.index))
+
+
+def _letters(picture: Pixels) -> int:
+    return max(_LETTERS, int(min(picture.shape[:2])) // 36)
+
+
+def _line(picture: Pixels) -> int:
+    letters = _letters(picture)
+    return letters + letters // 6
+
+
+def _write(picture: Pixels, text: str, corner: tuple[int, int], color: Color) -> None:
+    """A line of text on a ground of a colour, its upper left corner as near to ``corner`` as it fits."""
+    height, width = picture.shape[:2]
+    letters, line = _letters(picture), _line(picture)
+    style = Style(letters, BOLD, _INK)
+    shown = shorten(text, style, width - letters // 2)
+    top = corner[1]
+    if not shown or height < 2 * line or top < 0:
+        return
+    wide = min(width, text_width(shown, style) + letters // 2)
+    left = min(corner[0], width - wide)
     picture[top : top + line, left : left + wide] = color
-    put_text(picture, text, (left + letters // 4, top + line - letters // 4), style)
+    put_text(picture, shown, (left + letters // 4, top + line - letters // 4), style)
 
 
 def _mapped(picture: Pixels, explanation: Explanation, found: Segmentation) -> Pixels:
-    """The picture with the colours of the classes over it; one class alone is left as it is, all others are tinted."""
+    """The picture with the colours of the classes over it, but for what a class called background holds."""
     height, width = picture.shape[:2]
     rows_of, columns_of = found.places.shape
     (scale_x, _, shift_x), (_, scale_y, shift_y) = explanation.geometry.grid_matrix(rows_of, columns_of).tolist()
@@ -80,10 +108,10 @@ def _mapped(picture: Pixels, explanation: Explanation, found: Segmentation) -> P
     palette = np.array(COLORS, dtype=np.float32)
     tinted = (1 - _COVER) * picture + _COVER * palette[places % len(COLORS)]
     plain: NDArray[np.bool_] = places < 0
-    if any(segment.index == 0 and _is_background(segment.label) for segment in found.segments):
+    if any(_is_background(segment.index, segment.label) for segment in found.segments):
         plain |= places == 0
     return np.where(plain[..., None], picture, np.rint(tinted)).astype(np.uint8)
 
 
-def _is_background(label: str | None) -> bool:
-    return label is not None and "background" in label.casefold()
+def _is_background(index: int, label: str | None) -> bool:
+    return index == 0 and label is not None and "background" in label.casefold()
