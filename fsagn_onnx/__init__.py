@@ -7,6 +7,7 @@ runtime never meets torch:
     train         train a mask generator and export it as an explainer file (needs the extra `train`)
     Explainer     an explainer file, ready to explain images
     Explanation   what it answers for one image
+    explain_decisions  what a plain model's decisions rest on, at once and without training
     evaluate      measure methods against each other
     dissect       find out which object part each filter stands for
     perturb       see what becomes of the answers when these parts are disturbed
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .perturbation import perturb as perturb
     from .runtime import Explainer as Explainer
     from .runtime import Explanation as Explanation
+    from .runtime import explain_decisions as explain_decisions
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,7 @@ _WHERE = {
     "compare": ".comparison",
     "dissect": ".dissection",
     "evaluate": ".evaluation",
+    "explain_decisions": ".runtime",
     "load_model": ".model",
     "perturb": ".perturbation",
     "train": ".generator",
@@ -77,6 +80,7 @@ __all__ = [
     "compare",
     "dissect",
     "evaluate",
+    "explain_decisions",
     "load_model",
     "perturb",
     "train",

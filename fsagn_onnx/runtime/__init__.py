@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .decision_explanation import explain_decisions
 from .device_binding import Binding
 from .engine import Engine, Pass
 from .explainer import Explainer
@@ -32,4 +33,5 @@ __all__ = [
     "Session",
     "Tuning",
     "Verifier",
+    "explain_decisions",
 ]
