@@ -108,8 +108,20 @@ def preprocessed(spec: dict[str, Any], path: Path) -> NDArray[np.float32]:
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Area averages where it shrinks, bilinear where it grows: small inputs answer otherwise to other filters."""
-    shrunk = min(size[0], image.width), min(size[1], image.height)
-    return image.resize(shrunk, Image.Resampling.BOX).resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, dtype=float)
+    for axis, wanted in ((0, size[1]), (1, size[0])):
+        if wanted < pixels.shape[axis]:
+            pixels = np.moveaxis(np.tensordot(_shares(pixels.shape[axis], wanted), pixels, (1, axis)), 0, axis)
+    return Image.fromarray(pixels.round().astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+
+
+def _shares(before: int, after: int) -> NDArray[np.float64]:
+    """(after, before): how much of each old pixel lies in each new one, the rows summing to 1."""
+    edges = np.arange(after + 1) * before / after
+    left, right = edges[:-1, None], edges[1:, None]
+    old = np.arange(before)
+    shares: NDArray[np.float64] = np.clip(np.minimum(right, old + 1) - np.maximum(left, old), 0, 1) * after / before
+    return shares
 
 
 def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]:
