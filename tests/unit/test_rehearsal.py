@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from fsagn_onnx.errors import ImageError, LayerError, UsageError
 from fsagn_onnx.generator import Trainer, TrainingOptions, train
-from fsagn_onnx.generator.proof import relative_gap
+from fsagn_onnx.generator.proof import UNTRAINED_SPREAD, order_gap, relative_gap
 from fsagn_onnx.generator.rehearsal import rehearsed
 from fsagn_onnx.inspection.document import inspect_file
 from fsagn_onnx.model import load_model
@@ -232,3 +233,12 @@ def test_outputs_that_are_not_finite_count_as_the_same_only_where_they_are(
     value: list[float], other: list[float], gap: float
 ) -> None:
     assert relative_gap(np.array(value, np.float32), np.array(other, np.float32)) == gap
+
+
+def test_an_untrained_generator_of_flat_maps_has_no_order_to_compare() -> None:
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 8, 8)))
+    flat = 0.01 + 1e-6 * noise
+    rank = flat.flatten().argsort().argsort().reshape(1, 1, 8, 8).numpy()  # the opposite order
+    assert order_gap(rank, flat) > 1
+    assert order_gap(rank, flat, UNTRAINED_SPREAD) < 0.02
+    assert order_gap(rank, noise, UNTRAINED_SPREAD) > 1
