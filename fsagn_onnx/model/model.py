@@ -17,6 +17,7 @@ from onnx import inliner
 from ..errors import LayerError, ModelError
 from .batch import pin_batch
 from .batch_trial import held_batch
+from .branches import with_chosen_branches
 from .class_names import given_names
 from .content_hash import content_hash, file_hash
 from .declared import with_true_shapes
@@ -308,7 +309,7 @@ def _described(
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
     metadata = metadata_of(proto)
     spec = settled(input_spec(inputs, metadata, override, graph=proto.graph, image=image), proto, inputs)
-    source, proto = _both(source, proto, lambda graph: with_kept_batch(graph, spec))
+    source, proto = _both(source, proto, lambda graph: with_kept_batch(with_chosen_branches(graph, spec), spec))
     group = held_batch(proto, spec)
     if group is not None:
         source, proto = _both(source, proto, lambda graph: pin_batch(graph, spec.name, group))

@@ -1,4 +1,4 @@
-"""Inputs of one picture without a batch axis: (C, H, W) becomes (1, C, H, W) of the same name."""
+"""Images without an axis of pictures or of channels: (C, H, W), (N, H, W) and (H, W) become (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from .guesses import IMAGE_CHANNELS
-from .onnx_file import shape_of
+from .onnx_file import Shape, shape_of
 from .topology import rename_values
 
 __all__ = ["with_batch_axis"]
+
+SIDE = 16
+"""Smallest height and width of an image that has no axis of channels."""
 
 
 def with_batch_axis(proto: onnx.ModelProto, image: str | None = None) -> onnx.ModelProto:
@@ -28,24 +31,21 @@ def with_batch_axis(proto: onnx.ModelProto, image: str | None = None) -> onnx.Mo
     shapes = {item.name: shape_of(item.type.tensor_type) or () for item in inputs}
     if image is None and any(len(shape) == 4 for shape in shapes.values()):
         return proto
-    fit = [
-        item
-        for item in inputs
-        if len(shapes[item.name]) == 3
-        and (item.name == image or (image is None and {shapes[item.name][0], shapes[item.name][2]} & {*IMAGE_CHANNELS}))
-    ]
+    fit = {item.name: added for item in inputs if (added := _added(shapes[item.name])) is not None}
+    if image is not None:
+        fit = {name: added for name, added in fit.items() if name == image}
     if len(fit) != 1:
         return proto
+    ((name, added),) = fit.items()
     made = onnx.ModelProto()
     made.CopyFrom(proto)
-    name = fit[0].name
     inner, axes = f"{name}/one", f"{name}/axes"
     rename_values(made.graph, {name: inner})
     opset = next((entry.version for entry in made.opset_import if entry.domain == ""), 0)
     if opset < 13:
-        squeeze = helper.make_node("Squeeze", [name], [inner], axes=[0])
+        squeeze = helper.make_node("Squeeze", [name], [inner], axes=added)
     else:
-        made.graph.initializer.append(numpy_helper.from_array(np.array([0], dtype=np.int64), axes))
+        made.graph.initializer.append(numpy_helper.from_array(np.array(added, dtype=np.int64), axes))
         squeeze = helper.make_node("Squeeze", [name, axes], [inner])
     nodes = [squeeze, *(onnx.NodeProto.FromString(node.SerializeToString()) for node in made.graph.node)]
     del made.graph.node[:]
@@ -53,5 +53,23 @@ def with_batch_axis(proto: onnx.ModelProto, image: str | None = None) -> onnx.Mo
     for item in made.graph.input:
         if item.name == name:
             kind = item.type.tensor_type.elem_type
-            item.CopyFrom(helper.make_tensor_value_info(name, kind, [1, *shapes[name]]))
+            dims = list(shapes[name])
+            for axis in added:
+                dims.insert(axis, 1)
+            item.CopyFrom(helper.make_tensor_value_info(name, kind, dims))
     return made
+
+
+def _added(shape: Shape) -> list[int] | None:
+    """The axes of 1 that an image input lacks; None where it is no image.
+
+    (C, H, W) or (H, W, C) lack that of the pictures, (N, H, W) that of the channel, (H, W) both. Sides are at least
+    `SIDE` then, so that rows of numbers are not taken for images.
+    """
+    if len(shape) == 3 and {shape[0], shape[2]} & {*IMAGE_CHANNELS}:
+        return [0]
+    sides = [side for side in shape[-2:] if isinstance(side, int)]
+    large = len(sides) == 2 and min(sides) >= SIDE
+    if len(shape) == 3 and large and not isinstance(shape[0], int):
+        return [1]
+    return [0, 1] if len(shape) == 2 and large else None

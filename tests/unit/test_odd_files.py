@@ -73,6 +73,60 @@ def test_a_picture_without_a_batch_axis(tmp_path: Path, opset: int) -> None:
     np.testing.assert_array_equal(wrapped[0], direct[0])
 
 
+@pytest.mark.parametrize(("shape", "axes"), [(["N", 28, 28], [1]), ([28, 32], [0, 1])])
+def test_a_gray_picture_without_an_axis_of_channels(tmp_path: Path, shape: list[int | str], axes: list[int]) -> None:
+    b = GraphBuilder()
+    b.head(b.conv(b.op("Unsqueeze", "image", b.constant(np.array(axes, np.int64))), 1, 8), 8)
+    file = b.save(tmp_path / "m.onnx", ["logits"])
+    proto = onnx.load(file)
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, shape))
+    onnx.save(proto, file)
+    model = load_model(file)
+    assert (model.input_spec.size, model.input_spec.color) == (tuple(shape[-2:]), "GRAY")
+    picture = np.random.default_rng(0).normal(size=(1, 1, *shape[-2:])).astype(np.float32)  # type: ignore[arg-type]
+    wrapped = onnxruntime.InferenceSession(model.proto.SerializeToString()).run(None, {"image": picture})
+    direct = onnxruntime.InferenceSession(str(file)).run(None, {"image": np.squeeze(picture, tuple(axes))})
+    np.testing.assert_array_equal(wrapped[0], direct[0])
+
+
+@pytest.mark.parametrize("equal", [1, 16])
+def test_a_branch_that_hangs_on_sizes_alone_is_chosen(tmp_path: Path, equal: int) -> None:
+    """As torch writes x.squeeze(2): if the axis is of 1, take it away."""
+
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        nodes = [helper.make_node(op, ["v1"], ["inside"]), helper.make_node("Abs", ["inside"], ["end"])]
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info("end", TensorProto.FLOAT, None)])
+
+    b = GraphBuilder()
+    first = b.conv("image", 3, 8)
+    side = b.op("Gather", b.op("Shape", first), b.constant(np.array(2, np.int64)))
+    same = b.op("Equal", side, b.constant(np.array(equal, np.int64)))
+    value = b.op("If", same, then_branch=branch("a", "Tanh"), else_branch=branch("b", "Neg"))
+    b.head(b.conv(value, 8, 16), 16)
+    file = b.save(tmp_path / "m.onnx", ["logits"])
+    model = load_model(file)
+    kinds = {node.op_type for node in model.proto.graph.node}
+    assert ("Tanh" in kinds, "Neg" in kinds, "If" in kinds) == (equal == 16, equal != 16, False)
+    assert check_parity(model, convert(model, [model.default_layer.value], check=False)).max_relative_error < 1e-5
+    picture = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    ours = onnxruntime.InferenceSession(model.proto.SerializeToString()).run(None, {"image": picture})
+    theirs = onnxruntime.InferenceSession(str(file)).run(None, {"image": picture})
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-6)
+
+
+def test_a_branch_that_hangs_on_pixels_stays(tmp_path: Path) -> None:
+    def branch(op: str) -> onnx.GraphProto:
+        return helper.make_graph(
+            [helper.make_node(op, ["v1"], [op])], op, [], [helper.make_tensor_value_info(op, TensorProto.FLOAT, None)]
+        )
+
+    b = GraphBuilder()
+    bright = b.op("Less", b.op("ReduceMean", b.conv("image", 3, 8), keepdims=0), b.constant(np.float32(1)))
+    b.head(b.conv(b.op("If", bright, then_branch=branch("Tanh"), else_branch=branch("Neg")), 8, 16), 16)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits"]))
+    assert "If" in {node.op_type for node in model.proto.graph.node}
+
+
 @pytest.mark.parametrize("opset", [7, 11])
 @pytest.mark.parametrize(
     ("op", "attributes", "expected"),
