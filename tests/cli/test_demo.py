@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from fsagn_onnx.cli.main import run
+from fsagn_onnx.data.images import read_image
 from fsagn_onnx.errors import ImageError
-from fsagn_onnx.models import demo, lite0
+from fsagn_onnx.models import demo, demo_boards, lite0
+from fsagn_onnx.models.boards import TYPES
 
 SCRIPT = str(Path(sys.executable).with_name("fsagn-onnx"))
-
-pytestmark = pytest.mark.slow
 
 
 def script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +39,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_results_are_whole(out: Path) -> None:
     results = out / "results"
     lines = [json.loads(line) for line in (results / "explanations.jsonl").read_text().splitlines()]
@@ -52,6 +53,7 @@ def test_results_are_whole(out: Path) -> None:
     assert json.loads((results / "manifest.json").read_text())["state"] == "done"
 
 
+@pytest.mark.slow
 def test_a_second_run_builds_nothing_and_needs_no_torch(out: Path, without_torch: Callable[..., Any]) -> None:
     explainer = out / "models" / "lite0-explainer.onnx"
     before = explainer.stat().st_mtime_ns
@@ -62,6 +64,7 @@ def test_a_second_run_builds_nothing_and_needs_no_torch(out: Path, without_torch
     assert explainer.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_the_explainer_is_built_anew_when_its_parts_change(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo.lite0_explainer(out / "models").reused
     monkeypatch.setattr(demo, "_fingerprint", lambda: "other")
@@ -95,3 +98,31 @@ def test_a_file_in_place_of_the_folder_is_one_line(tmp_path: Path, capsys: pytes
     error = capsys.readouterr().err
     assert error.startswith("error: cannot write ")
     assert error.count("\n") == 1
+
+
+def test_boards_come_first_and_need_no_torch(tmp_path: Path, without_torch: Callable[..., Any]) -> None:
+    """One defect of every type: the sentence, decisive filters, and the answer when the evidence is exchanged."""
+    done = without_torch("demo", "--part", "boards", "--out", tmp_path, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    for kind in TYPES:
+        assert f"/{kind}/" in done.stdout
+    assert done.stdout.count("exchanged for the good board's: good") >= 4
+    assert done.stdout.count("it rests on this") >= 4
+    lines = [json.loads(line) for line in (tmp_path / "boards" / "explanations.jsonl").read_text().splitlines()]
+    assert len(lines) == len(TYPES)
+    assert all(line["evidence"] and len(line["filters"]) == 5 for line in lines)
+    panel = read_image(tmp_path / "boards" / "exchange.png")
+    assert panel.shape[0] > 1_500
+    assert panel.shape[1] > 1_000
+
+
+def test_boards_in_json(tmp_path: Path) -> None:
+    done = script("demo", "--part", "boards", "--json", "--out", str(tmp_path), "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["images"]) == len(TYPES)
+
+
+def test_missing_boards_give_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo_boards, "HERE", tmp_path)
+    with pytest.raises(ImageError, match="install fsagn-onnx again"):
+        demo_boards.boards_folder()
