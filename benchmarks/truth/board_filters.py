@@ -6,7 +6,8 @@
 when it is among the `--per-class` with the largest mean share of the support of that type's decision, over the crops of
 the type that the network gets right. Figure: the share of decisive (type, filter) pairs to which `dissect` gives that
 type, as the best part or a further one, at q <= .05; and, of the same network with weights drawn anew, the share of
-filters that are given any part at all. `--split trainval --pictures 300 --names models/boards_filters.json` wrote the names that ship.
+filters that are given any part at all. The names that ship were written by
+`--split trainval --pictures 300 --names models/boards_filters.json`.
 """
 
 from __future__ import annotations

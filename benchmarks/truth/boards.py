@@ -189,14 +189,15 @@ def bars(
 @click.option("--pairs", "count", default=200, show_default=True, help="Unseen pairs.")
 @click.option("--chosen-on", default=60, show_default=True, help="Training pairs on which the best block is chosen.")
 @click.option("--methods", default=",".join((*FAMILY, *OTHERS, *CONTROLS)), show_default=True)
+@click.option("--best-only", is_flag=True, help="Of gradient x activation, only the chosen block on unseen pairs.")
 @click.option("--cell", default=0, show_default=True, help="Cells of pointing, IoU and exchange; 0: maps as they are.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "trainval"]))
 @click.option("--seed", default=0, show_default=True)
 @click.option("--write", type=click.Path(path_type=Path), default=Path("build/boards-truth.json"), show_default=True)
 @plainly
 def main(
-    data: Path, path: Path, explainers: tuple[Path, ...], count: int, chosen_on: int, methods: str, cell: int,
-    split: str, seed: int, write: Path,
+    data: Path, path: Path, explainers: tuple[Path, ...], count: int, chosen_on: int, methods: str, best_only: bool,
+    cell: int, split: str, seed: int, write: Path,
 ) -> None:  # fmt: skip
     model = load_model(path)
     size = model.input_spec.size[0]
@@ -210,7 +211,8 @@ def main(
     print(f"gradient x activation on training boards, chosen block: {best}")
     default = model.default_layer.value
     makers: dict[str, Maps] = {file.stem: explainer_maps(file) for file in explainers}
-    for name in [f"gradient-x-activation@{layer}" for layer in blocks(model)] + methods.split(","):
+    layers = [best] if best_only else blocks(model)
+    for name in [f"gradient-x-activation@{layer}" for layer in layers] + methods.split(","):
         makers[name] = make_class_method(name, model, default).evidence
     figures: dict[str, dict[str, NDArray[np.float64]]] = {}
     seconds = {}
@@ -225,7 +227,8 @@ def main(
     family = [name for name in FAMILY if name in figures]
     compared = [file.stem for file in explainers] or [block]
     result: dict[str, Any] = {
-        "command": f"{COMMAND} --model {path.name} --pairs {count} --cell {cell} --split {split} --seed {seed}",
+        "command": f"{COMMAND} --model {path.name} --pairs {count} --methods {methods}"
+        f"{' --best-only' if best_only else ''} --cell {cell} --split {split} --seed {seed}",
         "pairs": len(pairs),
         "box exchanged says good": turned,
         "chosen block": best,
