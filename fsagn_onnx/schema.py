@@ -5,7 +5,7 @@
         threads: Annotated[int, within(1, 64)]
         names: Annotated[tuple[str, ...], Meta(max_length=10, description="at most 10 texts")]
 
-    settings = read(parse_json(text, fail), Settings, fail)
+    settings = checked(parse_json(text, fail), Settings, fail)
 
 `fail` makes an error of what is wrong, one line that names the member, what was expected, and what came. msgspec
 checks; members that a dataclass does not know are refused, those that an msgspec.Struct does not know are passed over.
@@ -31,10 +31,10 @@ __all__ = [
     "Meta",
     "Text",
     "Word",
+    "checked",
+    "checked_json",
     "one_of",
     "parse_json",
-    "read",
-    "read_json",
     "shown",
     "within",
 ]
@@ -96,7 +96,7 @@ def parse_json(text: str | bytes, fail: Fail, *, any_names: bool = False) -> Any
         raise fail(f"broken JSON ({str(error)[:SHOWN]})") from error
 
 
-def read_json(text: bytes, kind: type[T], fail: Fail) -> T:
+def checked_json(text: bytes, kind: type[T], fail: Fail) -> T:
     """Make a typed value of a JSON text, without plain ones between; members of type `msgspec.Raw` stay text.
 
     Args:
@@ -122,7 +122,7 @@ def _finite(text: str) -> float:
     raise ValueError(f"{text:.20} is no number")
 
 
-def read(members: object, kind: type[T], fail: Fail) -> T:
+def checked(members: object, kind: type[T], fail: Fail) -> T:
     """Make a typed value of plain ones (dicts, lists, texts, numbers).
 
     Args:
@@ -137,6 +137,8 @@ def read(members: object, kind: type[T], fail: Fail) -> T:
         value = msgspec.convert(members, kind)
     except msgspec.ValidationError as error:
         raise fail(_words(str(error), members, kind)) from error
+    except UnicodeError as error:
+        raise fail("the name of a field is no UTF-8") from error
     except (FsagnError, RecursionError) as error:
         raise fail(str(error)) from error
     if unknown := _unknown(members, value):

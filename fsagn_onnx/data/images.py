@@ -103,7 +103,9 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDA
         scaled = np.rint(np.minimum(deep, header.maximum) * np.float32(255 / header.maximum))
         return np.ascontiguousarray(scaled, dtype=np.uint8)
     if rgb.max() <= _TWELVE_BITS >> 8:
-        _require_all_bits(_decoded(content, name, header, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH), name, header)
+        del rgb  # a large picture is in memory once
+        rgb = _decoded(content, name, header, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+        _require_all_bits(rgb, name, header)
     return np.ascontiguousarray(rgb, dtype=np.uint8)
 
 

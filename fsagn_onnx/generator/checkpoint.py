@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..data.files import make_folder, write_file
 from ..errors import CheckpointError
-from ..schema import MAX_ITEMS, Meta, Text, Word, parse_json, read, shown, within
+from ..schema import MAX_ITEMS, Meta, Text, Word, checked, parse_json, shown, within
 from .config import GeneratorConfig
 from .network import Generator
 from .options import TrainingOptions
@@ -128,7 +128,7 @@ def _described(members: Any, path: Path, wrong: Callable[[str], CheckpointError]
             )
         if "model_sha256" in members:
             members["content"] = members.pop("model_sha256")
-    return read(members, CheckpointDescription, wrong)
+    return checked(members, CheckpointDescription, wrong)
 
 
 def _misfit(found: Mapping[str, tuple[Sequence[int], str]], config: GeneratorConfig) -> str:

@@ -12,7 +12,7 @@ from ..model.input_spec import LAYOUTS, MAX_SIDE, SideLengths
 from ..runtime.masks import grid_of, grid_stride
 from ..runtime.metadata import AscendingAreas
 from ..runtime.variant import MOST_FILTERS
-from ..schema import Meta, Word, one_of, read, within
+from ..schema import Meta, Word, checked, one_of, shown, within
 
 AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 """The grid of areas at which retention is predicted: as far as training draws them, no further."""
@@ -92,7 +92,7 @@ class GeneratorConfig:
         Raises:
             CheckpointError: if a field is missing, unknown or of the wrong kind.
         """
-        return read(values, GeneratorConfig, lambda said: CheckpointError(f"the checkpoint's generator: {said}"))
+        return checked(values, GeneratorConfig, lambda said: CheckpointError(f"the checkpoint's generator: {said}"))
 
 
 def _narrowest(model: Model, layer: Layer) -> Tap:
@@ -142,6 +142,33 @@ def choose_taps(model: Model, layer: Layer, stride: int) -> tuple[Tap, ...]:
         if finer and candidate.stride >= stride and min(candidate.shape[1:]) > 1:
             taps.append(_narrowest(model, candidate))
     return tuple(taps)
+
+
+def require_taps(model: Model, config: GeneratorConfig, source: str) -> None:
+    """Check that a model has the values that a generator reads, and takes images of its size.
+
+    Args:
+        model: the CNN.
+        config: of a generator that someone says is the model's.
+        source: what it comes from, for the message.
+
+    Raises:
+        CheckpointError: naming the value that the model has not, or not so.
+    """
+    spec = model.input_spec
+    found = (spec.layout, spec.channels, spec.size)
+    if found != (config.layout, config.input_channels, config.size):
+        raise CheckpointError(
+            f"{source} was trained for images of {config.layout}, {config.input_channels} channels and {config.size} "
+            f"px, but {model.path} takes {found[0]}, {found[1]} channels and {found[2]} px"
+        )
+    for tap in (Tap(config.layer, config.filters, config.taps[0].stride), *config.taps):
+        shape = model.shapes.get(tap.value, ())
+        if len(shape) != 4 or shape[1] != tap.channels:
+            raise CheckpointError(
+                f"{source} reads {tap.channels} channels of value {shown(tap.value)}, but in {model.path} "
+                f"{f'that has the shape {list(shape)}' if shape else 'there is no such value'}"
+            )
 
 
 def _another(model: Model, layer: Layer) -> str:

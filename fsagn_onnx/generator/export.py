@@ -24,7 +24,7 @@ from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, QUESTIONS, ExplainerMetadata
 from ..runtime.variant import Variant
 from .checkpoint import Checkpoint, load_checkpoint
-from .config import GeneratorConfig
+from .config import GeneratorConfig, require_taps
 from .explainer_graph import Batching, Said, build_graph
 from .graph_runner import run_graph
 from .network import Generator
@@ -202,6 +202,7 @@ def export_explainer(
         )
     variant = variant or Variant()
     generator = load_generator(checkpoint)
+    require_taps(model, generator.config, str(source))
     if variant.filters:
         generator = subset(generator, variant.filters)
     proto, feature_map, report = _proven(model, generator, variant.filters, opset, said=_said(checkpoint))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UsageError
 from ..runtime.metadata import QUESTIONS
-from ..schema import read
+from ..schema import checked
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
 
@@ -105,4 +105,6 @@ class TrainingOptions:
         Raises:
             CheckpointError: if a field is missing, unknown or of the wrong kind.
         """
-        return read(values, TrainingOptions, lambda said: CheckpointError(f"the checkpoint's training options: {said}"))
+        return checked(
+            values, TrainingOptions, lambda said: CheckpointError(f"the checkpoint's training options: {said}")
+        )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..schema import Meta, Text, Word, one_of, read, shown
+from ..schema import Meta, Text, Word, checked, one_of, shown
 from .geometry import Geometry, Window, crop_window, letterbox_window, resize_pixels
 
 __all__ = ["CHANNELS", "Geometry", "InputSpec"]
@@ -139,7 +139,7 @@ class InputSpec:
         count = CHANNELS.get(color, 1) if isinstance(color, str) else 1
         spread = {name: [described[name]] * count for name in ("mean", "std") if _is_number(described.get(name))}
         said = {"guessed": guessed} if guessed else {}
-        return read({**described, **spread, **said}, cls, lambda wrong: ModelError(SAID + wrong.removeprefix(SAID)))
+        return checked({**described, **spread, **said}, cls, lambda wrong: ModelError(SAID + wrong.removeprefix(SAID)))
 
     def fit(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Geometry]:
         """Resize an image to the model's input by the resize policy, its channels in the model's order.

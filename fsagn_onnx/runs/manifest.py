@@ -18,7 +18,7 @@ from ..errors import OutputError
 from ..model.input_spec import MAX_SIDE
 from ..runtime.stream import Failure
 from ..runtime.variant import MOST_FILTERS
-from ..schema import Meta, Text, one_of, parse_json, read, within
+from ..schema import Meta, Text, checked, one_of, parse_json, within
 
 MANIFEST: Final = "manifest.json"
 EVALUATION: Final = "run.json"
@@ -99,8 +99,8 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if found == "evaluate":
         renamed["model"] = "content"
     manifest = {renamed.get(name, name): value for name, value in manifest.items()}
-    checked = read(manifest, Manifest, wrong)
-    needed = (*RUNNING[found], *(DONE.get(found, ()) if checked.state == "done" else ()))
+    state = checked(manifest, Manifest, wrong).state
+    needed = (*RUNNING[found], *(DONE.get(found, ()) if state == "done" else ()))
     if missing := [name for name in needed if name not in manifest]:
         raise wrong(f"field '{missing[0]}' is missing")
     return {"kind": found, **manifest}
@@ -134,7 +134,7 @@ def index_lines(path: Path, kind: type[Any] = IndexLine) -> Iterator[tuple[bytes
             return OutputError(f"{path} is damaged in line {number}: {said}; start again with --overwrite")
 
         members = parse_json(line, wrong, any_names=True)
-        read(members, kind, wrong)
+        checked(members, kind, wrong)
         yield line, members
 
 

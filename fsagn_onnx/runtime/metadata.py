@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from ..errors import ExplainerError
 from ..model.classifier import SCORES
 from ..model.input_spec import InputSpec
-from ..schema import MAX_ITEMS, Meta, Text, Word, one_of, parse_json, read, shown, within
+from ..schema import MAX_ITEMS, Meta, Text, Word, checked, one_of, parse_json, shown, within
 from .variant import MOST_FILTERS, Variant
 
 FORMAT: Final = 2
@@ -121,7 +121,8 @@ class ExplainerMetadata:
         members["classes"] = None if self.classes is None else asdict(self.classes)
         for name in ("training", "quality"):
             members[name] = dict(members[name])
-        return json.dumps(members, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(members, ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8", "replace").decode("utf-8")  # a file's name may be no UTF-8
 
     @classmethod
     def from_json(cls, text: str, source: str = "explainer") -> ExplainerMetadata:
@@ -148,7 +149,7 @@ class ExplainerMetadata:
                 f"{source} is format {shown(version)}, this fsagn-onnx reads up to {FORMAT}: "
                 "upgrade (pip install -U fsagn-onnx)"
             )
-        return read(_of_today(members), cls, wrong)
+        return checked(_of_today(members), cls, wrong)
 
 
 def _of_today(members: dict[str, Any]) -> dict[str, Any]:

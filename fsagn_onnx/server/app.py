@@ -180,8 +180,9 @@ class _Server:
     async def _body(self, request: Request) -> bytes:
         limit = self.settings.max_body
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
-            raise RequestError(f"the body has {declared} bytes, more than the limit of {limit}", 413)
+        digits = declared.lstrip("0")
+        if declared.isdigit() and (len(digits) > len(str(limit)) or int(digits or "0") > limit):
+            raise RequestError(f"the body has {shown(declared)} bytes, more than the limit of {limit}", 413)
         body = bytearray()
         try:
             async with asyncio.timeout(self.settings.body_timeout):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -110,22 +111,22 @@ def _check_masks(
 
 def _images(image: Tensor, engine: FileEngine, settings: Settings) -> tuple[NDArray[Any], tuple[Geometry | None, ...]]:
     spec, inside = engine.metadata.input, engine.metadata.variant.preprocessing
-    pictures: Iterable[NDArray[np.uint8]]
+    readers: list[Callable[[], NDArray[np.uint8]]]
     if isinstance(image.values, list):
         if len(image.shape) != 1:
             raise RequestError(f"input '{image.name}': BYTES must have shape [N], one encoded picture each")
         _check_pixels(image.name, image.values, MAX_PIXELS if inside else settings.max_pixels)
-        pictures = (decode_image(piece, f"picture {place}", MAX_PIXELS) for place, piece in enumerate(image.values))
+        readers = [partial(decode_image, piece, f"picture {n}", MAX_PIXELS) for n, piece in enumerate(image.values)]
     elif image.datatype == "UINT8":
         if len(image.shape) != 4 or image.shape[3] != 3 or 0 in image.shape:
             raise RequestError(
                 f"input '{image.name}': UINT8 must be RGB pictures (N, H, W, 3), but is {list(image.shape)}"
             )
-        pictures = image.values.reshape(image.shape)
+        readers = [partial(np.asarray, picture) for picture in image.values.reshape(image.shape)]
     else:
         return _preprocessed(image, engine)
     try:
-        fitted = [_fitted(picture, spec, inside) for picture in pictures]
+        fitted = [_fitted(read(), spec, inside) for read in readers]  # no name keeps a picture beside the next one
     except FsagnError as error:
         raise RequestError(str(error)) from error
     geometries = tuple(geometry for _, geometry in fitted)

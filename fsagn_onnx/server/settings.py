@@ -33,7 +33,7 @@ class Settings:
     max_images: int = 64
     max_filters: int = 256
     max_pixels: int = 256 * 2**20
-    max_mask_pixels: int = 256 * 2**20
+    max_mask_pixels: int = 128 * 2**20
     body_timeout: float = 10.0
     header_timeout: float = 10.0
     drain: float = 30.0

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..schema import Meta, one_of, parse_json, read_json, shown, within
+from ..schema import Meta, checked_json, one_of, parse_json, shown, within
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 MAX_RANK: Final = 8
@@ -167,7 +167,7 @@ def parse_request(body: bytes, header_length: str | None) -> tuple[InferRequest,
                 f"{HEADER_LENGTH} must be at most the body's {len(body)} bytes, but is {shown(header_length)}"
             )
         text, binary = body[: int(header_length)], memoryview(body)[int(header_length) :]
-    request = read_json(text, InferRequest, lambda said: RequestError(f"the request: {said}"))
+    request = checked_json(text, InferRequest, lambda said: RequestError(f"the request: {said}"))
     tensors: dict[str, Tensor] = {}
     for entry in request.inputs:
         if entry.name in tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,18 @@ from torch import Tensor
 
 from fsagn_onnx.errors import CheckpointError
 from fsagn_onnx.generator import Checkpoint, GeneratorConfig, TrainingOptions, load_checkpoint, save_checkpoint
-from fsagn_onnx.generator.config import Tap
+from fsagn_onnx.generator.config import Tap, make_config, require_taps
 from fsagn_onnx.generator.export import load_generator
 from fsagn_onnx.generator.network import Generator
+from fsagn_onnx.model import InputSpec, load_model
+from fsagn_onnx.runtime.metadata import ExplainerMetadata
+from fsagn_onnx.testing.planted import TAP, write_planted
 
+METADATA = ExplainerMetadata(
+    format=2, tool="test", content="ab", layer="top", filters=6, encoder="shared",
+    input=InputSpec("x", "NCHW", "RGB", (16, 16), 1.0, (0.0,) * 3, (1.0,) * 3, "stretch"), labels=None,
+    areas=(0.1,), objective="budget", infills=(), training={}, quality={},
+)  # fmt: skip
 CONFIG = GeneratorConfig("top", 6, "shared", (Tap("top", 6, 8),), 3, "NCHW", (32, 32), 4, width=4, maps=4, hidden=4)
 
 
@@ -116,3 +125,21 @@ def test_a_header_that_is_no_description(tmp_path: Path) -> None:
     plain.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
     with pytest.raises(CheckpointError, match="is a safetensors file, but not a checkpoint"):
         load_checkpoint(plain)
+
+
+def test_a_checkpoint_that_reads_what_the_model_has_not_is_refused(tmp_path: Path) -> None:
+    model = load_model(write_planted(tmp_path / "planted.onnx"))
+    config = make_config(model, model.layer(TAP))
+    require_taps(model, config, "c")
+    for change, said in (
+        ({"taps": (Tap("gone", 8, 8),)}, "c reads 8 channels of value 'gone', but in .* there is no such value"),
+        ({"filters": 3}, f"c reads 3 channels of value '{TAP}', but in .* that has the shape"),
+        ({"size": (32, 48)}, r"c was trained for images of NCHW, 3 channels and \(32, 48\) px, but .* takes NCHW"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            require_taps(model, replace(config, **change), "c")
+
+
+def test_a_name_that_is_no_utf_8_does_not_stop_an_export() -> None:
+    metadata = replace(METADATA, training={"classes": None, "\ud800": "\udcff"})
+    assert ExplainerMetadata.from_json(metadata.to_json()).training == {"classes": None, "?": "?"}

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fsagn_onnx.errors import UsageError
-from fsagn_onnx.schema import Meta, Text, Word, one_of, parse_json, read, shown, within
+from fsagn_onnx.schema import Meta, Text, Word, checked, one_of, parse_json, shown, within
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ GOOD: dict[str, Any] = {"count": 1, "kind": "c", "inner": {"size": [2, 3]}}
 
 def test_right_members_become_a_typed_value() -> None:
     more = {"others": [{"size": (4, 5), "names": ["x"]}], "free": {"any": [None]}, "shares": {"a": 1}}
-    value = read({**GOOD, **more}, Outer, UsageError)
+    value = checked({**GOOD, **more}, Outer, UsageError)
     assert value == Outer(1, "c", Inner((2, 3)), None, (Inner((4, 5), ("x",)),), {"any": [None]}, {"a": 1.0})
     assert isinstance(value.shares["a"], float)
 
@@ -68,21 +68,22 @@ def test_right_members_become_a_typed_value() -> None:
         ({"name": ""}, "field 'name' must be a text of 1 to 10,000 characters or null, but got ''"),
         ({"shares": {"a": "b"}}, "field 'shares' must be a number, but got {'a': 'b'}"),
         ({"free": [1]}, "field 'free' must be an object, but got [1]"),
+        ({"inner": {"\ud800": 1}}, "the name of a field is no UTF-8"),
         ({"more": 1}, "unknown field 'more'; known: count, free, inner, kind, name, others, shares"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_was_expected_and_what_came(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read({**GOOD, **change}, Outer, UsageError)
+        checked({**GOOD, **change}, Outer, UsageError)
     assert str(caught.value) == said
 
 
 def test_other_values_than_objects_and_open_structs() -> None:
     with pytest.raises(UsageError, match=r"^it must be an object, but got \[1\]$"):
-        read([1], Outer, UsageError)
+        checked([1], Outer, UsageError)
     with pytest.raises(UsageError, match=r"^field 'count' is missing$"):
-        read({}, Outer, UsageError)
-    assert read({"count": 3, "unknown": 1}, Open, UsageError).count == 3
+        checked({}, Outer, UsageError)
+    assert checked({"count": 3, "unknown": 1}, Open, UsageError).count == 3
 
 
 @pytest.mark.parametrize("text", ["{", "", '{"a": NaN}', '{"a": 1e400}', "[" * 100_000, "9" * 5000, b"\xff", "{}x"])
