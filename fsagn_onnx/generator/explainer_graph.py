@@ -14,7 +14,7 @@ from ..runtime.classes import classes_of
 from ..runtime.contract import FILTERS, PREFIX, RESULTS
 from .config import GeneratorConfig
 from .network import Generator
-from .question_graph import add_questions, question_outputs
+from .question_graph import add_questions, drop_unused, question_outputs
 from .taken_names import free_names
 from .variants import MIN_OPSET, SubsetGraph, at_opset
 
@@ -114,6 +114,7 @@ def build_graph(
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
     if questions is not None:
         graph.output.extend(question_outputs(batch, (rows, columns), areas))
+        drop_unused(graph)
     proto.ir_version = max(proto.ir_version, 8)
     proto.producer_name, proto.producer_version = "fsagn-onnx", __version__
     del proto.metadata_props[:]

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ..errors import ExplainerError, GradientError
 from ..gradient import Contributions, add_contributions
+from ..gradient.backward import PREFIX as GRADIENT
 from ..model.classifier import Classifier
+from ..model.topology import Topology, node_inputs
 from ..runtime.contract import (
     CLASS_IDS,
     CLASSES,
@@ -60,6 +62,22 @@ def add_questions(proto: onnx.ModelProto, classifier: Classifier, layer: str, ba
     )
 
 
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop the gradient's nodes that nothing reads: every node costs time, whoever needs it."""
+    needed = Topology(graph).ancestors([item.name for item in graph.output])
+    kept = [
+        onnx.NodeProto.FromString(node.SerializeToString())
+        for number, node in enumerate(graph.node)
+        if number in needed or not node.output[0].startswith(GRADIENT)
+    ]
+    read = {name for node in kept for name in node_inputs(node)}
+    weights = [item for item in graph.initializer if item.name in read or not item.name.startswith(GRADIENT)]
+    weights = [onnx.TensorProto.FromString(item.SerializeToString()) for item in weights]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(weights)
+
+
 def question_outputs(batch: str | int, grid: tuple[int, int], areas: int) -> list[onnx.ValueInfoProto]:
     """The outputs about classes, in the order of the contract."""
     shapes: dict[str, list[str | int]] = {
@@ -88,7 +106,7 @@ class QuestionNodes:
 
     def __init__(self, writer: GraphWriter, generator: Generator, found: Contributions) -> None:
         self.writer, self.net, self.found = writer, generator, found
-        self.config = generator.config
+        self.config, self._counts = generator.config, ""
 
     def lists(self, strongest: str) -> tuple[str, str]:
         """Keys of the three lists that slots are filled from, (N, 3, C) double, and which slot asks for which.
@@ -172,7 +190,8 @@ class QuestionNodes:
     def part(self, values: str, filters: str, classes: str) -> None:
         """Cut (N, K + J, ...) into two outputs."""
         write = self.writer
-        counts = [write.op("Shape", name, start=1) for name in (FILTERS, CLASSES)]
-        sizes = write.op("Concat", *counts, axis=0)
-        node = onnx.helper.make_node("Split", [values, sizes], [filters, classes], name=PREFIX + filters, axis=1)
+        if not self._counts:
+            counts = [write.op("Shape", name, start=1) for name in (FILTERS, CLASSES)]
+            self._counts = write.op("Concat", *counts, axis=0)
+        node = onnx.helper.make_node("Split", [values, self._counts], [filters, classes], name=PREFIX + filters, axis=1)
         write.nodes.append(node)

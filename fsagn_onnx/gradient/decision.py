@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from ..errors import GradientError
 from ..model.classifier import SINGLE, Classifier
@@ -140,14 +140,17 @@ class DecisionWriter:
         """z_c - log sum exp of the others; by z: 1 at c, minus the others' softmax elsewhere."""
         write, own = self.graph, self._is(ids)
         others = write.op("Where", own, self._number(-np.inf), write.unsqueeze(scores, 1))
-        top = write.reduce("ReduceMax", others, [2])
-        powers = write.op("Exp", write.op("Sub", others, top))
-        total = write.sum(powers, [2])
-        level = write.op("Add", write.op("Log", total), top)
         value = write.op("GatherElements", scores, ids, axis=1)
-        decision = write.op("Sub", value, write.op("Squeeze", level, write.constant([2])))
-        slope = write.op("Where", own, self._number(1), write.op("Neg", write.op("Div", powers, total)))
-        return decision, slope
+        if self.type == TensorProto.FLOAT:
+            level = write.reduce("ReduceLogSumExp", others, [2], keep=False)
+            odds = write.op("Softmax", others, axis=2)
+        else:
+            top = write.reduce("ReduceMax", others, [2])
+            powers = write.op("Exp", write.op("Sub", others, top))
+            total = write.sum(powers, [2])
+            level = write.op("Squeeze", write.op("Add", write.op("Log", total), top), write.constant([2]))
+            odds = write.op("Div", powers, total)
+        return write.op("Sub", value, level), write.op("Where", own, self._number(1), write.op("Neg", odds))
 
     def _own(self, scores: str, ids: str) -> tuple[str, str]:
         """What hangs on the class's own number alone."""
