@@ -20,6 +20,7 @@ from fsagn_onnx.errors import CheckpointError, ExplainerError, FsagnError, Usage
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config, save_checkpoint
 from fsagn_onnx.generator.graph_runner import run_graph
 from fsagn_onnx.generator.variants import check_preprocessing, half_precision
+from fsagn_onnx.generator.variants.quantise import before_layers, quantised
 from fsagn_onnx.model import InputSpec, Model, load_model
 from fsagn_onnx.perturbation.run import PerturbRequest, PerturbRun
 from fsagn_onnx.runs.tapped_explainer import TappedExplainer, TappedPass
@@ -28,6 +29,7 @@ from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.stream import Failure
 from fsagn_onnx.runtime.variant import Variant
+from fsagn_onnx.testing.bright_detector import bright_detector, bright_picture
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 
 PICTURES = [planted_picture(seed).image for seed in range(6)]
@@ -263,3 +265,21 @@ def test_a_file_with_preprocessing_inside_measures_retention(model: Model, tmp_p
                 [f.retention_measured for f in explainer.explain(PICTURES[0], [3, 5], 0.3, verify=True)[0].filters]
             )
     assert found[1] == pytest.approx(found[0], abs=0.05)
+
+
+def test_what_only_decodes_a_detector_s_answer_stays_float() -> None:
+    """Boxes in pixels and scores joined in one 8-bit value leave no score between 0 and 1."""
+    proto = bright_detector("yolov8")
+    made = {name: node for node in proto.graph.node for name in node.output}
+    inside = before_layers(proto)
+    kinds = {made[name].op_type for name in inside}
+    assert kinds == {"Conv", "Relu"}
+    assert made[made["output0"].input[0]].output[0] not in inside
+    picture = np.moveaxis(bright_picture([(3, 5, 0), (6, 2, 2)]), -1, 0)[None].astype(np.float32) / 255
+    # Red is no more than a logit of 2.
+    batch = (picture * np.array([0.55, 1, 1], np.float32).reshape(1, 3, 1, 1)).astype(np.float32)
+    small = quantised(proto, "images", "features", ["output0"], batch)
+    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(["output0"], {"images": batch})
+    scores = found[0, 4:].max(axis=1)
+    assert scores == pytest.approx([1 / (1 + np.exp(-2)), 0, 1], abs=0.03)

@@ -1,6 +1,8 @@
 """8-bit integers: static quantisation of the model's own layers by onnxruntime, calibrated on images.
 
-The generator's nodes stay float32: they are a small part of the work, and their order of cells is what is asked for.
+The generator's nodes stay float32: they are a small part of the work, and their order of cells is what is asked for. So
+does what comes behind the last layers: a detector that joins boxes in pixels and scores in one value would have one
+scale for both, and no score between 0 and 1.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...errors import ExplainerError
+from ...model.topology import Topology
 from ...runtime.contract import CLASSES, FILTERS
 from .precision import PlainExplainer, precision
 
@@ -25,6 +28,7 @@ QUANTISED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool",
     "Mul", "Relu", "Sigmoid",
 )  # fmt: skip
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def ancestors(proto: onnx.ModelProto, value: str) -> set[str]:
@@ -38,6 +42,14 @@ def ancestors(proto: onnx.ModelProto, value: str) -> set[str]:
             found.update(maker[name].output)
             waiting.extend(maker[name].input)
     return found
+
+
+def before_layers(proto: onnx.ModelProto) -> set[str]:
+    """Outputs of the layers, and of all nodes that one of them depends on: nothing that only decodes their answers."""
+    topology = Topology(proto.graph)
+    layers = [node for node in topology.nodes if node.op_type in LAYERS]
+    needed = topology.ancestors([name for node in layers for name in node.input])
+    return {name for node in (*layers, *(topology.nodes[index] for index in needed)) for name in node.output}
 
 
 def quantised(
@@ -79,6 +91,7 @@ def quantised(
             quant_pre_process(plain, ready, skip_symbolic_shape=True)
             prepared = onnx.load(ready)
             inside = set().union(*(ancestors(prepared, value) for value in (feature_map, *outputs)))
+            inside &= before_layers(prepared) | {feature_map}
             quantize_static(
                 ready,
                 small,
