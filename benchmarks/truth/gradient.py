@@ -53,12 +53,17 @@ DENSE = ("yolo", "unet", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp
 """Networks whose outputs are differentiated as they are, with drawn weights: detection and segmentation."""
 
 
+DYNAMO = ("halonet26t",)
+"""Networks that the classic exporter cannot write."""
+
+
 def chosen_rows() -> list[Row]:
     """One plain export for each family, and the dense networks."""
     rows: dict[str, Row] = {}
     for row in all_rows():
         dense = row.network in DENSE and not row.change
-        if row.exporter == "classic-17" and not row.change and row.family not in ("detection", "segmentation"):
+        exporter = "dynamo" if row.network in DYNAMO else "classic-17"
+        if row.exporter == exporter and not row.change and row.family not in ("detection", "segmentation"):
             rows.setdefault(row.family, row)
         elif dense:
             rows.setdefault(row.network, row)

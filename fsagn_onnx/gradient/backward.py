@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from ..errors import GradientError
 from ..model.topology import node_inputs, subgraphs
-from .facts import GraphFacts
+from .facts import FLOATS, QUANTISED, GraphFacts
 from .registry import STOPS, GradientRule, find_rule
 from .step import BackwardStep, Cotangent, Forward
 from .writer import NodeWriter
@@ -19,7 +19,8 @@ __all__ = ["PREFIX", "Backward", "add_gradients", "missing_rules"]
 
 PREFIX: Final = "fsagn/gradient/"
 """What names of appended values begin with, unless told."""
-FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
+SUMS: Final = frozenset({"ConvInteger", "MatMulInteger"})
+"""Ops whose int32 results are sums of quantised numbers."""
 
 Sizes = Mapping[str, Sequence[int]]
 
@@ -84,7 +85,10 @@ class _Ways:
             if rule is not None and not self.wanted(node, rule):
                 continue
             self.rules[number] = rule
-            self.active.update(name for name in node.output if name and facts.type(name) in FLOATS)
+            carried = FLOATS | QUANTISED | ({TensorProto.INT32} if node.op_type in SUMS else set())
+            kept = None if rule is None else rule.outputs
+            made = [name for index, name in enumerate(node.output) if name and (kept is None or index in kept)]
+            self.active.update(name for name in made if facts.type(name) in carried)
 
     def wanted(self, node: onnx.NodeProto, rule: GradientRule) -> frozenset[int]:
         """Numbers of the inputs whose gradients are needed."""

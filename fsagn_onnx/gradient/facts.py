@@ -17,7 +17,11 @@ from ..model.shape_arithmetic import fold_shapes
 from ..model.shapes import infer, skeleton, static_shapes
 from ..model.topology import Topology
 
-__all__ = ["GraphFacts", "Shape"]
+__all__ = ["FLOATS", "QUANTISED", "GraphFacts", "Shape"]
+
+FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
+QUANTISED: Final = frozenset({TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16})
+"""Types of numbers that stand for floating-point ones."""
 
 PROBE: Final = 7919
 """A batch that divides no other size: an axis that it divides holds the images."""

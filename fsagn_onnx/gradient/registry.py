@@ -26,6 +26,7 @@ class GradientRule:
         inputs: numbers of the inputs that have a gradient; None: all of them. A gradient of another one is refused
             where it is a number that hangs on the layer, and is no gradient where it is a shape or an index.
         ignored: numbers of inputs through which nothing is differentiated: shapes, indices, conditions.
+        outputs: numbers of the outputs that carry a gradient; None: all of floating-point or quantised numbers.
         narrow: it takes cotangents that are kept once along axes on which they are the same everywhere.
         scaled: it takes cotangents with a factor per channel still to be multiplied.
     """
@@ -33,6 +34,7 @@ class GradientRule:
     write: Callable[[BackwardStep], Result]
     inputs: frozenset[int] | None = None
     ignored: frozenset[int] = frozenset()
+    outputs: frozenset[int] | None = None
     narrow: bool = False
     scaled: bool = False
 
@@ -41,7 +43,7 @@ _RULES: dict[str, GradientRule] = {}
 
 STOPS = frozenset({
     "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Compress",
-    "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less",
+    "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "IsInf", "IsNaN", "Less",
     "LessOrEqual", "NonMaxSuppression", "NonZero", "Not", "OneHot", "Or", "RandomNormalLike", "RandomUniformLike",
     "Range", "Round", "Shape", "Sign", "Size", "Unique", "Xor",
 })  # fmt: skip
@@ -52,6 +54,7 @@ def gradient_rule(
     *ops: str,
     inputs: tuple[int, ...] | None = None,
     ignored: tuple[int, ...] = (),
+    outputs: tuple[int, ...] | None = None,
     narrow: bool = False,
     scaled: bool = False,
 ) -> Callable[[Callable[[BackwardStep], Result]], Callable[[BackwardStep], Result]]:
@@ -65,8 +68,8 @@ def gradient_rule(
         for op in ops:
             if op in _RULES or op in STOPS:
                 raise ValueError(f"{op} has a gradient rule already")
-            kept = None if inputs is None else frozenset(inputs)
-            _RULES[op] = GradientRule(write, kept, frozenset(ignored), narrow, scaled)
+            kept, made = (None if given is None else frozenset(given) for given in (inputs, outputs))
+            _RULES[op] = GradientRule(write, kept, frozenset(ignored), made, narrow, scaled)
         return write
 
     return add

@@ -141,6 +141,25 @@ CASES: dict[str, Callable[[], Case]] = {
     "Clip, one side": lambda: Case("Clip", normal(2, 3, 4), np.array(-0.5)),
     "PRelu": lambda: Case("PRelu", normal(2, 3, 4), positive(3, 1)),
     "Cast": lambda: Case("Cast", normal(2, 3, 4), to=TensorProto.DOUBLE),
+    **{
+        name: lambda name=name: Case(name, RNG(0).uniform(-0.8, 0.8, (2, 5)).astype(np.float32))
+        for name in (
+            "Tan",
+            "Asin",
+            "Acos",
+            "Sinh",
+            "Cosh",
+        )
+    },
+    "Attention": lambda: Case(
+        "Attention",
+        single(2, 2, 3, 4),
+        single(2, 2, 5, 4, seed=1),
+        single(2, 2, 5, 4, seed=2),
+        single(3, 5, seed=3),
+        by=3,
+        opset=23,
+    ),
     # several numbers, spread
     "Add": lambda: Case("Add", normal(2, 3, 4), normal(2, 1, 4, seed=1), by=2),
     "Add to a map": lambda: Case("Add", normal(2, 3, 4, 4), normal(2, 3, 1, 1, seed=1), by=2),
@@ -407,3 +426,50 @@ def test_a_missing_rule_is_refused_by_name(tmp_path: Path) -> None:
         add_gradients(model.proto, {"odd": "odd"}, [layer])
     with pytest.raises(GradientError, match="does not classify"):
         add_decision(model.proto, Classifier((), None, "none", None, "no output"), "classes")
+
+
+def eight_bits(values: Array, scale: float) -> Array:
+    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
+
+
+def quantised_gradient(nodes: list[onnx.NodeProto], constants: dict[str, Array], x: Array, d: Array) -> Array:
+    """The gradient of a quantised graph from `y` back to `x`."""
+    graph = helper.make_graph(
+        nodes, "q", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *x.shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in {**constants, "d": d}.items()],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    made = add_gradients(proto, {"y": "d"}, ["x"])["x"]
+    del proto.graph.output[:]
+    proto.graph.output.append(helper.make_tensor_value_info(made, TensorProto.FLOAT, None))
+    return opened(proto)({"x": x})[0]
+
+
+@pytest.mark.parametrize("kind", ["QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QDQ"])
+def test_gradients_pass_straight_through_quantised_operators(kind: str) -> None:
+    convolves, scale = "Conv" in kind or kind == "QDQ", 0.02
+    x = normal(2, 3, 5, 5).astype(np.float32) if convolves else normal(2, 3).astype(np.float32)
+    weights = eight_bits(normal(4, 3, 3, 3) if convolves else normal(3, 4), scale)
+    zero = np.int8(0)
+    constants: dict[str, Array] = {"w": weights, "s": np.float32(scale), "z": zero, "o": np.float32(0.1)}
+    quantise = helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])
+    real = helper.make_node("DequantizeLinear", ["r", "o", "z"], ["y"])
+    if kind.startswith("QLinear"):
+        middle = helper.make_node(kind, ["q", "s", "z", "w", "s", "z", "o", "z"], ["r"])
+        nodes = [quantise, middle, real]
+    elif kind == "QDQ":
+        nodes = [quantise, helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"]),
+                 helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"]),
+                 helper.make_node("Conv", ["f", "v"], ["y"])]  # fmt: skip
+    else:
+        nodes = [helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "t", "u"]),
+                 helper.make_node(kind, ["q", "w", "u", "z"], ["n"]),
+                 helper.make_node("Cast", ["n"], ["m"], to=TensorProto.FLOAT),
+                 helper.make_node("Mul", ["t", "s"], ["p"]), helper.make_node("Mul", ["m", "p"], ["y"])]  # fmt: skip
+    shape = (2, 4, 3, 3) if convolves else (2, 4)
+    d = normal(*shape, seed=5).astype(np.float32)
+    true = weights.astype(np.float32) * scale
+    plain = [helper.make_node("Conv" if convolves else "MatMul", ["x", "w"], ["y"])]
+    expected = quantised_gradient(plain, {"w": true}, x, d)
+    assert np.allclose(quantised_gradient(nodes, constants, x, d), expected, atol=1e-5)

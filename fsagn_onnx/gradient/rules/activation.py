@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ..facts import FLOATS
 from ..registry import gradient_rule
 from ..step import BackwardStep, Cotangent
 
@@ -215,6 +216,31 @@ def _cos(step: BackwardStep) -> str:
     return step.op("Neg", step.op("Sin", step.x()))
 
 
+@_function("Tan")
+def _tan(step: BackwardStep) -> str:
+    return step.op("Add", _square(step, step.y()), step.number(1))
+
+
+@_function("Asin")
+def _asin(step: BackwardStep) -> str:
+    return step.op("Reciprocal", step.op("Sqrt", _less_from_one(step, _square(step, step.x()))))
+
+
+@_function("Acos")
+def _acos(step: BackwardStep) -> str:
+    return step.op("Neg", _asin(step))
+
+
+@_function("Sinh")
+def _sinh(step: BackwardStep) -> str:
+    return step.op("Cosh", step.x())
+
+
+@_function("Cosh")
+def _cosh(step: BackwardStep) -> str:
+    return step.op("Sinh", step.x())
+
+
 @_function("Atan")
 def _atan(step: BackwardStep) -> str:
     return step.op("Reciprocal", step.op("Add", _square(step, step.x()), step.number(1)))
@@ -230,16 +256,10 @@ def _identity(step: BackwardStep) -> dict[int, Cotangent]:
     return {0: step.d}
 
 
-@gradient_rule("QuantizeLinear", "DequantizeLinear", inputs=(0,), narrow=True, scaled=True)
-def _quantised(step: BackwardStep) -> dict[int, Cotangent]:
-    """Straight through: the pair rounds, and rounding is taken for no change."""
-    return {0: step.d}
-
-
 @gradient_rule("Cast", "CastLike", inputs=(0,), narrow=True, scaled=True)
 def _cast(step: BackwardStep) -> dict[int, Cotangent]:
     before, after = step.facts.type(step.node.input[0]), step.facts.type(step.node.output[0])
-    if before == after:
+    if before == after or not {before, after} <= FLOATS:  # gradients of whole numbers are kept as floats
         return {0: step.d}
     given = step.plain(step.d)
     return {0: Cotangent(step.op("Cast", given.value, to=before), given.narrow)}

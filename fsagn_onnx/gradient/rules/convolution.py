@@ -77,9 +77,18 @@ def _turned(step: BackwardStep, weight: str, shape: tuple[int, ...], group: int)
 
 @gradient_rule("Conv", inputs=(0,), narrow=True, scaled=True)
 def _conv(step: BackwardStep) -> dict[int, Cotangent | str]:
-    shape = step.shape(1)
-    group, window = step.attribute("group", 1), window_of(step, list(shape[2:]))
-    weight, given = step.x(1), step.d
+    return {0: convolved_back(step, step.x(1), step.shape(1))}
+
+
+def convolved_back(step: BackwardStep, weight: str, shape: tuple[int, ...]) -> Cotangent | str:
+    """The gradient of a convolution's input.
+
+    Args:
+        step: at a node with the attributes of Conv.
+        weight: name of its weights.
+        shape: their shape.
+    """
+    group, window, given = step.attribute("group", 1), window_of(step, list(shape[2:])), step.d
     if given.scale:
         shaped = step.op("Reshape", given.scale, step.write.constant([-1, *[1] * (len(shape) - 1)]))
         weight = step.mul(weight, shaped)
@@ -88,14 +97,14 @@ def _conv(step: BackwardStep) -> dict[int, Cotangent | str]:
     if single:
         spatial = given.narrow - {0, 1}
         value = step.full(given, step.shape_out()) if given.narrow & {0, 1} else given.value
-        return {0: Cotangent(step.op("Conv", value, _turned(step, weight, shape, group), group=group), spatial)}
+        return Cotangent(step.op("Conv", value, _turned(step, weight, shape, group), group=group), spatial)
     value, alone = step.full(given, step.shape_out()), shape[1] == 1 and shape[0] == group
     left = [reach - 1 - first for reach, first in zip(window.reach, window.first, strict=True)]
     if set(window.strides) == {1} or alone:
         plain = _spaced_convolution(step, value, _turned(step, weight, shape, group), window, left, group)
         if plain:
-            return {0: plain}
-    return {0: _transposed(step, value, weight, window, group)}
+            return plain
+    return _transposed(step, value, weight, window, group)
 
 
 def _spaced_convolution(
