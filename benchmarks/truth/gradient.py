@@ -53,7 +53,7 @@ DENSE = ("yolo", "unet", "deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp
 """Networks whose outputs are differentiated as they are, with drawn weights: detection and segmentation."""
 
 
-DYNAMO = ("halonet26t",)
+DYNAMO = ("halonet26t", "bat_resnext26ts")
 """Networks that the classic exporter cannot write."""
 
 
