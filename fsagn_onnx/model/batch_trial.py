@@ -10,6 +10,7 @@ from onnx import shape_inference
 
 from .batch import fixed_batch
 from .input_spec import InputSpec
+from .onnx_file import MAX_FILE_BYTES
 from .shapes import skeleton
 from .size_trial import PIXEL_TYPES
 from .topology import Topology
@@ -39,7 +40,12 @@ def held_batch(proto: onnx.ModelProto, spec: InputSpec) -> int | None:
         None where the batch is declared, or free, or where the graph runs with no number at all.
     """
     inputs = [item for item in proto.graph.input if item.name not in {t.name for t in proto.graph.initializer}]
-    if len(inputs) != 1 or fixed_batch(proto, spec.name) or not _suspicious(proto, spec):
+    if (
+        proto.ByteSize() > MAX_FILE_BYTES
+        or len(inputs) != 1
+        or fixed_batch(proto, spec.name)
+        or not _suspicious(proto, spec)
+    ):
         return None
     from .inference_session import ORT_ERRORS, inference_session
 

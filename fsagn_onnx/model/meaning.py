@@ -3,6 +3,7 @@
 - Resize of opset 10 and Upsample sample at cell i / scale (asymmetric); the converter leaves newer Resize nodes at
   their default, half_pixel. onnxruntime rounds nearest down where an axis grows and up where it shrinks.
 - Hardmax below opset 13 takes all axes from `axis` on together; the converter keeps the node as it is.
+- Values that a rewritten node makes get other names, so that a tap of that name is gone; outputs keep theirs.
 - GroupNormalization below opset 21 has a scale and a bias per group, then per channel; the converter multiplies shapes
   that do not fit.
 
@@ -17,10 +18,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ..errors import ExplainerError
 from .content_hash import array_of
 from .topology import copied_node, subgraphs
 
-__all__ = ["keep_sampling", "spelled_out"]
+__all__ = ["keep_sampling", "named", "spelled_out"]
 
 HARDMAX, GROUPS, SAMPLING = 13, 21, 11
 """The opsets from which Hardmax takes one axis, GroupNormalization a scale per channel, Resize its coordinates."""
@@ -32,6 +34,18 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for inner in subgraphs(node):
             yield from _graphs(inner)
     yield graph
+
+
+def named(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with every value of the top-level graph as an output, behind its own: the converter keeps their names."""
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    known = {item.name for item in made.graph.output}
+    for node in made.graph.node:
+        fresh = [name for name in node.output if name and name not in known]
+        made.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in fresh)
+        known.update(fresh)
+    return made
 
 
 def spelled_out(proto: onnx.ModelProto, current: int, opset: int) -> onnx.ModelProto:
@@ -89,23 +103,34 @@ def keep_sampling(proto: onnx.ModelProto, made: onnx.ModelProto, current: int) -
         proto: the model before.
         made: the model after; changed.
         current: opset before.
+
+    Raises:
+        ExplainerError: the converter left or made other Resize nodes than there were.
     """
     if current >= SAMPLING:
         return
     known = _numbers(proto)
-    scales: dict[str, Sequence[float] | None] = {}
-    for graph in _graphs(proto.graph):
-        for node in graph.node:
-            if node.op_type in ("Resize", "Upsample"):
-                own = [list(item.floats) for item in node.attribute if item.name == "scales"]
-                scales[node.output[0]] = own[0] if own else known.get(node.input[1] if len(node.input) > 1 else "")
-    for graph in list(_graphs(made.graph)) if scales else ():
+    for before, after in zip(_graphs(proto.graph), list(_graphs(made.graph)), strict=True):
+        old = [node for node in before.node if node.op_type in ("Resize", "Upsample") and not node.domain]
+        new = [node for node in after.node if node.op_type == "Resize" and not node.domain]
+        if len(old) != len(new):
+            raise ExplainerError(
+                f"the graph '{before.name}' has {len(old)} nodes that resize, but {len(new)} when raised"
+            )
+        scales = [_scales(node, known) for node in old]
+        if not old:
+            continue
         nodes: list[onnx.NodeProto] = []
-        for node in graph.node:
-            old = node.op_type == "Resize" and node.output[0] in scales
-            nodes += _sampled(copied_node(node), scales[node.output[0]]) if old else [copied_node(node)]
-        del graph.node[:]
-        graph.node.extend(nodes)
+        for node in after.node:
+            resizes = node.op_type == "Resize" and not node.domain
+            nodes += _sampled(copied_node(node), scales.pop(0)) if resizes else [copied_node(node)]
+        del after.node[:]
+        after.node.extend(nodes)
+
+
+def _scales(node: onnx.NodeProto, known: dict[str, Sequence[float]]) -> Sequence[float] | None:
+    own = [list(item.floats) for item in node.attribute if item.name == "scales"]
+    return own[0] if own else known.get(node.input[1] if len(node.input) > 1 else "")
 
 
 def _numbers(proto: onnx.ModelProto) -> dict[str, Sequence[float]]:

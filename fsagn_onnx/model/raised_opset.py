@@ -6,7 +6,7 @@ import onnx
 from onnx import version_converter
 
 from ..errors import ExplainerError, UsageError
-from .meaning import keep_sampling, spelled_out
+from .meaning import keep_sampling, named, spelled_out
 from .opset import opset_of
 
 MIN_OPSET = 18
@@ -36,11 +36,12 @@ def at_opset(proto: onnx.ModelProto, opset: int, source: str) -> onnx.ModelProto
         copy.CopyFrom(proto)
         return copy
     try:
-        made = version_converter.convert_version(spelled_out(proto, current, opset), opset)
-        keep_sampling(proto, made, current)
-        return made
+        made = version_converter.convert_version(named(spelled_out(proto, current, opset)), opset)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ExplainerError(
             f"{source} is of opset {current} and cannot be converted to {opset}: {reason}; choose another --opset"
         ) from error
+    del made.graph.output[len(proto.graph.output) :]
+    keep_sampling(proto, made, current)
+    return made

@@ -34,14 +34,19 @@ class Case:
         shown = [np.asarray(c).ravel().tolist() for c in self.constants if c is not None and np.size(c) < 9]
         return f"{self.op}-{self.opset} {self.attributes or ''} {shown or ''}".replace("'", "")
 
-    def proto(self) -> onnx.ModelProto:
+    def proto(self, *, inside: bool = False) -> onnx.ModelProto:
+        """The graph; with `inside`, nodes read what the node makes."""
         given = [(f"c{index}", value) for index, value in enumerate(self.constants)]
         names = ["x", *("" if value is None else name for name, value in given)]
         tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in given if value is not None]
         outputs = [f"y{index}" for index in range(self.outputs)]
         node = helper.make_node(self.op, names, outputs, name="node", **self.attributes)
+        nodes = [node]
+        if inside:
+            nodes += [helper.make_node("Identity", [name], [f"{name}/read"]) for name in outputs]
+            outputs = [f"{name}/read" for name in outputs]
         graph = helper.make_graph(
-            [node],
+            nodes,
             "g",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
             [helper.make_empty_tensor_value_info(name) for name in outputs],
@@ -141,13 +146,16 @@ def answers(proto: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
     return list(session.run(None, {"x": x}))
 
 
-@pytest.mark.parametrize("opset", [18, 21])
+@pytest.mark.parametrize(("opset", "inside"), [(18, True), (21, False)])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_raised_graph_computes_the_same(case: Case, opset: int) -> None:
-    proto = case.proto()
+def test_a_raised_graph_computes_the_same(case: Case, opset: int, inside: bool) -> None:
+    proto = case.proto(inside=inside)
     x = np.random.default_rng(0).normal(size=case.shape).astype(np.float32)
     raised = at_opset(proto, opset, "small.onnx")
     assert raised.opset_import[0].version == opset
+    made = {name for node in raised.graph.node for name in node.output}
+    assert made >= {name for node in proto.graph.node for name in node.output}
+    assert [item.name for item in raised.graph.output] == [item.name for item in proto.graph.output]
     for before, after in zip(answers(proto, x), answers(raised, x), strict=True):
         assert before.shape == after.shape
         np.testing.assert_allclose(after, before, atol=1e-6, rtol=1e-5)
