@@ -19,6 +19,7 @@ from ..data.images import list_images, read_image
 from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
 from ..model.batch import fixed_batch
+from ..model.onnx_file import MAX_FILE_BYTES, weight_bytes
 from ..runtime.classes import classes_of
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, QUESTIONS, ExplainerMetadata
@@ -101,6 +102,11 @@ def _tried(
     slack: float,
     said: Said,
 ) -> tuple[onnx.ModelProto, str, ExportReport]:
+    if generator.config.encoder == "shared" and weight_bytes(model.proto) > MAX_FILE_BYTES:
+        raise ExplainerError(
+            f"export: {model.path.name} has more than 2 GiB of weights, and an explainer file, which holds the model, "
+            "can have no more: train with --encoder own"
+        )
     proto, feature_map = build_graph(model, generator, filters, batching=batching, said=said)
     if opset is not None:
         proto = at_opset(proto, opset, str(model.path))

@@ -10,7 +10,7 @@ from onnx import shape_inference
 
 from .batch import fixed_batch
 from .input_spec import InputSpec
-from .onnx_file import MAX_FILE_BYTES
+from .onnx_file import MAX_FILE_BYTES, weight_bytes
 from .shapes import skeleton
 from .size_trial import PIXEL_TYPES
 from .topology import Topology
@@ -41,7 +41,7 @@ def held_batch(proto: onnx.ModelProto, spec: InputSpec) -> int | None:
     """
     inputs = [item for item in proto.graph.input if item.name not in {t.name for t in proto.graph.initializer}]
     if (
-        proto.ByteSize() > MAX_FILE_BYTES
+        weight_bytes(proto) > MAX_FILE_BYTES
         or len(inputs) != 1
         or fixed_batch(proto, spec.name)
         or not _suspicious(proto, spec)

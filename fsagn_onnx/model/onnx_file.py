@@ -27,6 +27,7 @@ __all__ = [
     "read_proto",
     "shape_of",
     "value_info",
+    "weight_bytes",
 ]
 
 MAX_FILE_BYTES = 2 * 2**30 - 1
@@ -101,6 +102,11 @@ def _all_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
     yield from _tensors(proto.graph)
     for function in proto.functions:
         yield from _node_tensors(function.node)
+
+
+def weight_bytes(proto: onnx.ModelProto) -> int:
+    """Bytes of the raw weights of the top-level graph: nearly the size of the message, without writing it."""
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
 
 
 def _texts(graph: onnx.GraphProto) -> Iterator[object]:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from .input_spec import InputSpec
-from .onnx_file import ValueInfo
+from .onnx_file import MAX_FILE_BYTES, ValueInfo, weight_bytes
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,7 +41,12 @@ def settled(spec: InputSpec, proto: onnx.ModelProto, inputs: Sequence[ValueInfo]
         The spec itself where the size is known, or runs, or nothing else runs either; the words of the guess say so.
     """
     words = next((guess for guess in spec.guessed if guess.startswith("size ")), None)
-    if words is None or len(inputs) != 1 or spec.size[0] * spec.size[1] > LARGEST:
+    if (
+        words is None
+        or len(inputs) != 1
+        or weight_bytes(proto) > MAX_FILE_BYTES
+        or spec.size[0] * spec.size[1] > LARGEST
+    ):
         return spec
     from .inference_session import ORT_ERRORS, inference_session
 
