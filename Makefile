@@ -1,4 +1,4 @@
-# make demo    explain real photographs with a trained explainer
+# make demo    explain real defects on boards, then photographs, with trained explainers
 # make test    everything that .ci/run runs: lint, types, all tests
 # make test-deploy   the deployment examples in Node, browser and C++; installs Debian and npm packages for them
 # make bench   what everything costs, in turns with what it is compared with (build/bench_*.json)

@@ -35,7 +35,7 @@ NAMES: Final = HERE / "boards_filters.json"
 
 EDGE: Final = 288
 GAP: Final = 12
-LINE: Final = 28
+LINE: Final = 52
 PAPER: Final = 255
 TEXT: Final = Style(17, 400, (30, 30, 30))
 
@@ -122,22 +122,24 @@ class ExchangeDemo:
         pair, evidence = self.pairs[explanation.path.name], explanation.evidence[0]
         answer = explanation.predictions[0]
         large = _enlarged(_rgb(pair.defect))
-        names = [found.part for found in explanation.filters if found.part]
         carriers = ", ".join(str(found.id) for found in explanation.filters[:3])
+        named = next((f"filter {found.id}: {found.part}" for found in explanation.filters if found.part), "")
         cells = (
-            (_enlarged(_rgb(pair.good)), "the good board"),
-            (large, f"{answer.label} ({percent(answer.score)})"),
+            (_enlarged(_rgb(pair.good)), "the good board", ""),
+            (large, f"{answer.label} ({percent(answer.score)})", ""),
             (
                 highlight(large, shown_area(explanation, evidence, (EDGE, EDGE))),
-                f"evidence {percent(evidence.area)}, filters {carriers}" + (f" ({names[0]})" if names else ""),
+                f"evidence {percent(evidence.area)}, filters {carriers}",
+                named,
             ),
-            (_enlarged(made[1]), f"exchanged: {made[0].label} ({percent(made[0].score)})"),
+            (_enlarged(made[1]), f"exchanged: {made[0].label} ({percent(made[0].score)})", ""),
         )
         row = np.full((EDGE + LINE + GAP, len(cells) * (EDGE + GAP) + GAP, 3), PAPER, dtype=np.uint8)
-        for place, (picture, caption) in enumerate(cells):
+        for place, (picture, *captions) in enumerate(cells):
             left = GAP + place * (EDGE + GAP)
             row[GAP : GAP + EDGE, left : left + EDGE] = picture
-            put_text(row, shorten(caption, TEXT, EDGE), (left, GAP + EDGE + 20), TEXT)
+            for line, caption in enumerate(captions):
+                put_text(row, shorten(caption, TEXT, EDGE), (left, GAP + EDGE + 20 + 24 * line), TEXT)
         return row
 
     def close(self) -> None:

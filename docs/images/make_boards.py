@@ -20,7 +20,7 @@ def main() -> None:
     demo, names = ExchangeDemo(threads=1), read_filter_names(NAMES, Path())
     paths = [path for path in demo.paths if path.parent.name in SHOWN]
     with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
-        found = explainer.explain(paths, filters="decisive:5", classes="top:1")
+        found = explainer.explain(paths, filters="decisive:5", classes="top:1", measure=True)
     named = [replace(one, filters=tuple(replace(f, part=names.get(f.id)) for f in one.filters)) for one in found]
     print(demo.write_panel(named, Path(__file__).with_name("boards.png")))
     demo.close()
