@@ -1,6 +1,6 @@
 """Trains the explainer of the boards' network on crops of DeepPCB's training boards, with and without a defect.
 
-python -m fsagn_onnx.models.train_boards_explainer --data DEEPPCB --out models/boards_explainer.onnx
+python -m fsagn_onnx.models.train_boards_explainer --data DEEPPCB --device cuda --out models/boards_explainer.onnx
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trains the generator of EfficientNet-Lite0's last conv layer on crops of photographs.
 
-    python -m fsagn_onnx.models.train_lite0 PHOTOS... --also build/photographs --out build/lite0_head.onnx
+    python -m fsagn_onnx.models.train_lite0 PHOTOS... --device cuda --out build/lite0_head.onnx
 
 Every fifth of PHOTOS (in the order of names) stays out of training and is there for testing; all of `--also` (see
 `photographs.py`) is trained on. `--masks-of` teaches only the retention head. The checkpoint beside the output carries
@@ -17,6 +17,7 @@ import click
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.generator import (
     Checkpoint,
+    Objective,
     Trainer,
     TrainingOptions,
     keep_freed_memory,
@@ -30,7 +31,14 @@ from fsagn_onnx.models.lite0 import LAYER, build_lite0
 from fsagn_onnx.terminal.training import TrainingBar
 
 HOLD_OUT_EVERY = 5
-OPTIONS = TrainingOptions(pairs=64_000, checkpoint_every=200)
+OPTIONS = TrainingOptions(
+    pairs=298_240,
+    images_per_step=64,
+    filters_per_image=4,
+    teacher=0.5,
+    checkpoint_every=200,
+    objective=Objective(contrast=0.7),
+)
 
 
 def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:
@@ -41,10 +49,10 @@ def split(photos: list[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def ship(source: Path, out: Path) -> None:
-    """Write the averaged weights of a checkpoint without the state of the optimiser."""
+    """Write the averaged weights of a checkpoint, without the state of the optimiser and the paths of its pictures."""
     checkpoint = load_checkpoint(source)
     weights = {name: value for name, value in checkpoint.tensors.items() if name.startswith("weights/")}
-    save_checkpoint(out, Checkpoint(checkpoint.description, weights))
+    save_checkpoint(out, Checkpoint({**checkpoint.description, "calibration": []}, weights))
 
 
 def keep_masks(trainer: Trainer, source: Path) -> None:

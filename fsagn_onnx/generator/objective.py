@@ -34,7 +34,7 @@ class Objective:
     tau: tuple[float, float] = (0.2, 0.1)
     lambda_area: float = 1.0
     lambda_tv: float = 0.1
-    contrast: float = 0.0
+    contrast: float = 1.0
     margin: float = 0.6
 
 

@@ -12,6 +12,9 @@ from ..schema import checked
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
 
+MOST_JUDGING = 1_200
+"""Steps of the retention head alone, at most: its error has long settled."""
+
 
 def default_crop(images: int) -> float:
     """Smallest random crop for a number of pictures: a tenth for up to 400, half for 2,000 and more.
@@ -92,7 +95,7 @@ class TrainingOptions:
     @property
     def judging(self) -> int:
         """Steps of the retention head alone, afterwards; without a backward pass through the CNN."""
-        return -(-self.steps // 2)
+        return min(-(-self.steps // 2), MOST_JUDGING)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -68,7 +68,7 @@ class Optimise:
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        self._objective = objective if isinstance(objective, Objective) else Objective(objective)
+        self._objective = objective if isinstance(objective, Objective) else Objective(objective, contrast=0.0)
         self.name = "optimise" if self._objective.name == "budget" else f"optimise-{self._objective.name}"
         self._device = torch.device(device)
         self._module = convert(model, [layer]).to(self._device)

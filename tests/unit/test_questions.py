@@ -231,6 +231,22 @@ def explainer(model: Model, checkpoint: Checkpoint, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
+def filters_only(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An explainer that was not made for questions about classes."""
+    out = tmp_path_factory.mktemp("filters") / "explainer.onnx"
+    made = Generator(make_config(model, model.default_layer))
+    description = {
+        "content": model.content,
+        "generator": made.config.to_dict(),
+        "options": TrainingOptions(questions=("filters",)).to_dict(),
+        "training": {},
+    }
+    weights = {f"weights/{name}": value for name, value in made.state_dict().items()}
+    export_explainer(model, Checkpoint(description, weights), out)
+    return out
+
+
+@pytest.fixture(scope="module")
 def pictures() -> list[np.ndarray]:  # type: ignore[type-arg]
     return [sample.image for sample in SyntheticParts("val", 2)]
 
@@ -328,9 +344,13 @@ def test_questions_without_an_answer_are_refused(
 
 
 @pytest.mark.parametrize("asked", [{"classes": -1}, {"filters": "decisive:2"}, {"directions": np.ones(96)}])
-def test_files_without_questions_about_classes_say_so(asked: dict[str, object], pictures: list[np.ndarray]) -> None:  # type: ignore[type-arg]
+def test_files_without_questions_about_classes_say_so(
+    asked: dict[str, object],
+    filters_only: Path,
+    pictures: list[np.ndarray],  # type: ignore[type-arg]
+) -> None:
     with (
-        Explainer(MODEL.with_name("demo_explainer.onnx")) as explaining,
+        Explainer(filters_only) as explaining,
         pytest.raises(UsageError, match="made for questions about filters only"),
     ):
         explaining.explain(pictures[0], **asked)  # type: ignore[arg-type]
