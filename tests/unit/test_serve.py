@@ -93,7 +93,7 @@ def png(count: int = 1) -> dict[str, Any]:
 def test_health_metadata_and_metrics(server: Server) -> None:
     assert server.ask("GET", "/v2/health/live")[0] == server.ask("GET", f"{MODEL}/ready")[0] == 200
     about = json.loads(server.ask("GET", MODEL)[2])
-    assert {port["name"] for port in about["inputs"]} == {"image", "filters"}
+    assert {port["name"] for port in about["inputs"]} == {"image", "filters", "classes"}
     assert about["parameters"]["fsagn"]["layer"]
     assert about["parameters"]["provider"] == "CPUExecutionProvider"
     assert server.ask("GET", "/v2/models/other")[0] == server.ask("POST", "/v2/models/other/infer", {})[0] == 404
