@@ -41,7 +41,15 @@ from fsagn_onnx.terminal.training import TrainingBar
 from fsagn_onnx.testing.planted import SIZE, TAP, planted_picture, write_planted
 
 SMALL = TrainingOptions(
-    pairs=384, images_per_step=8, ramp=(), jitter=0, crop=0.9, flip=False, active=4, checkpoint_every=5
+    pairs=384,
+    images_per_step=8,
+    questions=("filters",),
+    ramp=(),
+    jitter=0,
+    crop=0.9,
+    flip=False,
+    active=4,
+    checkpoint_every=5,
 )
 
 
