@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fsagn_onnx.data.files import make_folder, write_file
 from fsagn_onnx.errors import ImageError
-from fsagn_onnx.evaluation.decision import Answers, exchanged
+from fsagn_onnx.evaluation.decision import AnsweringModel, exchanged
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explanation
 from fsagn_onnx.runtime.drawing.overlay import encode_png, highlight, shown_area
@@ -88,7 +88,7 @@ class ExchangeDemo:
             first.setdefault(pair.type, pair)
         self.paths = [folder / kind / f"{first[kind].name}.png" for kind in TYPES if kind in first]
         self.pairs = {f"{pair.name}.png": pair for pair in first.values()}
-        self._answers = Answers(load_model(MODEL), threads=threads)
+        self._answers = AnsweringModel(load_model(MODEL), threads=threads)
 
     def exchange(self, explanation: Explanation) -> tuple[Exchange, NDArray[np.uint8]] | None:
         """Exchange the evidence of an explained picture for the good board's pixels.

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from benchmarks.plan import plainly
 from fsagn_onnx.evaluation.decision import (
     DECISION_AREAS,
-    Answers,
+    AnsweringModel,
     SwitchedOff,
     at_granularity,
-    elsewhere,
     exchanged,
     highest,
     iou,
+    moved_away,
     points_at,
     show,
 )
@@ -64,7 +64,9 @@ def fitted(model: Model, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return model.input_spec.fit(np.repeat(grey[..., None], 3, axis=2))[0]
 
 
-def usable(model: Model, answers: Answers, pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], float]:
+def usable(
+    model: Model, answers: AnsweringModel, pairs: Sequence[Pair], count: int, seed: int
+) -> tuple[list[Pair], float]:
     """So many pairs, drawn, that the network gets right and whose box exchanged says "good"; and the latter's share."""
     order = np.random.default_rng(seed).permutation(len(pairs))
     kept: list[Pair] = []
@@ -105,7 +107,7 @@ def evidence(model: Model, maps: Maps, pairs: Sequence[Pair]) -> list[NDArray[np
 
 
 def measure(
-    model: Model, answers: Answers, pairs: Sequence[Pair], found: Sequence[NDArray[np.float32]], cell: int
+    model: Model, answers: AnsweringModel, pairs: Sequence[Pair], found: Sequence[NDArray[np.float32]], cell: int
 ) -> dict[str, NDArray[np.float64]]:
     """One figure per pair."""
     rng = np.random.default_rng(0)
@@ -115,7 +117,7 @@ def measure(
         size, box = pair.mask.shape, float(pair.mask.mean())
         fine = at_granularity(single, size, cell)
         whole, half = highest(fine, box), highest(fine, box / 2)
-        turned = answers.winners(exchanged(defect, good, [whole, half, elsewhere(whole, rng)])) == GOOD
+        turned = answers.winners(exchanged(defect, good, [whole, half, moved_away(whole, rng)])) == GOOD
         coarse = at_granularity(single, size, CELL)
         shown = show(answers, defect, [highest(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT)
         rows.append([points_at(fine, pair.mask), iou(whole, pair.mask), *turned, shown.kept, shown.removed])
@@ -126,7 +128,7 @@ def blocks(model: Model) -> list[str]:
     return [layer.value for layer in model.layers if min(layer.shape[1:]) >= 3]
 
 
-def best_block(model: Model, answers: Answers, pairs: Sequence[Pair], cell: int) -> tuple[str, dict[str, Any]]:
+def best_block(model: Model, answers: AnsweringModel, pairs: Sequence[Pair], cell: int) -> tuple[str, dict[str, Any]]:
     """The conv layer at which gradient x activation keeps and removes the decision best, on training boards."""
     scores: dict[str, Any] = {}
     for layer in blocks(model):
@@ -201,7 +203,7 @@ def main(
 ) -> None:  # fmt: skip
     model = load_model(path)
     size = model.input_spec.size[0]
-    answers = Answers(model)
+    answers = AnsweringModel(model)
     training = [pair for board in read_boards(data, "trainval") for pair in board_pairs(board, size)]
     unseen = training if split == "trainval" else [p for b in read_boards(data, "test") for p in board_pairs(b, size)]
     chosen, _ = usable(model, answers, training, chosen_on, seed + 1)

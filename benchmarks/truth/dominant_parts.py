@@ -22,7 +22,7 @@ from benchmarks.networks import DEMO_EXPLAINER, DEMO_MODEL
 from fsagn_onnx.data.images import list_images, read_image
 from fsagn_onnx.evaluation import Options
 from fsagn_onnx.evaluation.image_masks import ImageMasks
-from fsagn_onnx.evaluation.metrics.intervention import Intervention
+from fsagn_onnx.evaluation.metrics.intervention import InterventionAgreement
 from fsagn_onnx.evaluation.metrics.parts import PartMetrics
 from fsagn_onnx.evaluation.metrics.per_image import PerImage
 from fsagn_onnx.evaluation.run import Run, draw_filters
@@ -52,7 +52,7 @@ def views(run: Run, paths: list[Path]) -> Iterator[ImageMasks]:
 
 def pairs(view: ImageMasks) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
     """``falls`` or ``rises``, and by method the figures of every pair with a dominant part."""
-    found, covered = PartMetrics().measure(view), Intervention().measure(view)
+    found, covered = PartMetrics().measure(view), InterventionAgreement().measure(view)
     annotation = view.annotation
     assert annotation is not None
     for k, target in enumerate(found["targets"]):

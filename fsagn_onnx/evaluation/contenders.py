@@ -174,7 +174,7 @@ def _engine(path: str | Path, model: Model, session: Mapping[str, Any]) -> FileE
     return engine
 
 
-def named(explainers: Mapping[str, str | Path] | Sequence[str | Path] | str | Path) -> dict[str, str | Path]:
+def named_explainers(explainers: Mapping[str, str | Path] | Sequence[str | Path] | str | Path) -> dict[str, str | Path]:
     """Names for explainer files: ``generator`` for one alone, else their file names without the ending.
 
     Raises:

@@ -32,7 +32,7 @@ TRIES: Final = 200
 """Shifts that are drawn for an area elsewhere."""
 
 
-class Answers(Closing):
+class AnsweringModel(Closing):
     """A model's answers about fitted pixels.
 
     Attributes:
@@ -94,7 +94,7 @@ class Shown:
     falls: float
 
 
-def show(answers: Answers, pixels: Pixels, masks: Sequence[Mask], number: int, infill: str) -> Shown:
+def show(answers: AnsweringModel, pixels: Pixels, masks: Sequence[Mask], number: int, infill: str) -> Shown:
     """What the model says with each mask's area alone, and without it.
 
     Args:
@@ -139,7 +139,7 @@ def exchanged(pixels: Pixels, good: Pixels, masks: Sequence[Mask]) -> Pixels:
     return np.stack([np.where(mask[..., None], good, pixels) for mask in masks])
 
 
-def elsewhere(mask: Mask, rng: np.random.Generator) -> Mask:
+def moved_away(mask: Mask, rng: np.random.Generator) -> Mask:
     """An area of the same size and form elsewhere: shifted over the borders, with as little in common as can be."""
     best, least = mask, int(mask.sum()) + 1
     for _ in range(TRIES):

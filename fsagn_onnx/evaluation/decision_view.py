@@ -18,7 +18,7 @@ from ..methods import Passes, make_class_method
 from ..model import Model
 from ..runtime.file_engine import FileEngine
 from ..runtime.masks import Mask, from_rank
-from .decision import Answers, SwitchedOff
+from .decision import AnsweringModel, SwitchedOff
 from .part_masks import Annotation
 from .probe import Pixels
 
@@ -40,7 +40,7 @@ class DecisionView:
         agreement: Spearman's correlation of contributions and switching off, or NaN.
     """
 
-    answers: Answers
+    answers: AnsweringModel
     number: int
     evidence: Mapping[str, NDArray[np.float32]]
     passes: Mapping[str, Passes]
@@ -76,7 +76,7 @@ class Deciders(Closing):
         if good is not None and not good.is_dir():
             raise UsageError(f"--good must be a folder of good pictures, but {good} is none")
         self._spec, self._good = model.input_spec, good
-        self._answers = Answers(model, **session)
+        self._answers = AnsweringModel(model, **session)
         self._engines = {name: engine for name, engine in engines.items() if engine.answers_classes}
         self._methods = {name: make_class_method(name, model, layer) for name in dict.fromkeys(methods)}
         self._switched: SwitchedOff | None = None

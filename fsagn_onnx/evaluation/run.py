@@ -19,7 +19,7 @@ from ..methods import Passes
 from ..model import Model, load_model
 from ..runtime.infill import HELD_OUT, MASK_FREE
 from ..runtime.stream import Failure
-from .contenders import GENERATOR, Contenders, named
+from .contenders import GENERATOR, Contenders, named_explainers
 from .decision_view import CLASS_METHODS, Deciders
 from .earlier import EarlierEvaluation
 from .folder import EvaluationFolder
@@ -308,7 +308,7 @@ def evaluate(
         (('generator', 'activation', 'random'), 4)
     """
     model = model if isinstance(model, Model) else load_model(model)
-    run = Run(model, named(explainers), options or Options())
+    run = Run(model, named_explainers(explainers), options or Options())
     paths = list(list_images(images))
     if not paths:
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fsagn_onnx.evaluation.decision import Answers, exchanged, highest, iou
+from fsagn_onnx.evaluation.decision import AnsweringModel, exchanged, highest, iou
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.boards import LABELS, Pair, read_pairs
 from fsagn_onnx.runtime.file_engine import FileEngine
@@ -47,7 +47,7 @@ def test_the_examples_are_read_and_exchange_makes_them_good(pairs: list[Pair]) -
     """Two in three of the 30 would be far off the .978 and .988 of the whole test split."""
     model = load_model(MODELS / "boards_cnn.onnx")
     assert model.labels == LABELS
-    with Answers(model, threads=1) as answers:
+    with AnsweringModel(model, threads=1) as answers:
         found = answers.winners(np.stack([rgb(pair.defect) for pair in pairs]))
         good = answers.winners(np.stack([rgb(pair.good) for pair in pairs]))
     assert np.mean([number == pair.box.type + 1 for number, pair in zip(found.tolist(), pairs, strict=True)]) >= 0.9
@@ -63,7 +63,7 @@ def test_the_evidence_is_the_defect(pairs: list[Pair]) -> None:
     decided = engine.decide(batch, np.full((len(pairs), 5), -2), np.full((len(pairs), 1), -1)).decisions
     assert decided is not None
     overlaps, turned = [], []
-    with Answers(model, threads=1) as answers:
+    with AnsweringModel(model, threads=1) as answers:
         for pair, rank in zip(pairs, decided.evidence_rank[:, 0], strict=True):
             mask = highest(upsample(from_rank(rank), pair.mask.shape), float(pair.mask.mean()))
             overlaps.append(iou(mask, pair.mask))

@@ -13,13 +13,13 @@ import scipy.stats
 from fsagn_onnx.errors import UsageError
 from fsagn_onnx.evaluation import Options, evaluate
 from fsagn_onnx.evaluation.decision import (
-    Answers,
+    AnsweringModel,
     SwitchedOff,
     at_granularity,
-    elsewhere,
     exchanged,
     highest,
     iou,
+    moved_away,
     points_at,
     show,
 )
@@ -60,7 +60,7 @@ def picture() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_the_area_that_carries_a_decision_keeps_and_removes_it(model: Model, picture: tuple[np.ndarray, ...]) -> None:
     bad, _, truth = picture
-    with Answers(model) as answers:
+    with AnsweringModel(model) as answers:
         assert answers.winners(bad[None]).tolist() == [1]
         right = show(answers, bad, [truth], 1, "inpaint")
         wrong = show(answers, bad, [np.roll(truth, 12, axis=0)], 1, "inpaint")
@@ -72,10 +72,10 @@ def test_the_area_that_carries_a_decision_keeps_and_removes_it(model: Model, pic
 
 def test_exchanging_the_defect_makes_it_good(model: Model, picture: tuple[np.ndarray, ...]) -> None:
     bad, good, truth = picture
-    other = elsewhere(truth, np.random.default_rng(0))
+    other = moved_away(truth, np.random.default_rng(0))
     assert other.sum() == truth.sum()
     assert not (other & truth).any()
-    with Answers(model) as answers:
+    with AnsweringModel(model) as answers:
         assert answers.winners(exchanged(bad, good, [truth, other])).tolist() == [0, 1]
 
 
@@ -124,7 +124,7 @@ def test_a_model_without_classes_gives_one_line(tmp_path: Path) -> None:
     graph = GraphBuilder()
     graph.op("Sigmoid", graph.conv("image", 3, 2), out="map")
     with pytest.raises(UsageError, match="need a model that classifies") as error:
-        Answers(load_model(graph.save(tmp_path / "map.onnx", ["map"])))
+        AnsweringModel(load_model(graph.save(tmp_path / "map.onnx", ["map"])))
     assert "\n" not in str(error.value)
 
 

@@ -17,7 +17,7 @@ from fsagn_onnx.evaluation.image_masks import ImageMasks, Predicted
 from fsagn_onnx.evaluation.metrics.calibration import MIX, Calibration
 from fsagn_onnx.evaluation.metrics.insertion_deletion import InsertionDeletion
 from fsagn_onnx.evaluation.metrics.interface import Metric, MetricRow
-from fsagn_onnx.evaluation.metrics.intervention import Intervention, dominant, part_changes
+from fsagn_onnx.evaluation.metrics.intervention import InterventionAgreement, dominant, part_changes
 from fsagn_onnx.evaluation.metrics.mask_only import MaskOnly
 from fsagn_onnx.evaluation.metrics.parts import PEAK, PartMetrics, centroid, hits, top_pixel
 from fsagn_onnx.evaluation.metrics.retention import RetentionAUC
@@ -271,7 +271,7 @@ def test_parts_of_perfect_masks(view: ImageMasks) -> None:
     assert value(rows, "part IoU > .2", "perfect") == 1.0
     assert value(rows, "detectors", "perfect") == 1.0
     assert value(rows, "part IoU", "reverse") < value(rows, "part IoU", "perfect")
-    rows = computed(Intervention(), view)
+    rows = computed(InterventionAgreement(), view)
     assert value(rows, "intervention agreement", "perfect") == 1.0
     reverse = value(rows, "intervention agreement", "reverse")
     assert reverse == pytest.approx(1 / len(view.ids) if len(view.ids) % 2 else 0.0)

@@ -12,7 +12,7 @@ import pytest
 from fsagn_onnx.errors import AnnotationError, ExplainerError, ImageError, OutputError, UsageError
 from fsagn_onnx.evaluation import METRICS, Evaluation, Options, evaluate
 from fsagn_onnx.evaluation import plots as plots_module
-from fsagn_onnx.evaluation.contenders import named
+from fsagn_onnx.evaluation.contenders import named_explainers
 from fsagn_onnx.evaluation.plots import write_plots
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
@@ -187,8 +187,8 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ExplainerError, match="agree on one layer"):
         evaluate(planted, explainer, images, options(folder, layer="pairs"))
     with pytest.raises(UsageError, match="different file names"):
-        named(["a/x.onnx", "b/x.onnx"])
-    assert named(["a/x.onnx", "b/y.onnx"]) == {"x": "a/x.onnx", "y": "b/y.onnx"}
+        named_explainers(["a/x.onnx", "b/x.onnx"])
+    assert named_explainers(["a/x.onnx", "b/y.onnx"]) == {"x": "a/x.onnx", "y": "b/y.onnx"}
     assert len(METRICS) == 8
 
 

@@ -51,7 +51,7 @@ def dominant(changes: NDArray[np.float64]) -> int | None:
 
 
 @metric(70)
-class Intervention:
+class InterventionAgreement:
     """The share of (image, filter) pairs with a dominant part whose mask covers just that part most.
 
     For every visible part the mask is cut at the part's own area; it covers the share |m & p| / |p|. Cut at one area
