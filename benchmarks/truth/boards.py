@@ -31,7 +31,7 @@ from fsagn_onnx.evaluation.decision import (
     SwitchedOff,
     at_granularity,
     exchanged,
-    highest,
+    highest_places,
     iou,
     moved_away,
     points_at,
@@ -116,10 +116,12 @@ def measure(
         defect, good = fitted(model, pair.defect), fitted(model, pair.good)
         size, box = pair.mask.shape, float(pair.mask.mean())
         fine = at_granularity(single, size, cell)
-        whole, half = highest(fine, box), highest(fine, box / 2)
+        whole, half = highest_places(fine, box), highest_places(fine, box / 2)
         turned = answers.winners(exchanged(defect, good, [whole, half, moved_away(whole, rng)])) == GOOD
         coarse = at_granularity(single, size, CELL)
-        shown = show(answers, defect, [highest(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT)
+        shown = show(
+            answers, defect, [highest_places(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT
+        )
         rows.append([points_at(fine, pair.mask), iou(whole, pair.mask), *turned, shown.kept, shown.removed])
     return dict(zip(FIGURES, np.array(rows, dtype=np.float64).T, strict=True))
 

@@ -22,7 +22,7 @@ from ..runtime.classes import classes_of
 from ..runtime.feature_maps import BATCH_SIZE
 from ..runtime.masks import Mask, area_rank, grid_of, pixel_mask, to_grid, upsample
 from ..runtime.session import Session
-from ..statistics.correlation import rank_correlation
+from ..statistics.correlation import spearman
 from .probe import Pixels, masked_images
 
 DECISION_AREAS: Final = (0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -118,7 +118,7 @@ def at_granularity(maps: NDArray[np.floating], size: tuple[int, int], cell: int)
     return upsample(to_grid(maps, grid_of(size, cell)) if cell else maps, size)
 
 
-def highest(evidence: NDArray[np.floating], area: float) -> Mask:
+def highest_places(evidence: NDArray[np.floating], area: float) -> Mask:
     """The pixels of an area's share with the highest evidence: ``(H, W)`` -> bool ``(H, W)``, ties by position."""
     return pixel_mask(area_rank(evidence), area, (evidence.shape[0], evidence.shape[1]))
 
@@ -209,7 +209,7 @@ class SwitchedOff(Closing):
 
     def agreement(self, pixels: Pixels, number: int, most: int | None = None) -> float:
         """Spearman's correlation of contributions and drops in one picture."""
-        return rank_correlation(*self.measure(pixels, number, most))
+        return spearman(*self.measure(pixels, number, most))
 
     def close(self) -> None:
         """Free the sessions."""

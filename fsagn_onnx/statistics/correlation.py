@@ -13,7 +13,7 @@ def mean_ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
 
 
-def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+def spearman(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """Spearman's correlation of two series ``(n,)``; NaN where one is constant or they have fewer than two values."""
     if len(first) < 2:
         return float("nan")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fsagn_onnx.evaluation.decision import AnsweringModel, exchanged, highest, iou
+from fsagn_onnx.evaluation.decision import AnsweringModel, exchanged, highest_places, iou
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.boards import LABELS, Pair, read_pairs
 from fsagn_onnx.runtime.file_engine import FileEngine
@@ -65,7 +65,7 @@ def test_the_evidence_is_the_defect(pairs: list[Pair]) -> None:
     overlaps, turned = [], []
     with AnsweringModel(model, threads=1) as answers:
         for pair, rank in zip(pairs, decided.evidence_rank[:, 0], strict=True):
-            mask = highest(upsample(from_rank(rank), pair.mask.shape), float(pair.mask.mean()))
+            mask = highest_places(upsample(from_rank(rank), pair.mask.shape), float(pair.mask.mean()))
             overlaps.append(iou(mask, pair.mask))
             turned += answers.winners(exchanged(rgb(pair.defect), rgb(pair.good), [mask])).tolist()
     engine.close()

@@ -17,14 +17,14 @@ from fsagn_onnx.evaluation.decision import (
     SwitchedOff,
     at_granularity,
     exchanged,
-    highest,
+    highest_places,
     iou,
     moved_away,
     points_at,
     show,
 )
 from fsagn_onnx.model import InputSpec, Model, load_model
-from fsagn_onnx.statistics.correlation import rank_correlation
+from fsagn_onnx.statistics.correlation import spearman
 from fsagn_onnx.testing.graph_builder import GraphBuilder
 
 SIZE = 32
@@ -84,8 +84,8 @@ def test_pointing_iou_and_the_highest_places(picture: tuple[np.ndarray, ...]) ->
     evidence = truth.astype(np.float32)
     evidence[12, 20] = 2
     assert points_at(evidence, truth)
-    assert np.array_equal(highest(evidence, float(truth.mean())), truth)
-    assert highest(evidence, 0.1).sum() == round(0.1 * SIZE * SIZE)
+    assert np.array_equal(highest_places(evidence, float(truth.mean())), truth)
+    assert highest_places(evidence, 0.1).sum() == round(0.1 * SIZE * SIZE)
     half = truth & (np.arange(SIZE)[:, None] < 12)
     assert iou(half, truth) == 0.5
     assert iou(truth, ~truth) == 0
@@ -115,9 +115,9 @@ def test_rank_correlation_is_scipy_s() -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         first, second = rng.integers(0, 6, (2, 30)).astype(float)
-        assert rank_correlation(first, second) == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
-    assert np.isnan(rank_correlation(np.ones(3), np.arange(3.0)))
-    assert np.isnan(rank_correlation(np.ones(1), np.ones(1)))
+        assert spearman(first, second) == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
+    assert np.isnan(spearman(np.ones(3), np.arange(3.0)))
+    assert np.isnan(spearman(np.ones(1), np.ones(1)))
 
 
 def test_a_model_without_classes_gives_one_line(tmp_path: Path) -> None:

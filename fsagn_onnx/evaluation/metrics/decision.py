@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...statistics.bootstrap import Interval, bootstrap_mean
-from ..decision import DECISION_AREAS, at_granularity, exchanged, highest, iou, points_at, show
+from ..decision import DECISION_AREAS, at_granularity, exchanged, highest_places, iou, points_at, show
 from ..decision_view import DecisionView
 from ..image_masks import ImageMasks
 from .interface import MetricRow
@@ -59,7 +59,7 @@ class DecisionMetrics:
         target = self._target(view, seen)
         for method, found in seen.evidence.items():
             fine = at_granularity(found, view.size, CELL)
-            masks = [highest(fine, area) for area in DECISION_AREAS]
+            masks = [highest_places(fine, area) for area in DECISION_AREAS]
             shown = show(seen.answers, view.pixels, masks, seen.number, view.infills[0])
             put("kept", method, shown.kept)
             put("removed", method, shown.removed)
@@ -67,7 +67,7 @@ class DecisionMetrics:
             put("decision flipped", method, shown.falls)
             if seen.truth is not None and seen.truth.any():
                 share = float(seen.truth.mean())
-                whole, half = highest(fine, share), highest(fine, share / 2)
+                whole, half = highest_places(fine, share), highest_places(fine, share / 2)
                 put("evidence pointing game", method, points_at(fine, seen.truth))
                 put("evidence IoU", method, iou(whole, seen.truth))
                 if target is not None and seen.good is not None:
