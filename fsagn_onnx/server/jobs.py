@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -80,9 +81,9 @@ def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileE
     _check_shared(image.shape[0], engine)
     masks, area = request.asked.masks, request.asked.area
     filters = _filters(tensors.get(FILTERS), image.shape[0], engine, settings)
-    values, geometries = _images(image, engine, settings)
     if masks is not None:
-        _check_masks(geometries, filters.shape[1], spec.size, settings)
+        _check_masks(image, filters.shape[1], spec.size, settings)
+    values, geometries = _images(image, engine, settings)
     return Job(values, filters, masks, area, geometries)
 
 
@@ -96,12 +97,10 @@ def _check_shared(images: int, engine: FileEngine) -> None:
         )
 
 
-def _check_masks(
-    geometries: tuple[Geometry | None, ...], count: int, size: tuple[int, int], settings: Settings
-) -> None:
-    """Refuse masks that would keep a thread busy for long."""
-    sides = [size if geometry is None else geometry.original for geometry in geometries]
-    pixels = count * sum(height * width for height, width in sides)
+def _check_masks(image: Tensor, count: int, size: tuple[int, int], settings: Settings) -> None:
+    """Refuse masks that would keep a thread busy for long, before a picture is decoded."""
+    one = math.prod(image.shape[1:3] if image.datatype == "UINT8" else size)
+    pixels = count * (_pixels(image.values) if isinstance(image.values, list) else one * image.shape[0])
     if pixels > settings.max_mask_pixels:
         raise RequestError(
             f"{count} masks for each picture have {pixels} pixels, more than the limit of {settings.max_mask_pixels}; "
@@ -145,16 +144,22 @@ def _fitted(picture: NDArray[np.uint8], spec: InputSpec, inside: bool) -> tuple[
 
 def _check_pixels(name: str, pieces: list[bytes], limit: int) -> None:
     """Refuse pictures that are too large together, before one is decoded; broken ones are told by `decode_image`."""
-    pixels = 0
-    for piece in pieces:
-        with contextlib.suppress(BrokenHeaderError):
-            header = read_header(piece)
-            pixels += 0 if header is None else header.height * header.width
+    pixels = _pixels(pieces)
     if len(pieces) > 1 and pixels > limit:
         raise RequestError(
             f"input '{name}': {len(pieces)} pictures of {pixels} pixels together, more than the limit of {limit}; "
             "send fewer in a request, or smaller ones"
         )
+
+
+def _pixels(pieces: list[bytes]) -> int:
+    """Pixels of encoded pictures together, as their headers say; of broken ones none."""
+    pixels = 0
+    for piece in pieces:
+        with contextlib.suppress(BrokenHeaderError):
+            header = read_header(piece)
+            pixels += 0 if header is None else header.height * header.width
+    return pixels
 
 
 def _preprocessed(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tuple[None, ...]]:

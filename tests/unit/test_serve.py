@@ -283,6 +283,16 @@ def test_huge_bodies_are_refused(server: Server) -> None:
     assert server.infer({"inputs": [png()]})[0] == 200
 
 
+def test_a_length_of_thousands_of_digits_is_refused(server: Server) -> None:
+    """Python reads no number of more than 4,300 digits."""
+    for digits in (30, 4400):
+        with socket.create_connection((server.host, server.port), timeout=PATIENCE) as declared:
+            head = f"POST {MODEL}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {'9' * digits}\r\n\r\n"
+            declared.sendall(head.encode())
+            assert declared.recv(100).split()[1] in (b"400", b"413")
+    assert server.infer({"inputs": [png()]})[0] == 200
+
+
 def test_slow_connections_are_dropped() -> None:
     hasty = Server("--timeout", "1")
     started = time.monotonic()
