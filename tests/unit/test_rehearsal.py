@@ -242,3 +242,11 @@ def test_an_untrained_generator_of_flat_maps_has_no_order_to_compare() -> None:
     assert order_gap(rank, flat) > 1
     assert order_gap(rank, flat, UNTRAINED_SPREAD) < 0.02
     assert order_gap(rank, noise, UNTRAINED_SPREAD) > 1
+
+
+def test_a_model_over_two_gib_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsagn_onnx.generator.export.MAX_FILE_BYTES", 100)
+    b = GraphBuilder()
+    b.head(b.conv(b.conv("image", 3, 8), 8, 16), 16)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits"]))
+    assert "--encoder own" in str(rehearsed(model, model.default_layer))
