@@ -55,6 +55,7 @@ def child(work: Work, folder: Path) -> None:
         for stream, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        (folder / "before").write_text(str(resident("VmHWM")))
         limit = resident("VmSize") + ADDRESS_SPACE
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -78,15 +79,14 @@ class Running:
     pid: int
     started: float
     folder: Path
-    before: int  # bytes that it has from the process that it was forked from
 
 
 def start(work: Work) -> Running:
-    folder, before = Path(tempfile.mkdtemp(prefix="fuzz-")), resident()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     pid = os.fork()
     if pid == 0:
         child(work, folder)
-    return Running(pid, time.monotonic(), folder, before)
+    return Running(pid, time.monotonic(), folder)
 
 
 def finished(running: Running, most: float = MAX_WAIT) -> Outcome | None:
@@ -100,9 +100,10 @@ def finished(running: Running, most: float = MAX_WAIT) -> Outcome | None:
         pid, status, usage = os.wait4(running.pid, 0)
         killed = True
     texts = [(running.folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")]
+    before = int((running.folder / "before").read_text())  # what it has from the process that it was forked from
     shutil.rmtree(running.folder)
     ended, spent = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
-    outcome = Outcome(max(ended, 0), max(-ended, 0), spent, max(0, usage.ru_maxrss * 1024 - running.before), *texts)
+    outcome = Outcome(max(ended, 0), max(-ended, 0), spent, max(0, usage.ru_maxrss * 1024 - before), *texts)
     if killed or -ended == signal.SIGXCPU:
         outcome.faults.append("hang")
     return outcome

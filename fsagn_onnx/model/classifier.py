@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import UsageError
+from ..schema import shown
 from .outputs import Output
 
 __all__ = ["SCORES", "Classifier", "find_classifier"]
@@ -131,7 +132,7 @@ def find_classifier(
 def _named(outputs: Sequence[Output], name: str) -> Output:
     found = next((item for item in outputs if item.name == name), None)
     if found is None:
-        raise UsageError(f"no output '{name}'; {_listed(outputs)}")
+        raise UsageError(f"no output {shown(name)}; {_listed(outputs)}")
     if not found.floating or found.axis != 0 or (found.width is None and not found.vector):
         raise UsageError(f"output '{name}' holds no row of numbers per image (N, classes); {_listed(outputs)}")
     return found
