@@ -115,6 +115,8 @@ def measure(
                 coarse = rng.standard_normal((batch, 3, height // 8, height // 8)).astype(np.float32)
                 image = {model.inputs[0].name: coarse.repeat(8, axis=2).repeat(8, axis=3)}
                 feeds = {**image, "filters": np.full((batch, FILTERS), -1, dtype=np.int64)}
+                if "classes" in {value.name for value in explainer.inputs}:
+                    feeds["classes"] = np.full((batch, 1), -1, dtype=np.int64)
                 plain, explaining = Binding(model, image), Binding(explainer, feeds)
                 explaining.run()
                 agreed = agreement(reference, feeds, explaining.fetch())

@@ -143,12 +143,12 @@ def check_binding(provider: str, tuning: Tuning) -> None:
     with Session(EXPLAINER, "cpu", 1) as plain, Session(EXPLAINER, provider, 1, tuning) as session:
         rng = np.random.default_rng(0)
         batches = [rng.standard_normal((2, 3, 128, 128)).astype(np.float32) for _ in range(3)]
-        filters = np.full((2, 3), -1, dtype=np.int64)
-        binding = Binding(session, {"image": batches[0], "filters": filters})
+        asked = {name: np.full((2, count), -1, dtype=np.int64) for name, count in (("filters", 3), ("classes", 1))}
+        binding = Binding(session, {"image": batches[0], **asked})
         for batch in batches:
             binding.update({"image": batch})
             binding.run()
-            expected = plain.run(None, {"image": batch, "filters": filters})
+            expected = plain.run(None, {"image": batch, **asked})
             got = binding.fetch()
             np.testing.assert_array_equal(got["filter_ids"], expected["filter_ids"])
             np.testing.assert_allclose(got["filter_peaks"], expected["filter_peaks"], rtol=1e-2)
@@ -160,7 +160,8 @@ def test_binding_on_the_cpu() -> None:
 
 def test_binding_of_a_graph_in_memory() -> None:
     proto = onnx.load(EXPLAINER)
-    feeds = {"image": np.zeros((1, 3, 128, 128), np.float32), "filters": np.full((1, 3), -1, dtype=np.int64)}
+    asked = {name: np.full((1, count), -1, dtype=np.int64) for name, count in (("filters", 3), ("classes", 1))}
+    feeds = {"image": np.zeros((1, 3, 128, 128), np.float32), **asked}
     with Session(proto, "cpu", 1) as session:
         binding = Binding(session, feeds)
         binding.run()
