@@ -28,11 +28,12 @@ def profile(path: Path, filters: int, passes: int) -> dict[tuple[str, str], floa
     options.enable_profiling = True
     options.profile_file_prefix = str(Path("build") / "profile")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    port = session.get_inputs()[0]
+    port, *asking = session.get_inputs()
     shape = [extent if isinstance(extent, int) else 1 for extent in port.shape]
     batch = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     for _ in range(passes):
-        session.run(None, {port.name: batch, "filters": np.full((1, filters), -1, dtype=np.int64)})
+        asked = {one.name: np.full((1, filters if one.name == "filters" else 1), -1, np.int64) for one in asking}
+        session.run(None, {port.name: batch, **asked})
     written = Path(session.end_profiling())
     events = json.loads(written.read_text(encoding="utf-8"))
     written.unlink()
