@@ -288,8 +288,8 @@ def test_the_bar_names_what_is_done_before_the_first_step() -> None:
 TRAIN = """
 import sys
 from fsagn_onnx.generator import TrainingOptions, train
-options = TrainingOptions(pairs=384, images_per_step=8, questions=("filters",), ramp=(), jitter=0, crop=0.9, flip=False, active=4,
-    checkpoint_every=5)
+options = TrainingOptions(pairs=384, images_per_step=8, questions=("filters",), ramp=(), jitter=0, crop=0.9,
+    flip=False, active=4, checkpoint_every=5)
 model, images, out, layer, last = sys.argv[1:]
 def step(progress):
     print(progress.step, flush=True)
