@@ -7,8 +7,9 @@ from .memory import keep_freed_memory
 from .network import Generated, Generator
 from .objective import Objective
 from .options import TrainingOptions
+from .progress import Progress
 from .quality import read_quality
-from .trainer import Progress, Trainer
+from .trainer import Trainer
 from .training_run import train
 
 __all__ = [

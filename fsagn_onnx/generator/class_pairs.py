@@ -55,7 +55,7 @@ class AskedClasses(NamedTuple):
         return AskedClasses(self.ids[order], self.decision[order], questions, teacher)
 
 
-def joined(parts: Sequence[AskedClasses]) -> AskedClasses:
+def joined_classes(parts: Sequence[AskedClasses]) -> AskedClasses:
     """What was asked of several groups of pictures, as of one."""
     asked = [part.questions for part in parts]
     shares = [found.contributions for found in asked if found.contributions is not None]
@@ -174,7 +174,7 @@ class ClassJudge:
             found.append(self.ask(whole[1], lambda numbers, ids=whole[0]: ids))  # type: ignore[misc]
         kept = torch.arange(len(images))
         taps = {name: torch.cat([taps[name] for taps, _ in found])[kept] for name in found[0][0]}
-        return taps, joined([asked for _, asked in found]).rows(kept)
+        return taps, joined_classes([asked for _, asked in found]).rows(kept)
 
     def shares(
         self, response: dict[str, Tensor], infills: Tensor, asked: AskedClasses, first: int

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from .config import GeneratorConfig, make_config
 from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
+from .progress import Progress
 from .schedule import learning_rate
 from .step import Stepper, read
 from .teacher import teacher_at
@@ -34,33 +35,6 @@ from .trial import asked_decision, decision_depths, fitting_options, require_ans
 LOG_EVERY = 10
 CALIBRATION = 64
 """Training images that the checkpoint names, at most, so that an int8 export can be calibrated on them."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: steps done.
-        steps: steps in all.
-        pairs: pairs seen.
-        pairs_per_second: since the run (or its resumption) started.
-        retention: running mean of the retention under soft masks.
-        calibration: running mean of |predicted - true| retention under blur.
-        loss: running mean of the loss.
-        seconds_left: at the present speed.
-        judging: the masks are done; the retention head learns by itself.
-    """
-
-    step: int
-    steps: int
-    pairs: int
-    pairs_per_second: float
-    retention: float
-    calibration: float
-    loss: float
-    seconds_left: float
-    judging: bool
 
 
 def _settled(key: str, value: Any) -> Any:

@@ -14,7 +14,8 @@ from ..runtime.classes import classes_of
 from ..runtime.metadata import QUESTIONS
 from .export import ExportReport, export_explainer, rehearse
 from .options import TrainingOptions
-from .trainer import Progress, Trainer
+from .progress import Progress
+from .trainer import Trainer
 
 
 def checkpoint_path(out: Path) -> Path:
