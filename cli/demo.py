@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for pictures, explainer and results; an explainer that it holds is reused.",
 )
-@click.option("--part", type=click.Choice(["all", "boards", "photographs"]), default="all", show_default=True)
+@click.option(
+    "--part", type=click.Choice(["all", "boards", "photographs"]), default="all", show_default=True,
+    help="Boards need no torch; photographs build EfficientNet-Lite0's explainer first.",
+)  # fmt: skip
 @click.option("--filters", default="top:5", show_default=True, help="Of photographs: top:K, all, or ids like 3,17.")
 @click.option("--area", default="0.15", show_default=True, help="Of photographs: share to show, or auto: sufficient.")
 @click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")

@@ -62,11 +62,6 @@ def subject(name: str, count: int, out: Path, photographs: Path | None, explaine
             raise click.UsageError("photographs are needed for lite0: --photographs FOLDER")
         held_out = sorted(list_images([photographs]), key=lambda path: path.name)[::HOLD_OUT_EVERY]
         return Subject(load_model(model), explainer or shipped, tuple(held_out[:count]))
-    if name == "boards":
-        from benchmarks.truth.boards_pictures import boards_subject
-
-        model, shipped, pictures = boards_subject(count, out, photographs)
-        return Subject(load_model(model), explainer or shipped, pictures)
     from benchmarks.trained_networks import default_subject
 
     model, shipped = default_subject(name)
@@ -130,7 +125,7 @@ def redrawn(found: Subject, layer: str, layers: int, out: Path, pairs: int, devi
 
 
 @click.command()
-@click.option("--networks", default="demo,vgg,resnet", show_default=True, help="Of demo, vgg, resnet, boards, lite0.")
+@click.option("--networks", default="demo,vgg,resnet", show_default=True, help="Of demo, vgg, resnet, lite0.")
 @click.option("--pictures", "count", default=100, show_default=True, help="Held-out pictures.")
 @click.option("--filters", default=5, show_default=True, help="Of each picture.")
 @click.option("--steps", default=80, show_default=True, help="Of optimisation; 0: none.")

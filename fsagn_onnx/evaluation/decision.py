@@ -58,7 +58,11 @@ class AnsweringModel(Closing):
         self._size = self._session.batch or BATCH_SIZE
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float64]:
-        """``(M, H, W, c)`` -> ``(M, classes)``."""
+        """``(M, H, W, c)`` -> ``(M, classes)``.
+
+        Raises:
+            UsageError: the output has no answer per picture.
+        """
         parts = []
         for start in range(0, len(pixels), self._size):
             batch = self._spec.normalise(pixels[start : start + self._size]).astype(np.float32)
@@ -94,7 +98,7 @@ class Shown:
     falls: float
 
 
-def show(answers: AnsweringModel, pixels: Pixels, masks: Sequence[Mask], number: int, infill: str) -> Shown:
+def answers_shown(answers: AnsweringModel, pixels: Pixels, masks: Sequence[Mask], number: int, infill: str) -> Shown:
     """What the model says with each mask's area alone, and without it.
 
     Args:
@@ -191,6 +195,9 @@ class SwitchedOff(Closing):
 
         Returns:
             phi and d_c(x) - d_c(x, filter switched off), ``(K,)`` each.
+
+        Raises:
+            UsageError: the output has no decision of one class per picture.
         """
         batch = self._spec.normalise(pixels)[None].astype(np.float32)
         feeds: dict[str, NDArray[Any]] = {self._spec.name: batch, CLASSES_INPUT: np.array([[number]], dtype=np.int64)}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fsagn_onnx.cli.main import run
-from fsagn_onnx.generator import export
+from fsagn_onnx.generator import explainer_graph
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.testing.synthetic import SyntheticParts
@@ -177,7 +177,7 @@ def test_a_model_that_holds_on_to_its_batch_is_explained_in_groups(
     """Without the change that frees it: the explainer has the batch of 1, and gives the same."""
     model = exported(CASES["fixed batch"], tmp_path)
     ran("train", model, images, "--out", tmp_path / "free.onnx", "--pairs", 16)
-    monkeypatch.setattr(export, "free_batch", lambda proto, image, shape: proto)
+    monkeypatch.setattr(explainer_graph, "free_batch", lambda proto, image, shape: proto)
     checkpoint = tmp_path / "free.checkpoint.safetensors"
     ran("export", checkpoint, "--model", model, "--out", tmp_path / "fixed.onnx")
     found = []

@@ -89,7 +89,7 @@ def test_yaml_as_paddle_writes_it(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(PADDLE))
     assert input_spec(IMAGE, {}, read_preprocess(path)).color == "BGR"
     path.write_text("a: [1, 2")
-    with pytest.raises(ModelError, match=r"preprocess file .*inference\.yml is not YAML"):
+    with pytest.raises(ModelError, match=r"inference\.yml is not YAML"):
         read_preprocess(path)
     path.write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(ModelError, match="is not YAML"):

@@ -61,7 +61,7 @@ class _StraightThrough(torch.autograd.Function):
         return gradients[0], None
 
 
-def rounded(x: Tensor) -> Tensor:
+def nearest_whole(x: Tensor) -> Tensor:
     """The nearest whole number, the even one of two, with the gradient of x itself."""
     made: Tensor = _StraightThrough.apply(x, x.detach().round())
     return made
@@ -92,7 +92,7 @@ class Rounding(nn.Module):
         self.rounds = True
 
     def _rounded(self, x: Tensor) -> Tensor:
-        return rounded(x) if self.rounds else x
+        return nearest_whole(x) if self.rounds else x
 
 
 class Truncating(Rounding):

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...statistics.bootstrap import Interval, bootstrap_mean
-from ..decision import DECISION_AREAS, at_granularity, exchanged, highest_places, iou, points_at, show
+from ..decision import DECISION_AREAS, answers_shown, at_granularity, exchanged, highest_places, iou, points_at
 from ..decision_view import DecisionView
 from ..image_masks import ImageMasks
 from .interface import MetricRow
@@ -60,7 +60,7 @@ class DecisionMetrics:
         for method, found in seen.evidence.items():
             fine = at_granularity(found, view.size, CELL)
             masks = [highest_places(fine, area) for area in DECISION_AREAS]
-            shown = show(seen.answers, view.pixels, masks, seen.number, view.infills[0])
+            shown = answers_shown(seen.answers, view.pixels, masks, seen.number, view.infills[0])
             put("kept", method, shown.kept)
             put("removed", method, shown.removed)
             put("decision kept", method, shown.stays)
