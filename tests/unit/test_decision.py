@@ -15,13 +15,13 @@ from fsagn_onnx.evaluation import Options, evaluate
 from fsagn_onnx.evaluation.decision import (
     AnsweringModel,
     SwitchedOff,
+    answers_shown,
     at_granularity,
     exchanged,
     highest_places,
     iou,
     moved_away,
     points_at,
-    show,
 )
 from fsagn_onnx.model import InputSpec, Model, load_model
 from fsagn_onnx.statistics.correlation import spearman
@@ -62,8 +62,8 @@ def test_the_area_that_carries_a_decision_keeps_and_removes_it(model: Model, pic
     bad, _, truth = picture
     with AnsweringModel(model) as answers:
         assert answers.winners(bad[None]).tolist() == [1]
-        right = show(answers, bad, [truth], 1, "inpaint")
-        wrong = show(answers, bad, [np.roll(truth, 12, axis=0)], 1, "inpaint")
+        right = answers_shown(answers, bad, [truth], 1, "inpaint")
+        wrong = answers_shown(answers, bad, [np.roll(truth, 12, axis=0)], 1, "inpaint")
     assert (right.stays, right.falls) == (1, 1)
     assert (wrong.stays, wrong.falls) == (0, 0)
     assert right.kept > 0.5 > right.removed
