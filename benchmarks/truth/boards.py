@@ -29,13 +29,13 @@ from fsagn_onnx.evaluation.decision import (
     DECISION_AREAS,
     AnsweringModel,
     SwitchedOff,
+    answers_shown,
     at_granularity,
     exchanged,
     highest_places,
     iou,
     moved_away,
     points_at,
-    show,
 )
 from fsagn_onnx.methods import make_class_method
 from fsagn_onnx.model import Model, load_model
@@ -119,7 +119,7 @@ def measure(
         whole, half = highest_places(fine, box), highest_places(fine, box / 2)
         turned = answers.winners(exchanged(defect, good, [whole, half, moved_away(whole, rng)])) == GOOD
         coarse = at_granularity(single, size, CELL)
-        shown = show(
+        shown = answers_shown(
             answers, defect, [highest_places(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT
         )
         rows.append([points_at(fine, pair.mask), iou(whole, pair.mask), *turned, shown.kept, shown.removed])
