@@ -111,7 +111,8 @@ class Answering:
         found = computed.decisions
         if found is None:
             return ()
-        scores = self.classes.probabilities({name: values[n : n + 1] for name, values in computed.outputs.items()})
+        own = {name: computed.outputs[name][n : n + 1] for name in self.classes.wanted if name in computed.outputs}
+        scores = self.classes.probabilities(own)
         evidence = []
         for j, number in enumerate(found.class_ids[n].tolist()):
             values = None if found.evidence_retention is None else found.evidence_retention[n, j]

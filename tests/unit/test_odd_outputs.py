@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
@@ -181,3 +182,16 @@ def test_a_sequence_of_characters_in_one_output_is_left_alone(tmp_path: Path) ->
     b.op("Softmax", steps, axis=2, out="prob")
     for found in explained(b.save(tmp_path / "m.onnx", ["prob"])):
         assert (found.predictions, found.heads, found.detections) == ((), {}, None)
+
+
+def test_a_scalar_beside_the_logits_of_an_explainer_that_knows_classes(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    proto = onnx.load(root / "models" / "demo_explainer.onnx")
+    proto.graph.node.append(helper.make_node("ReduceMax", ["logits"], ["top_score"], keepdims=0))
+    proto.graph.output.append(helper.make_tensor_value_info("top_score", TensorProto.FLOAT, []))
+    onnx.save(proto, tmp_path / "scalar.onnx")
+    image = np.full((128, 128, 3), 127, np.uint8)
+    with Explainer(tmp_path / "scalar.onnx", providers="cpu", threads=1) as explainer:
+        explained = explainer.explain([image, image], classes="top:2", measure=True)
+    assert all(len(found.evidence) == 2 for found in explained)
+    assert explained[0].evidence[0].removed is not None
