@@ -135,9 +135,9 @@ KINDS: dict[str, tuple[int, bool, Make]] = {
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
-def test_a_quantised_or_halved_network_trains(tmp_path: Path, kind: str) -> None:
+def test_a_quantised_or_halved_network_trains(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     opset, swish, make = KINDS[kind]
-    logging.getLogger().setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR)  # the quantisers talk; put back at the end
     source, file = network(tmp_path / "source.onnx", opset, swish=swish), tmp_path / "m.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -99,7 +99,7 @@ def test_the_direction_of_one_filter_is_that_filter(generator: Generator, seen: 
         made = generator(seen, active.expand(2, -1), questions)
         alone = generator(seen, active.expand(2, -1))
     assert torch.equal(made.saliency, alone.saliency), "filters do not hang on the questions"
-    assert torch.equal(made.retention, alone.retention)
+    torch.testing.assert_close(made.retention, alone.retention, rtol=0, atol=1e-6)  # threads may add in another order
     torch.testing.assert_close(made.evidence, made.saliency, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(made.kept, made.retention, rtol=1e-4, atol=1e-4)
 
