@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from benchmarks.plan import plainly
 from fsagn_onnx.evaluation.decision import (
-    DECISION_AREAS,
     AnsweringModel,
     SwitchedOff,
     answers_shown,
@@ -40,6 +39,7 @@ from fsagn_onnx.evaluation.decision import (
 from fsagn_onnx.methods import make_class_method
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.models.boards import LABELS, Pair, board_pairs, read_boards
+from fsagn_onnx.runtime.depth_choice import DECISION_AREAS
 from fsagn_onnx.runtime.infill import HELD_OUT
 from fsagn_onnx.runtime.masks import from_rank
 from fsagn_onnx.runtime.session import Session

@@ -20,13 +20,11 @@ from ..model import Model
 from ..runtime.ablation import Ablation
 from ..runtime.classes import classes_of
 from ..runtime.feature_maps import BATCH_SIZE
+from ..runtime.infill import Pixels, masked_images
 from ..runtime.masks import Mask, area_rank, grid_of, pixel_mask, to_grid, upsample
 from ..runtime.session import Session
 from ..statistics.correlation import spearman
-from .probe import Pixels, masked_images
 
-DECISION_AREAS: Final = (0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
-"""Areas over which kept and removed are averaged."""
 CLASSES_INPUT: Final = "fsagn_asked_classes"
 TRIES: Final = 200
 """Shifts that are drawn for an area elsewhere."""

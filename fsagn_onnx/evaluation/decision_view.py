@@ -17,10 +17,10 @@ from ..gradient import GradientError
 from ..methods import Passes, make_class_method
 from ..model import Model
 from ..runtime.file_engine import FileEngine
+from ..runtime.infill import Pixels
 from ..runtime.masks import Mask, from_rank
 from .decision import AnsweringModel, SwitchedOff
 from .part_masks import Annotation
-from .probe import Pixels
 
 CLASS_METHODS = ("gradient-x-activation", "cam", "random-class")
 """Compared unless others are named; they read the explained layer, or ``NAME@LAYER``."""

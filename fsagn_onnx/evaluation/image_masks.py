@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.feature_maps import retained
+from ..runtime.infill import Pixels
 from ..runtime.masks import Mask, area_rank, pixel_mask, to_common_granularity
 from .decision_view import DecisionView
 from .part_masks import Annotation
-from .probe import Pixels, Probe, response
+from .probe import Probe, response
 
 AREAS = (0.05, 0.1, 0.2, 0.3, 0.5)
 """Areas of the AUC."""

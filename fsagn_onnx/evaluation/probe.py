@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 
 from ..model import Model
 from ..runtime.feature_maps import BATCH_SIZE, FeatureMaps, Maps
-from ..runtime.infill import HELD_OUT, inpaint
-from ..runtime.infill import infill as make_infill
+from ..runtime.infill import Pixels, masked_images
 from ..runtime.masks import Mask
-from ..runtime.verifier import SEED
-
-Pixels = NDArray[np.uint8]
 
 
 class Probe:
@@ -73,16 +69,6 @@ class Probe:
     def close(self) -> None:
         """Free the session."""
         self._maps.close()
-
-
-def masked_images(pixels: Pixels, masks: Sequence[Mask], infill: str | Pixels) -> Pixels:
-    """X' = m x + (1 - m) b for every mask: ``(M, H, W, c)``; an infill without need of the mask is made once."""
-    if isinstance(infill, str) and infill == HELD_OUT:
-        return np.stack([np.where(mask[..., None], pixels, inpaint(pixels, mask)) for mask in masks])
-    behind = infill
-    if isinstance(behind, str):
-        behind = make_infill(behind, pixels, np.zeros(pixels.shape[:2], dtype=np.bool_), np.random.default_rng(SEED))
-    return np.stack([np.where(mask[..., None], pixels, behind) for mask in masks])
 
 
 def response(maps: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from ..data.images import list_images, read_image
 from ..errors import AnnotationError, ImageError, UsageError
 from ..methods import Passes
 from ..model import Model, load_model
-from ..runtime.infill import HELD_OUT, MASK_FREE
+from ..runtime.infill import HELD_OUT, MASK_FREE, Pixels
 from ..runtime.stream import Failure
 from .contenders import GENERATOR, Contenders, named_explainers
 from .decision_view import CLASS_METHODS, Deciders
@@ -27,7 +27,7 @@ from .image_masks import AREAS, ImageMasks
 from .metrics.registry import MetricSetting, metrics
 from .metrics.retention import RetentionAUC
 from .part_masks import PartMasks
-from .probe import Pixels, Probe
+from .probe import Probe
 from .result import Cost, Evaluation
 
 STRONGEST = 60

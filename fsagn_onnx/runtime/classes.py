@@ -19,13 +19,11 @@ from ..model.input_spec import InputSpec
 from ..model.model import Model
 from .explanation import Prediction
 from .metadata import ClassOutput, ExplainerMetadata
+from .score_formulas import log_odds_of, probabilities_of
 
 __all__ = ["ANSWERS", "SCORES", "Classes", "classes_in", "classes_of", "classes_of_explainer"]
 
 Outputs = Mapping[str, NDArray[Any]]
-
-LEAST: Final = 1e-12
-"""Smallest probability whose logarithm is taken."""
 
 ANSWERS: Final = 5
 """Predictions kept per image."""
@@ -117,14 +115,7 @@ class Classes:
         numbers = values.reshape(len(values), -1).astype(np.float64)
         if not numbers.size:
             return None
-        if scores in SINGLE:
-            positive = numbers[:, :1] if scores == "sigmoid" else 1 / (1 + np.exp(-np.clip(numbers[:, :1], -700, 700)))
-            positive = np.clip(positive, 0, 1)
-            return np.concatenate([1 - positive, positive], axis=1)
-        if scores == "logits":
-            powers = np.exp(numbers - numbers.max(axis=1, keepdims=True))
-            return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-        return np.clip(np.exp(np.minimum(numbers, 0)) if scores == "log-probabilities" else numbers, 0, 1)
+        return probabilities_of(numbers, scores)
 
     def decisions(self, outputs: Outputs) -> NDArray[np.float64] | None:
         """Decision values d_c (N, classes) of N images; None where the model does not classify.
@@ -138,15 +129,7 @@ class Classes:
         if values is None or not np.ndim(values) or not np.size(values):
             return None
         numbers = values.reshape(len(values), -1).astype(np.float64)
-        if scores == "logits":
-            return _log_odds(numbers)
-        if scores == "logit":
-            return np.concatenate([-numbers[:, :1], numbers[:, :1]], axis=1)
-        if scores in ("labels", "sigmoid"):
-            inside = np.clip(numbers, LEAST, 1 - LEAST)
-            odds = np.log(inside) - np.log1p(-inside)
-            return odds if scores == "labels" else np.concatenate([-odds[:, :1], odds[:, :1]], axis=1)
-        return _log_odds(np.log(np.maximum(numbers, LEAST)) if scores == "probabilities" else numbers)
+        return log_odds_of(numbers, scores)
 
     def winners(self, outputs: Outputs) -> NDArray[np.intp] | None:
         """The class of every image, (N,); None where the model does not classify."""
@@ -263,21 +246,6 @@ class Classes:
             "heads": list(found.heads),
             "outputs": [{"name": o.name, "images_axis": o.axis, "constant": o.constant} for o in found.outputs],
         }
-
-
-def _log_odds(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each logit minus the log sum exp of the others, (N, C): the highest is left out of its sum, not subtracted."""
-    rows, best = np.arange(len(logits)), logits.argmax(axis=1)
-    top = logits[rows, best]
-    powers = np.exp(logits - top[:, None])
-    rest = powers.sum(axis=1, keepdims=True) - powers
-    with np.errstate(divide="ignore", invalid="ignore"):
-        odds = logits - top[:, None] - np.log(rest)
-        others = logits.copy()
-        others[rows, best] = -np.inf
-        second = others.max(axis=1)
-        odds[rows, best] = top - second - np.log(np.exp(others - second[:, None]).sum(axis=1))
-    return np.asarray(odds)
 
 
 def classes_of(model: Model, output: str | None = None, scores: str | None = None) -> Classes:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from .evidence import PlainEvidence, summed_evidence
 from .explained_area import rounded
-from .infill import VERIFY, infill
-from .masks import area_rank, grid_of, grid_stride, pixel_mask
+from .infill import HELD_OUT, VERIFY, masked_images
+from .masks import Mask, area_rank, grid_of, grid_stride, pixel_mask
 
 __all__ = ["DECISION_AREAS", "DepthChoice", "DepthFigure", "choose_depth"]
 
@@ -31,6 +31,8 @@ ROUNDS: Final = ((4, 3), (8, 2), (MOST_PICTURES, 1))
 """(pictures so far, candidates that are left after them): what is clearly worse is not measured to the end."""
 SUMMED: Final = 3
 """So many of the deepest layers are also taken together."""
+TRIED_INFILLS: Final = (VERIFY, HELD_OUT)
+"""What shows through, the mean over both: blur alone looks like a defect on boards, and picks their last layer."""
 BATCH: Final = 24
 
 
@@ -91,13 +93,19 @@ class DepthChoice:
         return {"depths": list(self.depths), "figures": [figure.to_dict() for figure in self.figures]}
 
 
-def choose_depth(engine: PlainEvidence, pixels: Sequence[Pixels], classes: Sequence[int] | None = None) -> DepthChoice:
+def choose_depth(
+    engine: PlainEvidence,
+    pixels: Sequence[Pixels],
+    classes: Sequence[int] | None = None,
+    infills: Sequence[str] = TRIED_INFILLS,
+) -> DepthChoice:
     """Measure all depths of an engine on some pictures, and take its evidence from the best from now on.
 
     Args:
         engine: its candidates are its depths; changed.
         pixels: uint8 (H, W, c) each, fitted to the model's input; at most `MOST_PICTURES` are looked at.
         classes: the class asked about in each; None: the model's answer.
+        infills: what shows through where a picture is hidden, see `infill`; the mean over them counts.
 
     Returns:
         The choice with its figures; without figures where there is one candidate or no picture.
@@ -107,7 +115,7 @@ def choose_depth(engine: PlainEvidence, pixels: Sequence[Pixels], classes: Seque
         candidates.append(engine.depths[-SUMMED:])
     if len(candidates) == 1 or not len(pixels):
         return DepthChoice(engine.depths, ())
-    figures = _measured(_Trial(engine), candidates, pixels[:MOST_PICTURES], classes)
+    figures = _measured(_Trial(engine, infills), candidates, pixels[:MOST_PICTURES], classes)
     ranked = sorted(figures, key=lambda figure: (-figure.pictures, -figure.gap))
     engine.focus(ranked[0].depths)
     return DepthChoice(ranked[0].depths, tuple(ranked))
@@ -138,8 +146,8 @@ def _measured(
 class _Trial:
     """Shows and hides evidence."""
 
-    def __init__(self, engine: PlainEvidence) -> None:
-        self._engine, self._spec = engine, engine.metadata.input
+    def __init__(self, engine: PlainEvidence, infills: Sequence[str]) -> None:
+        self._engine, self._spec, self._infills = engine, engine.metadata.input, infills
         self._grid = grid_of(self._spec.size, grid_stride(self._spec.size))
 
     def shown_and_hidden(
@@ -149,19 +157,22 @@ class _Trial:
         batch = np.asarray(self._spec.normalise(pixels[None]), dtype=np.float32)
         maps, rest = self._engine.maps(batch, np.array([asked], dtype=np.int64))
         number = int(rest["ids"][0, 0])
-        behind = infill(VERIFY, pixels, np.zeros(self._spec.size, dtype=np.bool_), np.random.default_rng(0))
-        images = []
+        masks: list[Mask] = []
         for depths in candidates:
             rank = area_rank(summed_evidence([maps[value] for value in depths], self._grid))[0]
             for area in DECISION_AREAS:
-                mask = pixel_mask(rank, area, self._spec.size)[..., None]
-                images += [np.where(mask, pixels, behind), np.where(mask, behind, pixels)]
-        shares = np.concatenate(list(self._probabilities(images, number))).reshape(len(candidates), -1, 2)
-        return [(float(kept), float(removed)) for kept, removed in shares.mean(axis=1)]
+                mask = pixel_mask(rank, area, self._spec.size)
+                masks += [mask, ~mask]
+        means = []
+        for kind in self._infills:
+            images = masked_images(pixels, masks, kind)
+            shares = np.concatenate(list(self._probabilities(images, number))).reshape(len(candidates), -1, 2)
+            means.append(shares.mean(axis=1))
+        return [(float(kept), float(removed)) for kept, removed in np.mean(means, axis=0)]
 
-    def _probabilities(self, images: Sequence[Pixels], number: int) -> Iterator[NDArray[np.float64]]:
+    def _probabilities(self, images: Pixels, number: int) -> Iterator[NDArray[np.float64]]:
         """Of the class, which a decision value d_c is the log-odds of: 1 / (1 + exp(-d_c))."""
         for start in range(0, len(images), BATCH):
-            part = np.asarray(self._spec.normalise(np.stack(images[start : start + BATCH])), dtype=np.float32)
+            part = np.asarray(self._spec.normalise(images[start : start + BATCH]), dtype=np.float32)
             _, decisions = self._engine.decided(part, np.full((len(part), 1), number, dtype=np.int64))
             yield 1 / (1 + np.exp(-np.clip(decisions[:, 0].astype(np.float64), -700, 700)))

@@ -6,7 +6,7 @@ evaluation share one definition. ``inpaint`` depends on the mask and is kept out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import cv2
@@ -83,6 +83,9 @@ VERIFY = "blur"
 HELD_OUT = "inpaint"
 """The infill that no training ever sees."""
 
+SEED = 0
+"""Seed of random infills where pictures are masked to measure something."""
+
 
 def inpaint(image: Pixels, mask: Mask) -> Pixels:
     """Fill the removed area from the kept one by Telea's fast marching method (J. Graphics Tools 2004).
@@ -130,3 +133,25 @@ def infill(kind: str, image: Pixels, mask: Mask, rng: np.random.Generator) -> Pi
     if kind not in MASK_FREE:
         raise UsageError(f"no infill {kind!r}; there are {', '.join((*MASK_FREE, HELD_OUT))}")
     return MASK_FREE[kind](image, rng)
+
+
+def masked_images(pixels: Pixels, masks: Sequence[Mask], kind: str | Pixels = VERIFY) -> Pixels:
+    """Masked pictures x' = m x + (1 - m) b; an infill that does not look at the mask is made once.
+
+    Args:
+        pixels: ``(H, W, c)``, x.
+        masks: M of ``(H, W)``, True = kept.
+        kind: of infill, see `infill`; or the picture b itself.
+
+    Returns:
+        ``(M, H, W, c)``.
+
+    Raises:
+        UsageError: if there is no such infill.
+    """
+    if isinstance(kind, str) and kind == HELD_OUT:
+        return np.stack([inpaint(pixels, mask) for mask in masks])
+    behind = kind
+    if isinstance(behind, str):
+        behind = infill(behind, pixels, np.zeros(pixels.shape[:2], dtype=np.bool_), np.random.default_rng(SEED))
+    return np.stack([np.where(mask[..., None], pixels, behind) for mask in masks])

@@ -17,16 +17,13 @@ from ..model.input_spec import Geometry, InputSpec
 from .classes import Classes
 from .explained_area import Evidence, Intervention
 from .explanation import locate
-from .infill import VERIFY, infill
+from .infill import VERIFY, masked_images
 from .masks import FloatMap, Mask, pixel_mask, upsample
 from .session import Session
 from .stream import Pixels
 
 AREAS: Final = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 """Areas that are tried to find the one that a decision rests on."""
-
-SEED: Final = 0
-"""Seed of the infills that are random."""
 
 SHIFTS: Final = ((0.5, 0.5), (0.0, 0.5), (0.5, 0.0))
 """By how much of height and width the evidence is moved to get areas of its form elsewhere."""
@@ -87,11 +84,11 @@ class DecisionMeter(Closing):
             )
         self._batch_size = self._session.batch or batch_size
 
-    def answers(self, pictures: Sequence[Pixels]) -> Answers:
+    def answers(self, pictures: Sequence[Pixels] | Pixels) -> Answers:
         """What the model answers for fitted pictures, uint8 (H, W, c) each."""
         parts = []
         for start in range(0, len(pictures), self._batch_size):
-            batch = np.asarray(self._spec.normalise(np.stack(pictures[start : start + self._batch_size])))
+            batch = np.asarray(self._spec.normalise(np.asarray(pictures[start : start + self._batch_size])))
             outputs: dict[str, NDArray[Any]] = self._session.run(self._classes.wanted, {self._spec.name: batch})
             parts.append(self._read(outputs))
         return Answers(
@@ -121,13 +118,13 @@ class DecisionMeter(Closing):
         """
         areas = AREAS if area is None else (area,)
         masks = [pixel_mask(found.area_rank, share, geometry.size) for share in areas]
-        pictures = [pixels, self._masked(pixels, np.zeros(geometry.size, bool))]
-        pictures += [self._masked(pixels, mask) for mask in masks] + [self._masked(pixels, ~mask) for mask in masks]
-        answers, count = self.answers(pictures), len(areas)
+        nowhere = np.zeros(geometry.size, bool)
+        shown = masked_images(pixels, [~nowhere, nowhere, *masks, *(~mask for mask in masks)], self._infill)
+        answers, count = self.answers(shown), len(areas)
         whole, kept, removed = answers[:2], answers[2 : 2 + count], answers[2 + count :]
         best = _resting(whole.winners[0] == found.index, found.index, kept, removed)
-        controls = [self._masked(pixels, ~mask) for mask in elsewhere(found.area_rank, masks[best], geometry.size)]
-        control = self.answers(controls)
+        others = [~mask for mask in elsewhere(found.area_rank, masks[best], geometry.size)]
+        control = self.answers(masked_images(pixels, others, self._infill))
         nothing, everything = whole.decisions[1, found.index], whole.decisions[0, found.index]
         gained = everything - nothing
         share = (kept.decisions[best, found.index] - nothing) / gained if gained > 0 else None
@@ -153,10 +150,6 @@ class DecisionMeter(Closing):
             asked=float(answers.probabilities[row, asked]),
             decision=float(answers.decisions[row, asked]),
         )
-
-    def _masked(self, pixels: Pixels, mask: Mask) -> Pixels:
-        behind = infill(self._infill, pixels, mask, np.random.default_rng(SEED))
-        return np.where(mask[..., None], pixels, behind)
 
     def close(self) -> None:
         """Free the session."""

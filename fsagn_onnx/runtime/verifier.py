@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import onnx
@@ -12,12 +11,9 @@ from numpy.typing import NDArray
 from ..errors import ExplainerError, ModelError
 from ..model.input_spec import InputSpec
 from .feature_maps import FeatureMaps, retained
-from .infill import VERIFY, infill
+from .infill import VERIFY, masked_images
 from .masks import Mask
 from .stream import Pixels
-
-SEED: Final = 0
-"""Seed of the infills that are random."""
 
 
 class Verifier:
@@ -72,13 +68,9 @@ class Verifier:
         for start in range(0, len(masks), size):
             part = slice(start, start + size)
             ids = np.asarray(filters[part], dtype=np.int64)
-            maps = self._maps.of_pixels(np.stack([self._masked(pixels, mask) for mask in masks[part]]))
+            maps = self._maps.of_pixels(masked_images(pixels, masks[part], self._infill))
             measured[part] = retained(maps[np.arange(len(ids)), ids], whole[ids])
         return measured
-
-    def _masked(self, pixels: Pixels, mask: Mask) -> Pixels:
-        behind = infill(self._infill, pixels, mask, np.random.default_rng(SEED))
-        return np.where(mask[..., None], pixels, behind)
 
     def close(self) -> None:
         """Free the session."""

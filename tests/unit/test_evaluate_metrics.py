@@ -23,10 +23,10 @@ from fsagn_onnx.evaluation.metrics.parts import PEAK, PartMetrics, centroid, hit
 from fsagn_onnx.evaluation.metrics.retention import RetentionAUC
 from fsagn_onnx.evaluation.metrics.specificity import Specificity, specificity
 from fsagn_onnx.evaluation.part_masks import Annotation, fit_mask
-from fsagn_onnx.evaluation.probe import Probe, masked_images, response
+from fsagn_onnx.evaluation.probe import Probe, response
 from fsagn_onnx.model import InputSpec, load_model
 from fsagn_onnx.runtime.feature_maps import retained
-from fsagn_onnx.runtime.infill import infill
+from fsagn_onnx.runtime.infill import infill, masked_images
 from fsagn_onnx.statistics.bootstrap import bootstrap, bootstrap_mean, bootstrap_ratio, resamples
 from fsagn_onnx.statistics.instability import instability
 from fsagn_onnx.testing.planted import FILTERS, TAP, planted_picture, write_planted

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from ...runtime.depth_choice import DECISION_AREAS
 from ...statistics.bootstrap import Interval, bootstrap_mean
-from ..decision import DECISION_AREAS, answers_shown, at_granularity, exchanged, highest_places, iou, points_at
+from ..decision import answers_shown, at_granularity, exchanged, highest_places, iou, points_at
 from ..decision_view import DecisionView
 from ..image_masks import ImageMasks
 from .interface import MetricRow
