@@ -22,7 +22,15 @@ from .options import (
 @click.argument("explainer", type=PATH)
 @click.argument("source")
 @click.option("--out", type=PATH, required=True, help="The video: .mp4, .avi or .mkv.")
-@click.option("--filters", default="top:3", show_default=True, help="top:K, or ids like 3,17; six are drawn at most.")
+@click.option(
+    "--why", is_flag=False, flag_value="top:1", metavar="[CLASS,...]",
+    help="Draw what the decision for a class rests on (its answer unless told); with an explainer that knows classes "
+    "the default.",
+)  # fmt: skip
+@click.option(
+    "--filters", help="decisive:K, against:K, top:K, or ids like 3,17; six are drawn at most.  "
+    "[default: decisive:3 or top:3]",
+)  # fmt: skip
 @click.option("--area", default="auto", show_default=True, help="Share of the frame to keep, or auto: sufficient.")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame.")
@@ -37,7 +45,8 @@ def command(
     explainer: Path,
     source: str,
     out: Path,
-    filters: str,
+    why: str | None,
+    filters: str | None,
     area: str,
     start: int,
     every: int,
@@ -53,8 +62,9 @@ def command(
 ) -> None:
     """Explain each frame of SOURCE: a video, a sequence like 'frames/%04d.png', or camera:0.
 
-    Rows, as in explanations.jsonl, go to the name of --out with the ending .jsonl. Ctrl-C leaves a whole video of the
-    frames so far.
+    With an explainer that knows classes, the area that the answer rests on is bright, and the answer stands above the
+    filters that carry it. Rows, as in explanations.jsonl, go to the name of --out with the ending .jsonl. Ctrl-C
+    leaves a whole video of the frames so far.
     """
     from rich.console import Console
 
@@ -71,7 +81,9 @@ def command(
         labels=labels,
         detections=detections,
     ) as opened:
-        frames = explain_video(opened, FrameSource(source, start, every, limit), out, filters, area, batch_size)
+        clip = FrameSource(source, start, every, limit)
+        classes = None if why is None else why.split(",")
+        frames = explain_video(opened, clip, out, filters, area, batch_size, classes)
         try:
             with waiting.status("explaining") if waiting.is_terminal else waiting:
                 for state in frames:

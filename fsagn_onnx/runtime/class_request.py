@@ -56,7 +56,7 @@ def _top(one: str | int) -> list[int]:
 
 def _number(one: str | int, classes: Classes) -> int:
     if isinstance(one, str):
-        found = classes.number(one)
+        found = STRONGEST if one.strip() == str(STRONGEST) else classes.number(one)
     else:
         found = int(one) if one == STRONGEST or 0 <= one < (classes.count or one + 1) else None
     if found is None:

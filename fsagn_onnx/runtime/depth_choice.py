@@ -19,7 +19,7 @@ from .explained_area import rounded
 from .infill import HELD_OUT, VERIFY, masked_images
 from .masks import Mask, area_rank, grid_of, grid_stride, pixel_mask
 
-__all__ = ["DECISION_AREAS", "DepthChoice", "DepthFigure", "choose_depth"]
+__all__ = ["DECISION_AREAS", "DepthChoice", "DepthFigure", "DepthTrial", "choose_depth", "depth_candidates"]
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -110,19 +110,23 @@ def choose_depth(
     Returns:
         The choice with its figures; without figures where there is one candidate or no picture.
     """
-    candidates: list[tuple[str, ...]] = [(value,) for value in engine.depths]
-    if len(engine.depths) > 1:
-        candidates.append(engine.depths[-SUMMED:])
+    candidates = depth_candidates(engine)
     if len(candidates) == 1 or not len(pixels):
         return DepthChoice(engine.depths, ())
-    figures = _measured(_Trial(engine, infills), candidates, pixels[:MOST_PICTURES], classes)
+    figures = _measured(DepthTrial(engine, infills), candidates, pixels[:MOST_PICTURES], classes)
     ranked = sorted(figures, key=lambda figure: (-figure.pictures, -figure.gap))
     engine.focus(ranked[0].depths)
     return DepthChoice(ranked[0].depths, tuple(ranked))
 
 
+def depth_candidates(engine: PlainEvidence) -> list[tuple[str, ...]]:
+    """What is tried: every depth of an engine alone, and the deepest together."""
+    alone: list[tuple[str, ...]] = [(value,) for value in engine.depths]
+    return [*alone, engine.depths[-SUMMED:]] if len(alone) > 1 else alone
+
+
 def _measured(
-    trial: _Trial, candidates: Sequence[tuple[str, ...]], pixels: Sequence[Pixels], classes: Sequence[int] | None
+    trial: DepthTrial, candidates: Sequence[tuple[str, ...]], pixels: Sequence[Pixels], classes: Sequence[int] | None
 ) -> list[DepthFigure]:
     found: dict[tuple[str, ...], list[tuple[float, float]]] = {depths: [] for depths in candidates}
     alive, done = list(candidates), 0
@@ -143,8 +147,13 @@ def _measured(
     return figures
 
 
-class _Trial:
-    """Shows and hides evidence."""
+class DepthTrial:
+    """Shows and hides the evidence of some depths.
+
+    Args:
+        engine: a plain model's; what it reads is not changed.
+        infills: what shows through where a picture is hidden, see `infill`; figures are the mean over them.
+    """
 
     def __init__(self, engine: PlainEvidence, infills: Sequence[str]) -> None:
         self._engine, self._spec, self._infills = engine, engine.metadata.input, infills

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import onnx
@@ -22,6 +22,10 @@ from .contract import AGAINST, DECISIVE
 from .variant import Variant, check_request
 
 Array = NDArray[Any]
+
+DECISIVE_DEFAULT: Final = "decisive:5"
+STRONGEST_DEFAULT: Final = "top:5"
+"""Filters that are explained unless told, where classes can be asked about and where not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,14 @@ class Decisions:
     support: Array
     evidence_rank: Array
     evidence_retention: Array | None
+
+    def of_images(self, rows: slice) -> Decisions:
+        """Those of some images of the pass."""
+        retention = None if self.evidence_retention is None else self.evidence_retention[rows]
+        return Decisions(
+            self.class_ids[rows], self.decision[rows], self.contributions[rows], self.support[rows],
+            self.evidence_rank[rows], retention,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +146,12 @@ class Engine(ABC):
     def answers_classes(self) -> bool:
         """Whether it can be asked about classes and directions."""
         return False
+
+    @property
+    def default_filters(self) -> str:
+        """The filters that are explained unless told: decisive ones where it can be asked about classes."""
+        can = self.answers_classes and self.metadata.variant.slots is None
+        return DECISIVE_DEFAULT if can else STRONGEST_DEFAULT
 
     def decide(self, batch: Array, filters: NDArray[np.int64], classes: NDArray[np.int64]) -> Pass:
         """`run`, and `Pass.decisions` about classes (N, J): ids, or -1 for the highest score not asked for by id.

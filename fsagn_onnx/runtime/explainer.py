@@ -33,10 +33,6 @@ from .verifier import Verifier
 Filters: TypeAlias = str | int | Sequence[int] | None
 """Which filters are explained, see `Explainer.explain`."""
 
-DECISIVE_DEFAULT: Final = "decisive:5"
-STRONGEST_DEFAULT: Final = "top:5"
-"""Filters that are explained unless told, where classes can be asked about and where not."""
-
 SLOTS_PER_PASS: Final = 1024
 """Images times filters that go through the graph at a time, at most (but always one image)."""
 
@@ -212,8 +208,7 @@ class Explainer(Closing):
     @property
     def default_filters(self) -> str:
         """The filters that are explained unless told: decisive ones where it can be asked about classes."""
-        can = self.engine.answers_classes and self.metadata.variant.slots is None
-        return DECISIVE_DEFAULT if can else STRONGEST_DEFAULT
+        return self.engine.default_filters
 
     def check(
         self,

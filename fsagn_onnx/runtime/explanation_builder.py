@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.geometry import Geometry
 from .area import DEFAULT_AREA, retention_at, sufficient_area
 from .classes import Classes
 from .contract import AGAINST, AREA_RANK, DECISION_RESULTS, DECISIVE, FILTER_PEAKS, RETENTION
@@ -19,7 +20,7 @@ from .filter_request import FilterRequest
 from .intervention import DecisionMeter
 from .masks import pixel_mask
 from .segments import find_segmentation
-from .stream import Prepared
+from .stream import Pixels, Prepared
 from .variant import FILL
 from .verifier import Verifier
 
@@ -60,7 +61,7 @@ class Answering:
         areas, measured = self._areas(image, ids, ranks, curves)
         filters = []
         for i, (k, area) in enumerate(zip(ids, areas, strict=True)):
-            contribution, share = _contribution(computed.decisions, n, slots[i])
+            contribution, share = contribution_of(computed.decisions, n, slots[i])
             filters.append(
                 FilterExplanation(
                     id=k,
@@ -68,7 +69,7 @@ class Answering:
                     contribution=contribution,
                     share=share,
                     retention_measured=measured[i],
-                    **self._cut(image, ranks[i], area, None if curves is None else curves[i]),
+                    **self._cut(image.geometry, ranks[i], area, None if curves is None else curves[i]),
                 )
             )
         return Explanation(
@@ -78,7 +79,7 @@ class Answering:
             geometry=image.geometry,
             predictions=self.classes.predictions(computed.outputs, n),
             filters=tuple(filters),
-            evidence=self._evidence(image, computed, n),
+            evidence=self.evidence(image.geometry, computed, n, image.pixels),
             directions=self._directions(image, computed, n),
             preview=image.preview,
             heads=self.classes.heads(computed.outputs, n),
@@ -87,11 +88,11 @@ class Answering:
         )
 
     def _cut(
-        self, image: Prepared, rank: NDArray[np.float32], area: float, values: NDArray[np.float32] | None
+        self, geometry: Geometry, rank: NDArray[np.float32], area: float, values: NDArray[np.float32] | None
     ) -> dict[str, Any]:
         """What every `Area` says, but for what is measured."""
         curve = () if values is None else tuple(zip(self.metadata.areas, map(float, values), strict=True))
-        box, centroid = locate(pixel_mask(rank, area, image.geometry.size), image.geometry)
+        box, centroid = locate(pixel_mask(rank, area, geometry.size), geometry)
         return {
             "area": area,
             "retention_predicted": retention_at(area, *zip(*curve, strict=True)) if curve else None,
@@ -107,7 +108,17 @@ class Answering:
             return self.area
         return DEFAULT_AREA if values is None else sufficient_area(self.metadata.areas, values.tolist())
 
-    def _evidence(self, image: Prepared, computed: Pass, n: int) -> tuple[Evidence, ...]:
+    def evidence(
+        self, geometry: Geometry, computed: Pass, n: int, pixels: Pixels | None = None
+    ) -> tuple[Evidence, ...]:
+        """What the decisions asked about rest on in image ``n`` of a pass.
+
+        Args:
+            geometry: of the image.
+            computed: the pass.
+            n: the image's place in it.
+            pixels: fitted to the model's input, uint8 (H, W, c), where the meter is to measure.
+        """
         found = computed.decisions
         if found is None:
             return ()
@@ -123,10 +134,10 @@ class Answering:
                 decision=float(found.decision[n, j]),
                 support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
                 retention_measured=None,
-                **self._cut(image, found.evidence_rank[n, j], self._size(values), values),
+                **self._cut(geometry, found.evidence_rank[n, j], self._size(values), values),
             )
-            if self.meter is not None:
-                one = self.meter.measured(image.pixels, one, image.geometry, self.area)
+            if self.meter is not None and pixels is not None:
+                one = self.meter.measured(pixels, one, geometry, self.area)
             evidence.append(one)
         return tuple(evidence)
 
@@ -142,7 +153,7 @@ class Answering:
                     index=place,
                     activation=float(found.activation[n, place]),
                     retention_measured=None,
-                    **self._cut(image, found.area_rank[n, place], self._size(values), values),
+                    **self._cut(image.geometry, found.area_rank[n, place], self._size(values), values),
                 )
             )
         return tuple(areas)
@@ -186,12 +197,12 @@ class Answering:
         return sufficient_area(VERIFY_AREAS, verifier.measure(image.pixels, masks, [k] * len(masks)).tolist())
 
 
-def _contribution(found: Decisions | None, n: int, slot: int) -> tuple[float | None, float | None]:
-    """What a filter adds to the first class, and its share of what speaks for the class, or against it."""
+def contribution_of(found: Decisions | None, n: int, slot: int, asked: int = 0) -> tuple[float | None, float | None]:
+    """What a filter adds to a class that is asked about, and its share of what speaks for the class, or against it."""
     if found is None:
         return None, None
-    contribution = float(found.contributions[n, 0, slot])
-    total = float(found.support[n, 0, 0 if contribution >= 0 else 1])
+    contribution = float(found.contributions[n, asked, slot])
+    total = float(found.support[n, asked, 0 if contribution >= 0 else 1])
     return contribution, min(1.0, contribution / total) if total else 0.0
 
 

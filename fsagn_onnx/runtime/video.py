@@ -16,20 +16,32 @@ import numpy as np
 from ..data.closing import Closing
 from ..data.files import LineFile, cannot_write, make_folder
 from ..errors import ImageError, OutputError, UsageError
+from .class_request import AskedClasses
 from .drawing.found import draw_findings
 from .drawing.overlay import dim_unseen, shown_area
 from .drawing.typeface import BOLD, Style, put_text, text_width
 from .explainer import Explainer
 from .explanation import Explanation
 from .findings import percent
+from .masks import Mask
+from .sentence import contributed
 from .stream import Failure, Frame, Pixels, ordered_map
 
 CAMERA: Final = "camera:"
 AHEAD: Final = 8
 """Frames that are read ahead of inference."""
 
+EVIDENCE: Final = (255, 255, 255)
+"""Colour of the area that the decision rests on."""
+BESIDE: Final = 0.55
+"""Brightness beside that area."""
 COLOURS: Final = ((255, 190, 60), (64, 196, 255), (255, 105, 180), (140, 230, 90), (190, 150, 255), (255, 120, 80))
 UNKNOWN_RATE: Final = 25.0
+FEW_DECISIVE: Final = "decisive:3"
+FEW_STRONGEST: Final = "top:3"
+"""Filters that are drawn unless told."""
+
+Colour = tuple[int, int, int]
 
 T = TypeVar("T")
 
@@ -121,24 +133,40 @@ def read_ahead(items: Generator[T], count: int) -> Generator[T]:
 
 
 def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
-    """A copy of a frame with its filters' areas outlined, what the model does not see dimmed, and a legend."""
-    drawn = draw_findings(dim_unseen(pixels, explanation)[0], explanation)
+    """A copy of a frame with areas outlined, what the model does not see dimmed, and a legend.
+
+    Where a decision was asked about, the area that it rests on is bright and outlined in white, and the legend begins
+    with the class, how probable it is, and that area; each filter then has its share of the support.
+    """
+    drawn = dim_unseen(pixels, explanation)[0]
     height, width = drawn.shape[:2]
     stroke = max(1, round(min(height, width) / 240))
-    shown = list(zip(explanation.filters, COLOURS, strict=False))
-    for explained, colour in shown:
-        kept = (shown_area(explanation, explained, (height, width)) > 0.5).astype(np.uint8)
-        outlines = cv2.findContours(kept, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
-        cv2.polylines(drawn, outlines, True, (12, 12, 16), stroke + 2, cv2.LINE_AA)
-        cv2.polylines(drawn, outlines, True, colour, stroke, cv2.LINE_AA)
+    legend: list[tuple[str, Colour]] = []
+    for decision in explanation.evidence[:1]:
+        kept = shown_area(explanation, decision, (height, width)) > 0.5
+        drawn = np.where(kept[..., None], drawn, (drawn * BESIDE).astype(np.uint8))
+        _outline(drawn, kept, EVIDENCE, 2 * stroke)
+        legend.append((f"{decision.title} {percent(decision.score)} on {percent(decision.area)}", EVIDENCE))
+    drawn = draw_findings(drawn, explanation)
+    for explained, colour in zip(explanation.filters, COLOURS, strict=False):
+        _outline(drawn, shown_area(explanation, explained, (height, width)) > 0.5, colour, stroke)
+        said = percent(explained.area) if explained.contribution is None else contributed(explained)
+        legend.append((f"{explained.id}  {said}", colour))
     size = max(12, round(min(height, width) / 24))
     line = round(1.4 * size)
-    legend = [(f"{explained.id}  {percent(explained.area)}", Style(size, BOLD, colour)) for explained, colour in shown]
-    behind = drawn[: line * len(legend) + line // 2, : line + max((text_width(*entry) for entry in legend), default=0)]
+    styled = [(text, Style(size, BOLD, colour)) for text, colour in legend]
+    behind = drawn[: line * len(styled) + line // 2, : line + max((text_width(*entry) for entry in styled), default=0)]
     behind //= 3
-    for place, (text, style) in enumerate(legend, start=1):
+    for place, (text, style) in enumerate(styled, start=1):
         put_text(drawn, text, (line // 2, line * place), style)
     return drawn
+
+
+def _outline(drawn: Pixels, kept: Mask, colour: Colour, stroke: int) -> None:
+    """Draw the border of an area (h, w) into a picture, over a dark one that shows it on any ground."""
+    outlines = cv2.findContours(kept.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0]
+    cv2.polylines(drawn, outlines, True, (12, 12, 16), stroke + 2, cv2.LINE_AA)
+    cv2.polylines(drawn, outlines, True, colour, stroke, cv2.LINE_AA)
 
 
 @dataclass
@@ -205,9 +233,10 @@ def explain_video(
     explainer: Explainer,
     clip: FrameSource,
     out: Path,
-    filters: str | Sequence[int] = "top:3",
+    filters: str | Sequence[int] | None = None,
     area: str | float = "auto",
     batch_size: int = 4,
+    classes: AskedClasses = None,
 ) -> Generator[VideoOut]:
     """Explain a clip; reading, inference and drawing overlap, at flat memory.
 
@@ -215,9 +244,10 @@ def explain_video(
         explainer: the explainer.
         clip: the frames.
         out: the video to write; rows go to the same name with ``.jsonl``.
-        filters: see `Explainer.explain`.
+        filters: see `Explainer.explain`; None: ``decisive:3`` where it can be asked about classes, else ``top:3``.
         area: see `Explainer.explain`.
         batch_size: frames per pass.
+        classes: whose evidence is drawn: the first of them; see `Explainer.explain`.
 
     Yields:
         The output, after each frame. Closing the iterator, or an interrupt, leaves whole files of the frames so far.
@@ -234,7 +264,9 @@ def explain_video(
             held.append(frame)
             yield frame
 
-    results = explainer.stream(kept(), filters, area, batch_size=batch_size, previews=False)
+    if filters is None:
+        filters = FEW_DECISIVE if explainer.default_filters.startswith("decisive") else FEW_STRONGEST
+    results = explainer.stream(kept(), filters, area, classes=classes, batch_size=batch_size, previews=False)
 
     def drawn(pair: tuple[Frame, Explanation]) -> tuple[str, Pixels, dict[str, Any]]:
         frame, explanation = pair

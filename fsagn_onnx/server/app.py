@@ -28,7 +28,7 @@ from ..runtime.file_engine import FileEngine
 from ..schema import shown
 from .batching import Batcher, rows_are_images
 from .findings import findings_of
-from .jobs import AREAS, MASKS, Job, make_job, outputs_of
+from .jobs import AREAS, EVIDENCE_AREAS, EVIDENCE_MASKS, MASKS, Job, make_job, outputs_of
 from .metrics import Metrics
 from .settings import Settings
 from .tensors import HEADER_LENGTH, InferRequest, OutputEntry, RequestError, format_answer, parse_request, unpacked
@@ -39,6 +39,10 @@ WORKERS: Final = 4
 PROBED: Final = 3
 """Images of the first pass, which shows whether every output has a row per image."""
 LONGEST_ERROR: Final = 1000
+SHOWN_CLASSES: Final = 8
+"""Classes that the page names."""
+DRAWN: Final = (MASKS, EVIDENCE_MASKS)
+SIZES: Final = (AREAS, EVIDENCE_AREAS)
 KSERVE: Final = {
     "tensor(float)": "FP32", "tensor(float16)": "FP16", "tensor(double)": "FP64", "tensor(int64)": "INT64",
     "tensor(int32)": "INT32", "tensor(uint8)": "UINT8", "tensor(int8)": "INT8", "tensor(bool)": "BOOL",
@@ -92,14 +96,25 @@ class _Server:
         }
         if "text/html" not in request.headers.get("accept", ""):
             about = {"name": "fsagn-onnx", "version": __version__, "model": self.name, "layer": self._layer}
-            return JSONResponse({**about, "endpoints": endpoints})
+            return JSONResponse({**about, "decisions": self.engine.answers_classes, "endpoints": endpoints})
         rows = "".join(f"<li>{_link(path)} {escape(words)}</li>" for path, words in endpoints.items())
         text = (
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>fsagn-onnx {__version__}</title>"
             f"<h1>fsagn-onnx {__version__}</h1><p>Explains images with <b>{escape(self.name)}</b>: where the "
-            f"filters of layer {escape(self._layer)} look. It speaks the KServe v2 protocol:</p><ul>{rows}</ul></html>"
+            f"filters of layer {escape(self._layer)} look{self._decides}. "
+            f"It speaks the KServe v2 protocol:</p><ul>{rows}</ul></html>"
         )
         return HTMLResponse(text, headers={"content-security-policy": "default-src 'none'"})
+
+    @property
+    def _decides(self) -> str:
+        """What it says about decisions, in HTML."""
+        if not self.engine.answers_classes:
+            return ""
+        names = self.engine.classes.names()
+        few = escape(", ".join(names[:SHOWN_CLASSES])) + (", ..." if len(names) > SHOWN_CLASSES else "")
+        which = f" ({few})" if names else ""
+        return f", and what its decision for a class{which} rests on: the evidence, and the filters that carry it"
 
     @property
     def _layer(self) -> str:
@@ -219,8 +234,8 @@ def _wanted_outputs(asked: InferRequest, known: list[str]) -> tuple[list[str], s
         own = entry.parameters.binary_data if entry.parameters is not None else None
         if all_binary if own is None else own:
             binary.add(entry.name)
-    names += [name for name in (MASKS, AREAS) if name in known and name not in names]
-    return names, binary - {MASKS}
+    names += [name for name in (*DRAWN, *SIZES) if name in known and name not in names]
+    return names, binary - set(DRAWN)
 
 
 def _link(path: str) -> str:

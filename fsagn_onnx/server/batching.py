@@ -24,6 +24,8 @@ from .metrics import Metrics
 from .settings import Settings
 from .tensors import RequestError
 
+Array = NDArray[Any]
+
 _log = logging.getLogger(__name__)
 
 
@@ -196,8 +198,10 @@ class Batcher:
     async def _compute(self, batch: list[_Waiting]) -> None:
         values = np.concatenate([item.job.values for item in batch])
         filters = np.concatenate([item.job.filters for item in batch])
+        asked = [item.job.classes for item in batch if item.job.classes is not None]
+        classes = np.concatenate(asked) if asked else None
         started = time.monotonic()
-        computed = await self._thread.run(lambda: self._engine.run(values, filters))
+        computed = await self._thread.run(lambda: self._answered(values, filters, classes))
         if isinstance(computed, BaseException) or (
             len(batch) > 1 and not rows_are_images(computed, len(values), self._classifier)
         ):
@@ -213,6 +217,10 @@ class Batcher:
                 rows = slice(start, end)
                 item.answer.set_result(computed if len(batch) == 1 else _part(computed, rows, self._classifier))
             start = end
+
+    def _answered(self, values: Array, filters: Array, classes: Array | None) -> Pass:
+        """One pass; about decisions too, where the file can be asked about them."""
+        return self._engine.run(values, filters) if classes is None else self._engine.decide(values, filters, classes)
 
     async def _each_alone(self, batch: list[_Waiting], failure: Pass | BaseException) -> None:
         """Answer the requests of a batch that cannot be answered together: only those that fail alone fail."""
@@ -259,4 +267,5 @@ def _part(computed: Pass, rows: slice, classifier: Classifier | None) -> Pass:
         filter_peaks=computed.filter_peaks[rows],
         area_rank=computed.area_rank[rows],
         retention=None if computed.retention is None else computed.retention[rows],
+        decisions=None if computed.decisions is None else computed.decisions.of_images(rows),
     )

@@ -20,22 +20,23 @@ from ..data.images import decode_image
 from ..errors import FsagnError
 from ..model.input_spec import Geometry, InputSpec
 from ..runtime.area import sufficient_area
-from ..runtime.contract import FILTERS, RESULTS
+from ..runtime.contract import CLASSES, DECISION_RESULTS, FILTERS, RESULTS
 from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
-from ..runtime.filter_request import FilterRequest
 from ..runtime.masks import pixel_mask
 from ..runtime.variant import FILL
 from ..schema import shown
+from .questions import asked_classes, asked_filters
 from .settings import Settings
 from .tensors import NAMES, InferRequest, RequestError, Tensor
 
 MAX_PIXELS: Final = 64 * 2**20
 """Pixels of the largest picture that is decoded, and of all pictures that a file takes as they are."""
 
-DEFAULT_SLOTS: Final = 5
 MASKS: Final = "masks"
 AREAS: Final = "mask_areas"
+EVIDENCE_MASKS: Final = "evidence_masks"
+EVIDENCE_AREAS: Final = "evidence_areas"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class Job:
     Attributes:
         values: (n, ...) images as the engine takes them.
         filters: (n, K).
+        classes: (n, J) asked about, -1 for the highest score; None where the file cannot be asked about classes.
         masks: ``rle``, ``png`` or None.
         area: area of the masks; None: the sufficient area of each.
         geometries: per image, from the model's input to the picture; None for a tensor that was preprocessed already.
@@ -55,11 +57,13 @@ class Job:
     masks: str | None
     area: float | None
     geometries: tuple[Geometry | None, ...]
+    classes: NDArray[np.int64] | None = None
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Jobs of one kind can share a batch."""
-        return (self.values.shape[1:], self.values.dtype, self.filters.shape[1])
+        about = None if self.classes is None else self.classes.shape[1]
+        return (self.values.shape[1:], self.values.dtype, self.filters.shape[1], about)
 
 
 def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileEngine, settings: Settings) -> Job:
@@ -69,8 +73,11 @@ def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileE
         RequestError: what is wrong with it.
     """
     spec = engine.metadata.input
-    if extra := sorted(set(tensors) - {spec.name, FILTERS}):
-        raise RequestError(f"unknown input {shown(extra[0])}; there are '{spec.name}' and '{FILTERS}'")
+    known = [spec.name, FILTERS, *([CLASSES] if engine.answers_classes else [])]
+    if extra := sorted(set(tensors) - set(known)):
+        if extra == [CLASSES]:
+            raise RequestError(engine.silent("classes"))
+        raise RequestError(f"unknown input {shown(extra[0])}; there are {', '.join(map(repr, known))}")
     if spec.name not in tensors:
         raise RequestError(f"input '{spec.name}' is missing")
     image = tensors[spec.name]
@@ -80,11 +87,13 @@ def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileE
         )
     _check_shared(image.shape[0], engine)
     masks, area = request.asked.masks, request.asked.area
-    filters = _filters(tensors.get(FILTERS), image.shape[0], engine, settings)
+    filters = asked_filters(request.asked.filters, tensors.get(FILTERS), image.shape[0], engine, settings)
+    classes = asked_classes(request.asked.classes, tensors.get(CLASSES), image.shape[0], engine)
     if masks is not None:
-        _check_masks(image, filters.shape[1], spec.size, settings)
+        count = filters.shape[1] + (0 if classes is None else classes.shape[1])
+        _check_masks(image, count, spec.size, settings)
     values, geometries = _images(image, engine, settings)
-    return Job(values, filters, masks, area, geometries)
+    return Job(values, filters, masks, area, geometries, classes)
 
 
 def _check_shared(images: int, engine: FileEngine) -> None:
@@ -180,58 +189,54 @@ def _preprocessed(image: Tensor, engine: FileEngine) -> tuple[NDArray[Any], tupl
     return values, (None,) * len(values)
 
 
-def _filters(tensor: Tensor | None, count: int, engine: FileEngine, settings: Settings) -> NDArray[np.int64]:
-    fixed, known = engine.metadata.variant.slots, engine.metadata.filters
-    if tensor is None:
-        asked = "all" if fixed is not None else f"top:{DEFAULT_SLOTS}"
-        return FilterRequest.parse(asked, engine.metadata).tiled(count)
-    if tensor.datatype not in ("INT64", "INT32") or len(tensor.shape) != 2 or isinstance(tensor.values, list):
-        raise RequestError(f"input '{FILTERS}' must be INT64 [N, K]")
-    most = min(settings.max_filters, known)
-    if tensor.shape[0] != count or not 1 <= tensor.shape[1] <= most:
-        raise RequestError(f"input '{FILTERS}' must have shape [{count}, 1..{most}], but has {list(tensor.shape)}")
-    ids = tensor.values.reshape(tensor.shape).astype(np.int64)
-    if ids.min() < FILL or ids.max() >= known:
-        raise RequestError(f"input '{FILTERS}' must hold ids in 0..{known - 1}, or -1 for the strongest")
-    for row in np.unique(ids, axis=0):
-        asked = row[row != FILL]
-        if len(np.unique(asked)) != len(asked):
-            raise RequestError(f"input '{FILTERS}' asks for a filter twice in one image")
-        try:
-            engine.check_request(tuple(row.tolist()))
-        except FsagnError as error:
-            raise RequestError(str(error)) from error
-    return ids
-
-
 def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArray[Any] | list[list[str]]]:
     """All outputs of a job by name: the graph's, and the masks where they were asked for.
 
     ``masks`` (N, K) texts: COCO's uncompressed run lengths as JSON, or a PNG in base64 (255 = kept), of the picture's
     size, or of the model's input where the request held preprocessed tensors; empty for an empty slot.
-    ``mask_areas`` FP32 (N, K).
+    ``mask_areas`` FP32 (N, K). Of a file that can be asked about classes also ``evidence_masks`` (N, J) and
+    ``evidence_areas``.
     """
     outputs: dict[str, NDArray[Any] | list[list[str]]] = {
         name: values for name, values in computed.outputs.items() if _sayable(values)
     }
     own = (computed.filter_ids, computed.filter_peaks, computed.area_rank, computed.retention)
     outputs |= {name: values for name, values in zip(RESULTS, own, strict=True) if values is not None}
+    decided = computed.decisions
+    if decided is not None:
+        found = {name: getattr(decided, name) for name in DECISION_RESULTS}
+        outputs |= {name: values for name, values in found.items() if values is not None}
     if job.masks is None:
         return outputs
-    areas = np.full(job.filters.shape, 1.0 if job.area is None else job.area, dtype=np.float32)
+    filled = computed.filter_ids != FILL
+    texts, areas = _masks(job, engine, computed.area_rank, computed.retention, filled)
+    outputs |= {MASKS: texts, AREAS: areas}
+    if decided is not None:
+        every = np.ones(decided.class_ids.shape, dtype=np.bool_)
+        texts, areas = _masks(job, engine, decided.evidence_rank, decided.evidence_retention, every)
+        outputs |= {EVIDENCE_MASKS: texts, EVIDENCE_AREAS: areas}
+    return outputs
+
+
+def _masks(
+    job: Job, engine: FileEngine, ranks: NDArray[Any], curves: NDArray[Any] | None, filled: NDArray[np.bool_]
+) -> tuple[list[list[str]], NDArray[np.float32]]:
+    """Masks (N, K) as texts, and their areas, of ranks (N, K, h, w); nothing for what is not filled."""
+    metadata = engine.metadata
+    areas = np.full(filled.shape, 1.0 if job.area is None else job.area, dtype=np.float32)
     texts: list[list[str]] = []
     for n, geometry in enumerate(job.geometries):
         row = []
-        for k in range(job.filters.shape[1]):
-            if computed.filter_ids[n, k] == FILL:
+        for k in range(filled.shape[1]):
+            if not filled[n, k]:
                 row.append("")
                 continue
-            if job.area is None and computed.retention is not None:
-                areas[n, k] = sufficient_area(engine.metadata.areas, computed.retention[n, k].tolist())
-            mask = pixel_mask(computed.area_rank[n, k], float(areas[n, k]), engine.metadata.input.size)
-            row.append(encode_mask(mask if geometry is None else geometry.mask_to_original(mask), job.masks))
+            if job.area is None and curves is not None:
+                areas[n, k] = sufficient_area(metadata.areas, curves[n, k].tolist())
+            mask = pixel_mask(ranks[n, k], float(areas[n, k]), metadata.input.size)
+            row.append(encode_mask(mask if geometry is None else geometry.mask_to_original(mask), job.masks or "rle"))
         texts.append(row)
-    return {**outputs, MASKS: texts, AREAS: areas}
+    return texts, areas
 
 
 def _sayable(values: object) -> bool:

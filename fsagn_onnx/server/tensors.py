@@ -26,6 +26,8 @@ MAX_RANK: Final = 8
 MAX_SIDE: Final = 2**63 - 1
 MAX_TENSORS: Final = 64
 MAX_ID: Final = 256
+MAX_WORDS: Final = 4096
+"""Characters of a parameter that names filters or classes."""
 FORMATS: Final = ("rle", "png")
 """How masks can be written."""
 
@@ -127,11 +129,16 @@ class RequestParameters(msgspec.Struct):
     Attributes:
         masks: form of the masks, where they are wanted.
         area: of the masks; None: the sufficient area of each.
+        filters: which are explained, in words (``decisive:5``, ``against:3``, ``top:5``, ``3,17``), where the request
+            has no such input.
+        classes: names or numbers of the classes asked about, with commas, or ``top:J``; likewise.
         binary_data_output: whether all outputs go as raw bytes.
     """
 
     masks: Annotated[str, one_of(FORMATS)] | None = None
     area: Annotated[float, Meta(gt=0, le=1, description="a number in (0, 1]")] | None = None
+    filters: Annotated[str, Meta(max_length=MAX_WORDS)] | None = None
+    classes: Annotated[str, Meta(max_length=MAX_WORDS)] | None = None
     binary_data_output: bool | None = None
 
 

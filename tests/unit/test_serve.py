@@ -115,6 +115,45 @@ def test_the_root_says_what_it_is_and_what_it_answers(server: Server) -> None:
     assert MODEL.encode() in content
 
 
+def test_what_a_decision_rests_on_is_answered_as_in_python(server: Server) -> None:
+    picture = np.ascontiguousarray(cv2.imdecode(np.frombuffer(PNG, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
+        names = explainer.classes.names()
+        (expected,) = explainer.explain(picture, "decisive:3,against:1", classes=[names[2], -1])
+        default = [found.id for found in explainer.explain(picture)[0].filters]
+    words = {"filters": "decisive:3,against:1", "classes": f"{names[2]},-1", "masks": "rle"}
+    ids = {"name": "filters", "shape": [1, 4], "datatype": "INT64", "data": [-2, -2, -2, -3]}
+    about = {"name": "classes", "shape": [1, 2], "datatype": "INT64", "data": [2, -1]}
+    asked = ({"inputs": [png()], "parameters": words}, {"inputs": [png(), ids, about], "parameters": {"masks": "rle"}})
+    for body in asked:
+        status, answer = server.infer(body)
+        assert status == 200, answer
+        got = outputs(answer)
+        assert got["filter_ids"][0].tolist() == [found.id for found in expected.filters]
+        assert got["class_ids"][0].tolist() == [found.index for found in expected.evidence]
+        np.testing.assert_allclose(got["decision"][0], [found.decision for found in expected.evidence], rtol=1e-4)
+        np.testing.assert_allclose(got["support"][0], [found.support for found in expected.evidence], rtol=1e-4)
+        own = [found.contribution for found in expected.filters]
+        np.testing.assert_allclose(got["contributions"][0, 0], own, rtol=1e-4)
+        told = json.loads(got["evidence"][0, 0])
+        for place, (found, said) in enumerate(zip(expected.evidence, told, strict=True)):
+            np.testing.assert_allclose(got["evidence_rank"][0, place], found.area_rank, atol=1e-6)
+            assert got["evidence_areas"][0, place] == pytest.approx(found.area, rel=1e-4)
+            mask = json.loads(got["evidence_masks"][0, place])
+            flat = np.repeat(np.arange(len(mask["counts"])) % 2, mask["counts"])
+            assert np.array_equal(flat.reshape(mask["size"][::-1]).T, expected.mask(found))
+            assert (said["class"], said["label"]) == (found.index, found.label)
+            assert said["area"] == pytest.approx(found.area, rel=1e-4)
+            assert [one["id"] for one in said["filters"]] == [one.id for one in expected.filters]
+        assert [one["share"] for one in told[0]["filters"]] == pytest.approx(
+            [f.share for f in expected.filters], rel=1e-3
+        )
+    _, answer = server.infer({"inputs": [png()]})
+    assert outputs(answer)["filter_ids"][0].tolist() == default
+    _, answer = server.infer({"inputs": [png(), ids], "outputs": [{"name": "area_rank"}], "parameters": {"area": 0.1}})
+    assert list(outputs(answer)) == ["area_rank"]
+
+
 def test_answers_are_those_of_python(server: Server) -> None:
     picture = cv2.imdecode(np.frombuffer(PNG, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
@@ -207,6 +246,15 @@ def tensor(**changes: Any) -> dict[str, Any]:
         ),
         ({"inputs": [png()], "outputs": [{"name": "x"}]}, "unknown output"),
         ({"inputs": [png(), {"name": "filters", "shape": [1, 1], "datatype": "INT64", "data": [96]}]}, "0..95"),
+        ({"inputs": [png(), {"name": "filters", "shape": [1, 1], "datatype": "INT64", "data": [-4]}]}, "-3 for what"),
+        (
+            {"inputs": [png(), {"name": "classes", "shape": [1, 1], "datatype": "INT64", "data": [9999]}]},
+            "no class 9999",
+        ),
+        ({"inputs": [png(), {"name": "classes", "shape": [1, 2], "datatype": "INT64", "data": [1, 1]}]}, "twice"),
+        ({"inputs": [png(), {"name": "classes", "shape": [1], "datatype": "INT64", "data": [1]}]}, "INT64 [N, J]"),
+        ({"inputs": [png()], "parameters": {"classes": "elephant"}}, "no class 'elephant'"),
+        ({"inputs": [png()], "parameters": {"filters": "best:3"}}, "filters must be"),
         ({"inputs": [png(), {"name": "filters", "shape": [1, 2], "datatype": "INT64", "data": [4, 4]}]}, "twice"),
         ({"inputs": [png(), {"name": "filters", "shape": [2, 1], "datatype": "INT64", "data": [4, 4]}]}, "shape"),
     ],
@@ -263,7 +311,7 @@ def test_masks_of_many_filters_over_large_pictures_are_refused(server: Server) -
     ids = {"name": "filters", "shape": [1, 40], "datatype": "INT64", "data": [-1] * 40}
     status, answer = server.infer({"inputs": [image, ids], "parameters": {"masks": "png"}})
     assert status == 400
-    assert "40 masks for each picture have 360000000 pixels" in answer["error"]
+    assert "41 masks for each picture have 369000000 pixels" in answer["error"]
     assert server.infer({"inputs": [image, ids]})[0] == 200
 
 

@@ -14,7 +14,7 @@ import pytest
 from fsagn_onnx.cli.main import run
 from fsagn_onnx.errors import ImageError, OutputError, UsageError
 from fsagn_onnx.runtime import Explainer
-from fsagn_onnx.runtime.video import Frames, FrameSource, explain_video, read_ahead
+from fsagn_onnx.runtime.video import Frames, FrameSource, draw_frame, explain_video, read_ahead
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
@@ -49,7 +49,8 @@ def rows_of(path: Path) -> list[dict[str, object]]:
 @pytest.mark.parametrize("ending", ["mp4", "avi"])
 def test_a_frame_and_a_row_for_each_frame_in_order(clip: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"out.{ending}"
-    assert run(["video", str(EXPLAINER), str(clip), "--out", str(out), "--providers", "cpu", "--threads", "1"]) == 0
+    words = ["video", str(EXPLAINER), str(clip), "--out", str(out), "--filters", "top:3"]
+    assert run([*words, "--providers", "cpu", "--threads", "1"]) == 0
     rows, drawn = rows_of(out), frames_of(out)
     assert [row["frame"] for row in rows] == list(range(COUNT))
     assert rows[5]["seconds"] == pytest.approx(5 / 12.5)
@@ -58,6 +59,34 @@ def test_a_frame_and_a_row_for_each_frame_in_order(clip: Path, tmp_path: Path, e
     marks = [float(frame[1:5, 122:126].mean()) for frame in drawn]
     assert marks == pytest.approx([25 * n for n in range(COUNT)], abs=16)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, "out.jsonl"])
+
+
+def test_each_frame_shows_what_its_answer_rests_on(clip: Path, tmp_path: Path) -> None:
+    words = ["video", str(EXPLAINER), str(clip), "--limit", "2", "--threads", "1"]
+    assert run([*words, "--out", str(tmp_path / "a.avi")]) == 0
+    assert run([*words, "--out", str(tmp_path / "b.avi"), "--why", "dodo", "--filters", "against:1"]) == 0
+    rows = rows_of(tmp_path / "a.avi")
+    for row in rows:
+        (found,) = row["evidence"]  # type: ignore[misc]
+        assert found["class"] == row["predictions"][0]["index"]  # type: ignore[index]
+        assert all(one["contribution"] > 0 for one in row["filters"])  # type: ignore[attr-defined]
+    for row in rows_of(tmp_path / "b.avi"):
+        assert [found["label"] for found in row["evidence"]] == ["dodo"]  # type: ignore[attr-defined]
+        assert [one["contribution"] < 0 for one in row["filters"]] == [True]  # type: ignore[attr-defined]
+    with Explainer(EXPLAINER, providers="cpu", threads=1) as explainer:
+        frame = SyntheticParts("test", 1)[0].image
+        (explained,) = explainer.explain(frame, "decisive:2", 0.2)
+    drawn = draw_frame(frame, explained)
+    kept = explained.mask(explained.evidence[0])
+    edge = cv2.morphologyEx(kept.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) > 0
+    beside = ~kept & ~edge
+    for one in explained.filters:
+        area = explained.mask(one).astype(np.uint8)
+        beside &= cv2.morphologyEx(area, cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) == 0
+    beside[: frame.shape[0] // 2, :] = False  # the legend
+    assert beside.sum() > 100
+    assert (drawn[beside] == (frame[beside] * 0.55).astype(np.uint8)).all()
+    assert (drawn[edge] == 255).all(axis=1).any()
 
 
 def test_part_of_a_clip_and_a_sequence(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
