@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import (
     PATH,
+    FolderOrUrl,
     batch_size_option,
     classes_options,
+    cluster_options,
     detections_option,
-    format_option,
+    formats_option,
     json_option,
     keep_options,
     reading_options,
     session_options,
 )
 
+if TYPE_CHECKING:
+    from fsagn_onnx.explanations.job import ExplainRequest
+    from fsagn_onnx.scale.cluster import Cluster
+
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
 @click.argument("model_or_explainer", type=PATH)
 @click.argument("images", nargs=-1, required=True)
-@click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
+@click.option(
+    "--out", type=FolderOrUrl(), required=True, help="Folder for the results; made if it is not there. Or a URL."
+)
 @click.option(
     "--why", is_flag=False, flag_value="top:1", metavar="[CLASS,...]",
     help="What the decision for a class rests on (its answer unless told): the evidence, the filters that carry it, "
@@ -53,7 +61,13 @@ from .options import (
 @click.option("--full-size", is_flag=True, help="Write the masks at the size of the original images.")
 @batch_size_option()
 @session_options
-@format_option
+@cluster_options
+@click.option(
+    "--overlays", metavar="N|FILES",
+    help="Write a dataset of rows (Parquet), and masks, overlays and a page of N pictures only, drawn from all, or of "
+    "those named.  [default with --cluster: 200]",
+)  # fmt: skip
+@formats_option("parquet", about="; parquet: the dataset, a row per image and filter")
 @json_option
 @click.pass_context
 def command(
@@ -61,10 +75,12 @@ def command(
     /,
     model_or_explainer: Path,
     images: tuple[str, ...],
-    out: Path,
+    out: Path | str,
     reading: dict[str, Any],
     resume: bool,
     overwrite: bool,
+    cluster: Cluster | None,
+    overlays: str | None,
     formats: tuple[str, ...],
     as_json: bool,
     **options: Any,
@@ -73,12 +89,11 @@ def command(
 
     MODEL_OR_EXPLAINER is an explainer file made by 'fsagn-onnx train', or a plain ONNX model. IMAGES are
     files, folders, globs, or - for paths on standard input. With --why it also says what the decision rests on.
+
+    With --cluster or --overlays, for very many images: lists (@FILE), Parquet files of paths or bytes, WebDataset
+    shards (.tar), and all of these by URL (s3://, gs://, az://) too.
     """
-    from fsagn_onnx.explanations.job import ExplainRequest, explain_into, found_images, open_folder
-    from fsagn_onnx.explanations.subject import open_explainer
-    from fsagn_onnx.explanations.table import write_explained
-    from fsagn_onnx.runtime.depth_choice import MOST_PICTURES
-    from fsagn_onnx.terminal.explanations import Terminal, print_explanations
+    from fsagn_onnx.explanations.job import ExplainRequest as Request
 
     asked = {
         name: options.pop(name)
@@ -86,22 +101,87 @@ def command(
     }
     asked["measure"] = not options.pop("no_measure")
     read = {name: options[name] for name in ("output", "scores", "detections")}
-    request = ExplainRequest(images=images, **asked, **read)
+    request = Request(images=images, **asked, **read)
+    kept, opening = {"resume": resume, "overwrite": overwrite}, {**reading, **options}
+    if cluster is not None or overlays is not None:
+        failed = _many(model_or_explainer, out, request, opening, kept, (cluster, overlays), formats, as_json)
+    elif isinstance(out, str):
+        raise click.UsageError(f"--out {out}: a store takes the dataset of rows; add --cluster or --overlays N")
+    else:
+        failed = _some(model_or_explainer, out, request, opening, kept, formats, as_json)
+    if failed:
+        context.exit(3)
+
+
+def _some(
+    source: Path,
+    out: Path,
+    request: ExplainRequest,
+    opening: dict[str, Any],
+    kept: dict[str, bool],
+    formats: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Explain images one after the other, each with its files; gives the number of those that failed."""
+    from fsagn_onnx.explanations.job import explain_into, found_images, open_folder
+    from fsagn_onnx.explanations.subject import open_explainer
+    from fsagn_onnx.explanations.table import write_explained
+    from fsagn_onnx.runtime.depth_choice import MOST_PICTURES
+    from fsagn_onnx.terminal.explanations import Terminal, print_explanations
+
+    if "parquet" in formats and request.full_size:
+        raise click.UsageError("--full-size: not in the dataset of rows, whose masks are those of the model's input")
     paths = found_images(request, out)
     first = list(islice(paths, MOST_PICTURES)) if request.why is not None else []
-    opened = open_explainer(model_or_explainer, why=request.why is not None, pictures=first, **reading, **options)
+    opened = open_explainer(source, why=request.why is not None, pictures=first, **opening)
     terminal = Terminal(quiet=as_json)
     with opened.explainer:
         for hint in opened.hints:
             terminal.hint(hint)
-        folder = open_folder(opened, model_or_explainer, out, request, resume=resume, overwrite=overwrite)
+        folder = open_folder(opened, source, out, request, **kept)
         with folder:
             for _ in terminal.follow(explain_into(folder, opened, chain(first, paths), request)):
                 pass
-    write_explained(folder, formats)
+    write_explained(folder, [name for name in formats if name != "parquet"])
+    if "parquet" in formats:
+        from fsagn_onnx.explanations.export import write_dataset
+
+        write_dataset(folder)
     if as_json:
         print_explanations(folder)
     else:
         terminal.summary(folder, opened.explainer.provider)
-    if folder.failed:
-        context.exit(3)
+    return folder.failed
+
+
+def _many(
+    source: Path,
+    out: Path | str,
+    request: ExplainRequest,
+    opening: dict[str, Any],
+    kept: dict[str, bool],
+    scale: tuple[Cluster | None, str | None],
+    formats: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Explain very many images into a dataset of rows; gives the number of those that failed."""
+    from fsagn_onnx.explanations.subject import open_explainer
+    from fsagn_onnx.scale.dataset import places
+    from fsagn_onnx.scale.explain import DatasetRun, Scale
+    from fsagn_onnx.terminal.datasets import DatasetTerminal
+
+    if set(formats) - {"parquet"}:
+        raise click.UsageError("--format: of a dataset of rows parquet only; its sample has a page of its own")
+    cluster, overlays = scale
+    opened = open_explainer(source, why=request.why is not None, **opening)
+    terminal = DatasetTerminal(quiet=as_json)
+    with opened.explainer:
+        how = Scale(cluster, "200" if overlays is None else overlays)
+        run = DatasetRun(opened, source, opening, out, request, how, **kept)
+        for hint in opened.hints:
+            terminal.hint(hint)
+        for _ in terminal.follow_parts(run.outcomes(), places(run.units)):
+            pass
+        run.finish()
+    terminal.dataset_summary(run.folder, as_json=as_json)
+    return len(run.folder.failures)

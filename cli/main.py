@@ -58,6 +58,7 @@ EXTRAS = {
     "prometheus_client": ("serve", "serve"),
     "pyarrow": ("dissect", "dissection"),
     "pycocotools": ("dissect", "dissection"),
+    "ray": ("scale", "scale"),
     "safetensors": ("train", "training"),
     "scipy": ("dissect", "dissection"),
     "skimage": ("demo", "demo"),

@@ -20,13 +20,53 @@ seed_option = click.option(
 parts_option = click.option(
     "--parts", type=PATH, help="Part annotations: file or folder, see the documentation for layouts."
 )
-format_option = click.option(
-    "--format",
-    "formats",
-    multiple=True,
-    type=click.Choice(["json", "md", "png"]),
-    help="Write report.FORMAT too; may be repeated.",
-)
+
+
+def formats_option(*more: str, about: str = "") -> Callable[[Command], Command]:
+    """`--format`: reports beside the page, and what a command can write besides."""
+    return click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        type=click.Choice(["json", "md", "png", *more]),
+        help=f"Write report.FORMAT too{about}; may be repeated.",
+    )
+
+
+format_option = formats_option()
+
+
+class FolderOrUrl(click.Path):
+    """A folder, or the URL of one in a store."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Leave a URL as it is: a path would lose one of its slashes."""
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
+def cluster_options(command: Command) -> Command:
+    """Add `--cluster` and `--gpus-per-worker`; the command gets both as ``cluster``, None where it is not asked for."""
+
+    @click.option(
+        "--cluster", "address", is_flag=False, flag_value="local", metavar="[ADDRESS]",
+        help="Do it with workers of a Ray cluster: of this machine's cores without an address, auto (the running "
+        "cluster), HOST:PORT, ray://HOST:PORT.",
+    )  # fmt: skip
+    @click.option("--gpus-per-worker", type=click.FloatRange(0), help="GPUs of each worker, a share too.  [default: 0]")
+    @wraps(command)
+    def packed(*arguments: Any, address: str | None, gpus_per_worker: float | None, **options: Any) -> Any:
+        if address is None:
+            if gpus_per_worker is not None:
+                raise click.UsageError("--gpus-per-worker goes with --cluster")
+            return command(*arguments, cluster=None, **options)
+        from fsagn_onnx.scale.cluster import Cluster
+
+        return command(*arguments, cluster=Cluster(address, gpus_per_worker or 0.0), **options)
+
+    return packed
 
 
 def batch_size_option(default: int = 8, of: str = "Images") -> Callable[[Command], Command]:

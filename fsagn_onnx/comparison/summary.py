@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Final
@@ -10,10 +10,13 @@ from typing import Annotated, Any, Final
 import msgspec
 import numpy as np
 
+from ..data.store import Store
 from ..dissection.dissection import Dissection
 from ..dissection.observations import dissection_columns, unpack
 from ..dissection.scores import Floats
 from ..errors import OutputError, UsageError
+from ..explanations.parts import dataset_rows
+from ..explanations.rows import COLUMNS, lines_of
 from ..perturbation.effects import Effect
 from ..runs.reader import FinishedRun
 from ..schema import Meta
@@ -140,7 +143,7 @@ def _explained(run: FinishedRun) -> RunSummary:
     found = RunSummary("explain", {**about, "the filters asked for": manifest["arguments"]["filters"]})
     found.about["the depths of the evidence"] = manifest.get("evidence_depths")
     shown: dict[str, tuple[str | None, dict[int, float]]] = {}
-    for line in run.lines("explanations.jsonl", ExplanationLine):
+    for line in _explained_lines(run):
         image = _image(line["path"])
         answers = line["predictions"]
         answer = None if not answers else answers[0]["label"] or f"class {answers[0]['index']}"
@@ -168,6 +171,13 @@ def _explained(run: FinishedRun) -> RunSummary:
                 found.add(f"{HANGS}{number}", answer, image, numbers.get(number, 0.0))
     found.images = len(shown)
     return found
+
+
+def _explained_lines(run: FinishedRun) -> Iterator[dict[str, Any]]:
+    """The lines of a run of `explain`, or its rows where it has a dataset instead."""
+    if run.manifest.get("dataset") is None:
+        return run.lines("explanations.jsonl", ExplanationLine)
+    return lines_of(dataset_rows(Store(run.path), [name for name in COLUMNS if name not in ("mask", "details")]))
 
 
 def _weights(filters: list[dict[str, Any]]) -> dict[int, float]:

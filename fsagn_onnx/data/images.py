@@ -18,7 +18,10 @@ from ..errors import ImageError
 from .headers import BrokenHeaderError, Header, read_header
 from .opening import encoding_of, open_regular
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_FILE_BYTES", "MAX_PIXELS", "decode_image", "list_images", "read_image", "some_images"]
+__all__ = [
+    "IMAGE_SUFFIXES", "MAX_FILE_BYTES", "MAX_PIXELS", "decode_image", "list_images", "list_lines", "read_image",
+    "some_images",
+]  # fmt: skip
 
 MAX_PIXELS = 200_000_000
 """Pixels of the largest image that is decoded (600 MB as 8-bit RGB)."""
@@ -175,7 +178,17 @@ def _stripped(line: str) -> str:
 
 
 def _listed(name: str) -> Iterator[Path]:
-    """The paths in a list file, one on each line; a line may be anything that `list_images` takes but a list."""
+    """The images of a list file; a line may be anything that `list_images` takes but a list."""
+    for line in list_lines(name):
+        yield from list_images([line])
+
+
+def list_lines(name: str) -> Iterator[str]:
+    """The lines of a list file that name something: a path, a folder, a glob.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
     try:
         with open_regular(name, pipes=True) as file:
             encoding = encoding_of(file.peek(4)[:4]) if isinstance(file, io.BufferedReader) else "utf-8-sig"
@@ -186,7 +199,7 @@ def _listed(name: str) -> Iterator[Path]:
                     raise ImageError(f"list of images {name!r}: a line is longer than {MAX_LINE} characters")
                 path = _stripped(line)
                 if path and path != "-" and not path.startswith("@"):
-                    yield from list_images([path])
+                    yield path
     except OSError as error:
         raise ImageError(f"list of images {name!r} cannot be read: {error.strerror}") from error
     except UnicodeError as error:

@@ -5,6 +5,7 @@
     DIR/masks/NAME.npz        area ranks, filter ids, and the affine map to the original image's pixels
     DIR/overlays/NAME.png     the image and its filters' areas
     DIR/report.html           one self-contained page
+    DIR/rows/                 the dataset of rows, where it was asked for
 
 An image is done when its line is in explanations.jsonl, which is the last thing written for it.
 """
@@ -28,6 +29,7 @@ from ..runtime.drawing.overlay import OUTLINED
 from ..runtime.stream import Failure
 from .page import MAX_IMAGES, Facts, article_name, detail_of, escaped_name, page
 from .rendering import Place, Rendered
+from .rows import ROWS
 
 LINES: Final = "explanations.jsonl"
 REPORT: Final = "report.html"
@@ -97,7 +99,7 @@ class ExplanationFolder(RunFolder):
     def results(self) -> Iterator[Path]:
         """Lines, report, masks and overlays; what else lies in the folder stays."""
         yield from super().results()
-        for name in (REPORT, ARTICLES, *(f"report.{ending}" for ending in FORMATS)):
+        for name in (REPORT, ARTICLES, ROWS, *(f"report.{ending}" for ending in FORMATS)):
             yield self.path / name
         yield from (self.path / "masks").glob("*.npz")
         yield from (self.path / "overlays").glob("*.png")

@@ -14,7 +14,7 @@ from ..runs.filter_names import found_filter_names
 from ..runtime.drawing.overlay import check_style
 from ..runtime.explainer import Explainer
 from ..runtime.explanation import Explanation
-from ..runtime.stream import Failure, ordered_map
+from ..runtime.stream import Failure, Frame, ordered_map
 from .folder import About, ExplanationFolder
 from .rendering import Place, Rendered, render_result
 from .subject import Opened
@@ -154,7 +154,7 @@ def found_images(request: ExplainRequest, out: Path) -> Iterator[Path]:
 
 
 def explain_into(
-    folder: ExplanationFolder, opened: Opened, images: Iterable[Path], request: ExplainRequest
+    folder: ExplanationFolder, opened: Opened, images: Iterable[Path | Frame], request: ExplainRequest
 ) -> Iterator[Written | Failure]:
     """Explain images and write each as soon as it is done; the caller finishes the folder.
 
@@ -164,7 +164,7 @@ def explain_into(
     Raises:
         FsagnError: the run cannot go on.
     """
-    waiting = (path for path in images if not folder.is_done(str(path)))
+    waiting = (image for image in images if not folder.is_done(image.name if isinstance(image, Frame) else str(image)))
     names = request.filter_names(opened.explainer)
     results = opened.explainer.stream(
         waiting,

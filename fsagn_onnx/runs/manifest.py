@@ -83,11 +83,21 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
         OutputError: no manifest, one of another kind, or a damaged one.
     """
     path = manifest_file(folder, kind)
-    other = OutputError(f"{folder} holds no results of '{kind or ', '.join(KINDS)}': choose another folder")
     try:
-        manifest = parse_json(path.read_bytes(), lambda said: other, any_names=True)
+        content = path.read_bytes()
     except OSError:
-        raise other from None
+        content = b""
+    return parsed_manifest(content, folder, path, kind)
+
+
+def parsed_manifest(content: bytes, folder: object, path: object, kind: str | None = None) -> dict[str, Any]:
+    """`read_manifest` of the file's content; ``folder`` and ``path`` are what to call folder and file.
+
+    Raises:
+        OutputError: likewise.
+    """
+    other = OutputError(f"{folder} holds no results of '{kind or ', '.join(KINDS)}': choose another folder")
+    manifest = parse_json(content, lambda said: other, any_names=True)
     found = _kind(manifest) if isinstance(manifest, dict) else None
     if found is None or found not in RUNNING or (kind is not None and kind != found):
         raise other
@@ -145,7 +155,7 @@ def _kind(manifest: Mapping[str, Any]) -> str | None:
     return "explain" if "arguments" in manifest else "evaluate" if "methods" in manifest else None
 
 
-def require_same(folder: Path, written: Mapping[str, Any], subject: Mapping[str, Any]) -> None:
+def require_same(folder: object, written: Mapping[str, Any], subject: Mapping[str, Any]) -> None:
     """Compare what a folder was written with, and what is asked for now.
 
     Raises:

@@ -37,13 +37,14 @@ RANK = {
     "benchmark": 6,
     "perturbation": 7,
     "comparison": 8,
+    "scale": 8,
     "terminal": 9,
     "models": 10,
     "cli": 11,
 }
 NO_TORCH = (
     "errors", "schema", "model", "data", "gradient", "statistics", "runtime", "runs", "evaluation", "explanations",
-    "inspection", "report", "terminal", "server", "benchmark", "cli", "models",
+    "inspection", "report", "terminal", "server", "benchmark", "cli", "models", "scale",
 )  # fmt: skip
 ALSO = {("schema", "errors")}
 TORCH_FREE_EXCEPT = re.compile(r"fsagn_onnx\.testing\b|fsagn_onnx\.models\.train_")

@@ -1,0 +1,222 @@
+"""Folders of results on a disk or in an object store: what is written there appears whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import ImageError, OutputError, UsageError
+from .files import PART, make_folder, write_file
+from .images import MAX_FILE_BYTES
+from .opening import open_regular
+
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+TRIES: Final = 6
+"""Requests of an object store that answers 503 or not at all, before that is an error."""
+
+
+def is_url(name: str | Path) -> bool:
+    """Whether a name is that of something in a store (``s3://bucket/key``), not of a file."""
+    return isinstance(name, str) and _URL.match(name) is not None
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it: s3, gs and what else pyarrow has, else fsspec.
+
+    Args:
+        url: ``scheme://bucket/path``. Keys, region and endpoint of s3 come from its usual places (``AWS_...``).
+
+    Raises:
+        UsageError: no such scheme, or a package for it is missing.
+    """
+    from pyarrow import ArrowException, fs
+
+    scheme, _, path = url.partition("://")
+    try:
+        if scheme.lower() == "s3":
+            return fs.S3FileSystem(retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES)), path.rstrip("/")
+        if scheme.lower() not in ("az", "abfs"):
+            return tuple(fs.FileSystem.from_uri(url.rstrip("/")))
+    except (ArrowException, ValueError, OSError):
+        pass  # fsspec may know it
+    import fsspec
+
+    try:
+        found, path = fsspec.core.url_to_fs(url.rstrip("/"))
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{url}: {error}") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+def read_content(name: str) -> bytes:
+    """The content of a picture, from a file or a store.
+
+    Raises:
+        ImageError: it cannot be read, is no regular file or too large.
+    """
+    try:
+        if is_url(name):
+            system, path = file_system(name)
+            with system.open_input_file(path) as file:
+                size = file.size()
+                content = file.read() if size <= MAX_FILE_BYTES else b""
+        else:
+            with open_regular(name) as stream:
+                content = stream.read(MAX_FILE_BYTES + 1)
+                size = len(content)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name!r} cannot be read: {_reason(error)}") from error
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{name!r} has {size} bytes, more than the limit of {MAX_FILE_BYTES}")
+    return bytes(content)
+
+
+def _reason(error: Exception) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())[:300]
+
+
+class Store:
+    """A folder of results.
+
+    Attributes:
+        where: the folder, or its URL.
+
+    Args:
+        where: a folder, which is made if it is not there, or a URL.
+
+    Raises:
+        OutputError: the folder cannot be made.
+        UsageError: no such scheme.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        self.where = str(where)
+        self._folder = None if is_url(self.where) else Path(where)
+        if self._folder is None:
+            self._system, self._path = file_system(self.where)
+        else:
+            make_folder(self._folder)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on a disk; None in a store."""
+        return self._folder
+
+    def at(self, name: str) -> str:
+        """What to call a file of the folder in messages."""
+        return f"{self.where.rstrip('/')}/{name}" if name else self.where
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file: on a disk under a temporary name that is renamed, in a store as one object.
+
+        Raises:
+            OutputError: it cannot be written; nothing is left of it.
+        """
+        if self._folder is not None:
+            path = self._folder / name
+            make_folder(path.parent)
+            write_file(path, [content])
+            return
+        try:
+            with self._system.open_output_stream(f"{self._path}/{name}") as stream:
+                stream.write(content)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.at(name)}: {_reason(error)}; go on with --resume") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file or folder of that name.
+
+        Raises:
+            OutputError: the store does not answer.
+        """
+        if self._folder is not None:
+            return (self._folder / name).exists()
+        try:
+            return bool(self._system.get_file_info(f"{self._path}/{name}").type.name != "NotFound")
+        except OSError as error:
+            raise OutputError(f"cannot read {self.at(name)}: {_reason(error)}") from error
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None where there is none.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        try:
+            with self.open(name) as file:
+                return bytes(file.read())
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Any]:
+        """A file for reading at any place.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OutputError: it cannot be read.
+        """
+        try:
+            if self._folder is not None:
+                with (self._folder / name).open("rb") as file:
+                    yield file
+            else:
+                with self._system.open_input_file(f"{self._path}/{name}") as file:
+                    yield file
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OutputError(f"cannot read {self.at(name)}: {_reason(error)}") from error
+
+    def names(self, inside: str = "") -> list[str]:
+        """Names of the files and folders in a folder, sorted; half-written ones left out; none where it is not there.
+
+        Raises:
+            OutputError: it cannot be listed.
+        """
+        try:
+            if self._folder is not None:
+                folder = self._folder / inside
+                found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+            else:
+                from pyarrow import fs
+
+                selector = fs.FileSelector(f"{self._path}/{inside}".rstrip("/"), allow_not_found=True)
+                found = [info.base_name for info in self._system.get_file_info(selector)]
+        except OSError as error:
+            raise OutputError(f"cannot read {self.at(inside)}: {_reason(error)}") from error
+        return sorted(name for name in found if not name.endswith(PART))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder, where it is there.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        try:
+            if self._folder is not None:
+                path = self._folder / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+                return
+            path_in_store = f"{self._path}/{name}"
+            kind = self._system.get_file_info(path_in_store).type.name
+            if kind == "Directory":
+                self._system.delete_dir(path_in_store)
+            elif kind == "File":
+                self._system.delete_file(path_in_store)
+        except OSError as error:
+            raise OutputError(f"cannot remove {self.at(name)}: {_reason(error)}") from error
+
+    def remove_parts(self, inside: str) -> None:
+        """Remove what killed runs left half-written in a folder; a store shows no half objects."""
+        if self._folder is not None:
+            for path in (self._folder / inside).glob(f".*{PART}"):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,201 @@
+"""What a worker does: it holds one explainer, explains the pictures of a unit, and writes them as one part."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from .. import __version__
+from ..data.images import decode_image
+from ..data.store import Store, read_content
+from ..errors import FsagnError, ImageError, UsageError
+from ..explanations.job import ExplainRequest, called
+from ..explanations.parts import FailedPicture, PartContent, PartFacts, part_facts
+from ..explanations.rows import picture_rows, text_of
+from ..explanations.subject import Opened, open_explainer
+from ..runtime.stream import DECODERS, Failure, Frame, ordered_map
+from .pictures import Unit
+
+AHEAD: Final = 16
+"""Pictures that are read and decoded ahead of the explainer."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a unit.
+
+    Attributes:
+        start: of the unit.
+        stop: likewise.
+        facts: what its part says of itself.
+        stopped: why the run cannot go on: the part could not be written, the explainer not be opened; else empty.
+        only: of the unit.
+    """
+
+    start: int
+    stop: int
+    facts: PartFacts
+    stopped: str = ""
+    only: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExplainJob:
+    """What every worker is told; it travels to other machines, with the files that it names.
+
+    Attributes:
+        source: explainer or model.
+        options: of `open_explainer`.
+        request: what is asked for; the images and the names of filters come another way.
+        called: what filters are called.
+        where: the folder of the run, or its URL.
+        files: contents of the files that are named, by path.
+        version: of the package; workers must have the same.
+    """
+
+    source: Path
+    options: Mapping[str, Any]
+    request: ExplainRequest
+    called: Mapping[int, str]
+    where: str
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    version: str = __version__
+
+    def shipped(self) -> ExplainJob:
+        """The same with the contents of its files."""
+        paths = [self.source, *(value for value in self.options.values() if isinstance(value, Path))]
+        files = {str(path): path.read_bytes() for path in paths if path.is_file()}
+        return ExplainJob(self.source, self.options, self.request, self.called, self.where, files)
+
+    def open(self, folder: Path, threads: int | None = None) -> Opened:
+        """Open the explainer; files that are not here, or other ones, come out of `files` into ``folder``.
+
+        Raises:
+            FsagnError: it cannot be opened.
+        """
+        if self.version != __version__:
+            raise UsageError(f"a worker has fsagn-onnx {__version__}, expected {self.version}: install the same")
+
+        def here(path: Path) -> Path:
+            content = self.files.get(str(path))
+            if content is None or (path.is_file() and path.read_bytes() == content):
+                return path
+            copy = folder / path.name
+            copy.write_bytes(content)
+            return copy
+
+        options: dict[str, Any] = dict(self.options)
+        options |= {name: here(value) for name, value in options.items() if isinstance(value, Path)}
+        if options.get("threads") is None:
+            options["threads"] = threads
+        return open_explainer(here(self.source), **options)
+
+
+class Work(Protocol):
+    """What explains a unit and writes its part."""
+
+    def do(self, unit: Unit) -> Outcome:
+        """Do a unit."""
+
+
+class PartWriter:
+    """Explains units with an open explainer, and writes a part for each.
+
+    Args:
+        opened: the explainer.
+        job: what is asked for.
+        store: where to.
+    """
+
+    def __init__(self, opened: Opened, job: ExplainJob, store: Store) -> None:
+        self.opened, self.job, self.store = opened, job, store
+
+    def do(self, unit: Unit) -> Outcome:
+        """Explain the pictures of a unit; its part appears whole. One that a killed worker left whole is kept."""
+        content, failures, numbers = PartContent(), [], []
+        try:
+            if self.store.has(unit.part.path):
+                return Outcome(unit.start, unit.stop, part_facts(self.store, unit.part), only=unit.only)
+            for number, digest, result in self._results(unit):
+                if isinstance(result, Failure):
+                    failures.append(FailedPicture(number, text_of(result.path), result.message))
+                else:
+                    numbers.append(number)
+                    content.add(picture_rows(number, digest, called(result, self.job.called)))
+            failures.sort(key=lambda failed: failed.number)
+            facts = PartFacts(len(numbers), failures, numbers if unit.only else [])
+            content.save(self.store, unit.part, facts)
+        except FsagnError as error:
+            return Outcome(unit.start, unit.stop, PartFacts(0), str(error), unit.only)
+        return Outcome(unit.start, unit.stop, facts, only=unit.only)
+
+    def _results(self, unit: Unit) -> Iterator[tuple[int, str | None, Any]]:
+        """Place, hash of the file, and explanation or failure of each picture; failed ones in any order."""
+        unread: list[tuple[int, Failure]] = []
+        under_way: deque[tuple[int, str]] = deque()
+
+        def frames() -> Iterator[Frame]:
+            for number, read in self._read(unit):
+                if isinstance(read, Failure):
+                    unread.append((number, read))
+                else:
+                    under_way.append((number, read[0]))
+                    yield read[1]
+
+        request = self.job.request
+        for result in self.opened.explainer.stream(
+            frames(),
+            request.filters,
+            request.area,
+            classes=request.classes,
+            batch_size=request.batch_size,
+            verify=request.verify,
+            measure=request.measure,
+            model=self.opened.model,
+            previews=False,
+        ):
+            number, digest = under_way.popleft()
+            yield number, digest, result
+        for number, failure in unread:
+            yield number, None, failure
+
+    def _read(self, unit: Unit) -> Iterator[tuple[int, Failure | tuple[str, Frame]]]:
+        """Read, hash and decode the pictures of a unit, in order; what cannot be is a failure."""
+        next_place = unit.start
+
+        def decoded(item: tuple[int, str, bytes | None]) -> tuple[int, Failure | tuple[str, Frame]]:
+            place, name, held = item
+            try:
+                content = read_content(name) if held is None else held
+                return place, (sha256(content).hexdigest(), Frame(name, decode_image(content, name)))
+            except ImageError as error:
+                return place, Failure(name, str(error))
+            except MemoryError:
+                return place, Failure(name, f"{name!r} does not fit into the memory of a worker")
+
+        try:
+            for item in ordered_map(decoded, unit.contents(), DECODERS, AHEAD):
+                next_place = item[0] + 1
+                yield item
+        except ImageError as error:  # what holds the pictures: the rest of them
+            places = unit.only or range(next_place, unit.stop if unit.file.endswith(".parquet") else next_place + 1)
+            for place in places:
+                if place >= next_place:
+                    yield place, Failure(unit.name(place), str(error))
+
+
+def open_writer(job: ExplainJob, threads: int | None = None) -> PartWriter:
+    """A writer in this process, which opens its own explainer.
+
+    Raises:
+        FsagnError: it cannot be opened.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        opened = job.open(Path(folder), threads)
+        return PartWriter(opened, job, Store(job.where))
