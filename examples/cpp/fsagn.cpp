@@ -170,6 +170,20 @@ std::vector<double> as_numbers(const Ort::Value &result) {
   }
 }
 
+// Names of the classes in the order of their numbers; none where the model's are not known.
+std::vector<std::string> class_names(const json &about) {
+  const json said = about.value("classes", json());
+  if (!said.is_object() || !said.at("named").get<bool>()) return {};
+  auto labels = about.at("labels").get<std::vector<std::string>>();
+  if (labels.size() == 1) labels.insert(labels.begin(), "not " + labels.front());  // class 1 alone has a name
+  return labels;
+}
+
+std::optional<std::string> label_of(std::int64_t index, const std::vector<std::string> &labels) {
+  if (index < 0 || static_cast<std::size_t>(index) >= labels.size()) return std::nullopt;
+  return labels[index];
+}
+
 // The five best classes, as the metadata's `classes` says; none where the model has no classes, or an old file is silent.
 std::vector<Prediction> best_answers(const std::map<std::string, Ort::Value> &results, const json &about) {
   const json said = about.value("classes", json());
@@ -179,19 +193,13 @@ std::vector<Prediction> best_answers(const std::map<std::string, Ort::Value> &re
   const auto numbers = as_numbers(output->second);
   if (numbers.empty()) return {};
   const auto scores = probabilities(numbers, said.at("scores").get<std::string>());
-  std::vector<std::string> labels;
-  if (said.at("named").get<bool>()) labels = about.at("labels").get<std::vector<std::string>>();
-  if (labels.size() == 1 && scores.size() == 2) labels.insert(labels.begin(), "not " + labels.front());
+  const auto labels = class_names(about);
   std::vector<int> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return scores[a] > scores[b]; });
   order.resize(std::min<std::size_t>(5, order.size()));
   std::vector<Prediction> best;
-  for (const int index : order) {
-    std::optional<std::string> label;
-    if (static_cast<std::size_t>(index) < labels.size()) label = labels[index];
-    best.push_back({index, label, scores[index]});
-  }
+  for (const int index : order) best.push_back({index, label_of(index, labels), scores[index]});
   return best;
 }
 
@@ -267,6 +275,16 @@ cv::Mat area_mask(const cv::Mat &rank, double area, cv::Size size) {
   return mask;
 }
 
+std::int64_t whole_number(const std::string &text) {
+  std::size_t used = 0;
+  try {
+    const auto number = std::stoll(text, &used);
+    if (used == text.size()) return number;
+  } catch (const std::logic_error &) {
+  }
+  throw std::runtime_error("'" + text + "' is no whole number");
+}
+
 std::vector<int> run_lengths(const cv::Mat &mask) {
   std::vector<int> counts;
   bool current = false;
@@ -315,50 +333,90 @@ Ort::Value Explainer::image_value(const cv::Mat &bgr) {
   return Ort::Value::CreateTensor(host(), bytes_.data(), bytes_.size(), shape.data(), shape.size(), type);
 }
 
-Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_t> &filters) {
+bool Explainer::knows_classes() const { return std::find(inputs_.begin(), inputs_.end(), "classes") != inputs_.end(); }
+
+std::int64_t Explainer::class_number(const std::string &text) const {
+  const auto labels = class_names(about_);
+  const auto found = std::find(labels.begin(), labels.end(), text);
+  if (found != labels.end()) return found - labels.begin();
+  const auto number = whole_number(text);
+  const json said = about_.value("classes", json()), count = said.is_object() ? said.value("count", json()) : json();
+  if (number < STRONGEST || (count.is_number() && number >= count.get<std::int64_t>()))
+    throw std::runtime_error("no class " + text + ": there are " + count.dump());
+  return number;
+}
+
+Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_t> &filters,
+                               const std::vector<std::int64_t> &classes) {
   if (bgr.type() != CV_8UC3 || bgr.empty()) throw std::runtime_error("a picture must be 8-bit BGR and not empty");
-  std::vector<std::int64_t> asked = filters, shape{1, static_cast<std::int64_t>(filters.size())};
-  std::int64_t answer = STRONGEST;  // of `classes`: the class with the highest score
-  const std::array<std::int64_t, 2> one{1, 1};
+  std::map<std::string, std::vector<std::int64_t>> asked{{"filters", filters}, {"classes", classes}};
   std::vector<Ort::Value> feeds;
   std::vector<const char *> feed_names, names;
   for (const auto &name : inputs_) {
     feed_names.push_back(name.c_str());
-    if (name == "filters")
-      feeds.push_back(Ort::Value::CreateTensor<std::int64_t>(host(), asked.data(), asked.size(), shape.data(), 2));
-    else if (name == "classes")
-      feeds.push_back(Ort::Value::CreateTensor<std::int64_t>(host(), &answer, 1, one.data(), one.size()));
-    else feeds.push_back(image_value(bgr));
+    if (const auto found = asked.find(name); found != asked.end()) {
+      auto &ids = found->second;
+      const std::array<std::int64_t, 2> shape{1, static_cast<std::int64_t>(ids.size())};
+      feeds.push_back(Ort::Value::CreateTensor<std::int64_t>(host(), ids.data(), ids.size(), shape.data(), shape.size()));
+    } else {
+      feeds.push_back(image_value(bgr));
+    }
   }
   for (const auto &name : outputs_) names.push_back(name.c_str());
   auto values = session_.Run({}, feed_names.data(), feeds.data(), feeds.size(), names.data(), names.size());
   std::map<std::string, Ort::Value> results;
   for (std::size_t n = 0; n < values.size(); ++n) results.emplace(outputs_[n], std::move(values[n]));
-  return read(std::move(results));
+  return read(std::move(results), filters);
 }
 
-Explanation Explainer::read(std::map<std::string, Ort::Value> results) const {
+Area Explainer::area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place) const {
+  const auto grid = ranks.GetTensorTypeAndShapeInfo().GetShape();  // (1, K, h, w)
+  const auto cells = grid[2] * grid[3], areas = static_cast<std::int64_t>(areas_.size());
+  const cv::Mat rank(static_cast<int>(grid[2]), static_cast<int>(grid[3]), CV_32F,
+                     ranks.GetTensorMutableData<float>() + place * cells);
+  const auto *start = curves.GetTensorData<float>() + place * areas;
+  const std::vector<float> curve(start, start + areas);
+  return {rank.clone(), curve, sufficient_area(areas_, curve)};
+}
+
+Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std::vector<std::int64_t> &filters) const {
   Explanation found;
   found.predictions = best_answers(results, about_);
-  const auto grid = results.at("area_rank").GetTensorTypeAndShapeInfo().GetShape();  // (1, K, h, w)
+  const float *added = nullptr;  // what each filter adds to the first class
+  if (const auto asked = results.find("class_ids"); asked != results.end()) {
+    const auto labels = class_names(about_);
+    const auto *ids = asked->second.GetTensorData<std::int64_t>();
+    const auto *decisions = results.at("decision").GetTensorData<float>();
+    const auto *support = results.at("support").GetTensorData<float>();
+    added = results.at("contributions").GetTensorData<float>();
+    const auto count = static_cast<std::int64_t>(asked->second.GetTensorTypeAndShapeInfo().GetElementCount());
+    for (std::int64_t j = 0; j < count; ++j)
+      found.evidence.push_back({area_of(results.at("evidence_rank"), results.at("evidence_retention"), j), ids[j],
+                                label_of(ids[j], labels), decisions[j], {support[2 * j], support[2 * j + 1]}});
+  }
+  const auto count = results.at("area_rank").GetTensorTypeAndShapeInfo().GetShape()[1];
   const auto *ids = results.at("filter_ids").GetTensorData<std::int64_t>();
   const auto *peaks = results.at("filter_peaks").GetTensorData<float>();
-  auto *ranks = results.at("area_rank").GetTensorMutableData<float>();
-  const auto *curves = results.at("retention").GetTensorData<float>();
-  for (std::int64_t k = 0; k < grid[1]; ++k) {
+  for (std::int64_t k = 0; k < count; ++k) {
     if (ids[k] < 0) continue;
-    const cv::Mat rank(static_cast<int>(grid[2]), static_cast<int>(grid[3]), CV_32F, ranks + k * grid[2] * grid[3]);
-    const auto *start = curves + k * static_cast<std::int64_t>(areas_.size());
-    const std::vector<float> curve(start, start + areas_.size());
-    found.filters.push_back({ids[k], peaks[k], rank.clone(), curve, sufficient_area(areas_, curve)});
+    const float contribution = added ? added[k] : 0;
+    const auto wish = static_cast<std::size_t>(k) < filters.size() ? filters[k] : ids[k];
+    // one that was asked for as decisive must speak for the class, one against it against it
+    if ((wish == DECISIVE && contribution <= 0) || (wish == AGAINST && contribution >= 0)) continue;
+    float share = 0;
+    if (added)
+      if (const float total = found.evidence.front().support[contribution < 0]; total != 0)
+        share = std::min(1.0F, contribution / total);
+    found.filters.push_back(
+        {area_of(results.at("area_rank"), results.at("retention"), k), ids[k], peaks[k], contribution, share});
   }
   return found;
 }
 
-double Explainer::retention_at(const Filter &filter, double area) const {
+double Explainer::retention_at(const Area &found, double area) const {
   std::vector<double> xs{0}, ys{0};
   xs.insert(xs.end(), areas_.begin(), areas_.end());
-  ys.insert(ys.end(), filter.curve.begin(), filter.curve.end());
+  ys.insert(ys.end(), found.curve.begin(), found.curve.end());
   if (xs.back() < 1) {
     xs.push_back(1);
     ys.push_back(1);

@@ -3,6 +3,7 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -14,8 +15,9 @@
 
 namespace fsagn {
 
-// The strongest filter that was not asked for by id.
-constexpr std::int64_t STRONGEST = -1;
+// What can be asked for besides ids: the strongest filter or the class with the highest score, the filter that adds most
+// to the first class asked about, the one that speaks most against it.
+constexpr std::int64_t STRONGEST = -1, DECISIVE = -2, AGAINST = -3;
 
 // The metadata's `input`: normalised = (pixel * scale - mean) / std, pixel in 0..255.
 struct InputSpec {
@@ -26,12 +28,25 @@ struct InputSpec {
   std::vector<float> mean, deviation;
 };
 
-struct Filter {
-  std::int64_t id;
-  float peak;
+// An area that can be cut at any size.
+struct Area {
   cv::Mat rank;              // CV_32F (h, w) in (0, 1], smaller is kept first
   std::vector<float> curve;  // predicted retention at the metadata's areas
   double area;               // the sufficient area
+};
+
+struct Filter : Area {
+  std::int64_t id;
+  float peak;
+  float contribution, share;  // what it adds to the first class, of the support or of what speaks against; 0 without
+};
+
+// What the decision for one class rests on.
+struct Evidence : Area {
+  std::int64_t index;
+  std::optional<std::string> label;
+  float decision;                // log-odds of the class
+  std::array<float, 2> support;  // sums of what all filters add for it, and against it
 };
 
 struct Prediction {
@@ -42,6 +57,7 @@ struct Prediction {
 
 struct Explanation {
   std::vector<Prediction> predictions;  // the five best; none where the model is no classifier
+  std::vector<Evidence> evidence;       // per class asked about; none where the file knows no classes
   std::vector<Filter> filters;
 };
 
@@ -55,6 +71,9 @@ cv::Mat on_picture(const cv::Mat &mask, cv::Size picture, const InputSpec &spec)
 // The round(a H W) pixels with the smallest bilinearly upsampled rank, ties by position: CV_8U, 0 and 255.
 cv::Mat area_mask(const cv::Mat &rank, double area, cv::Size size);
 
+// A whole number; throws where the text is something else.
+std::int64_t whole_number(const std::string &text);
+
 // COCO's uncompressed run lengths: column by column, zeros first.
 std::vector<int> run_lengths(const cv::Mat &mask);
 
@@ -64,23 +83,32 @@ class Explainer {
   // Throws Ort::Exception or std::runtime_error where the file is no explainer. threads = 0: onnxruntime's choice.
   explicit Explainer(const std::filesystem::path &file, int threads = 0);
 
-  // `bgr`: CV_8UC3 of any size, as cv::imread gives it. `filters`: ids, or STRONGEST.
-  Explanation explain(const cv::Mat &bgr, const std::vector<std::int64_t> &filters);
+  // `bgr`: CV_8UC3 of any size, as cv::imread gives it. `filters`: ids, STRONGEST, DECISIVE or AGAINST; `classes`: ids, or
+  // STRONGEST for the answer.
+  Explanation explain(const cv::Mat &bgr, const std::vector<std::int64_t> &filters,
+                      const std::vector<std::int64_t> &classes = {STRONGEST});
 
-  // Predicted retention of a filter at an area, linear between the metadata's areas, 0 at 0 and 1 at 1.
-  double retention_at(const Filter &filter, double area) const;
+  // Predicted retention of a filter, or of a decision, at an area, linear between the metadata's areas, 0 at 0 and 1 at 1.
+  double retention_at(const Area &found, double area) const;
 
-  // The mask of a filter's area at the size of the picture that was explained.
-  cv::Mat mask(const Filter &filter, double area, cv::Size picture) const {
-    return on_picture(area_mask(filter.rank, area, spec_.size), picture, spec_);
+  // The mask of the area of a filter, or of a decision, at the size of the picture that was explained.
+  cv::Mat mask(const Area &found, double area, cv::Size picture) const {
+    return on_picture(area_mask(found.rank, area, spec_.size), picture, spec_);
   }
+
+  // Whether the file can be asked what a decision rests on.
+  bool knows_classes() const;
+
+  // The number of a class from its name, or from its number as text.
+  std::int64_t class_number(const std::string &text) const;
 
   const InputSpec &input() const { return spec_; }
   const nlohmann::json &metadata() const { return about_; }
 
  private:
   Ort::Value image_value(const cv::Mat &bgr);
-  Explanation read(std::map<std::string, Ort::Value> results) const;
+  Explanation read(std::map<std::string, Ort::Value> results, const std::vector<std::int64_t> &filters) const;
+  Area area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place) const;
 
   Ort::Env env_;
   Ort::Session session_;

@@ -235,10 +235,49 @@ export function predictions(results, about) {
   const output = said?.output == null ? undefined : results[said.output];
   if (output === undefined) return [];
   const scores = probabilities(Array.from(output.data, Number), said.scores);
-  let labels = said.named ? about.labels : null;
-  if (labels && labels.length < scores.length) labels = [`not ${labels[0]}`, labels[0]]; // class 1 alone has a name
   const order = scores.map((_, index) => index).sort((a, b) => scores[b] - scores[a] || a - b);
-  return order.slice(0, 5).map((index) => ({ index, label: labels?.[index] ?? null, score: scores[index] }));
+  return order.slice(0, 5).map((index) => ({ index, label: label(index, about), score: scores[index] }));
+}
+
+// The name of a class, or null.
+export function label(number, about) {
+  const labels = about.classes?.named ? about.labels : null;
+  if (labels?.length === 1) return number ? labels[0] : `not ${labels[0]}`; // class 1 alone has a name
+  return labels?.[number] ?? null;
+}
+
+// What the inputs `filters` and `classes` can hold besides ids.
+export const [STRONGEST, DECISIVE, AGAINST] = [-1, -2, -3];
+const KINDS = { top: STRONGEST, decisive: DECISIVE, against: AGAINST };
+
+function wholeNumber(text) {
+  if (!/^-?\d+$/.test(text)) throw new Error(`'${text}' is no whole number`);
+  return Number(text);
+}
+
+// "decisive:3,against:1", "top:5" or ids like "3,17" -> what stands in the input `filters`.
+export function askedFilters(words) {
+  return words.split(",").flatMap((word) => {
+    const [kind, number] = word.split(":");
+    return kind in KINDS ? Array(wholeNumber(number)).fill(KINDS[kind]) : [wholeNumber(word)];
+  });
+}
+
+// Names or numbers with commas -> what stands in the input `classes`.
+export function askedClasses(words, about) {
+  return words.split(",").map((word) => {
+    const named = about.labels?.indexOf(word) ?? -1;
+    const found = named < 0 ? wholeNumber(word) : named;
+    const count = about.classes?.count ?? Infinity;
+    if (found < STRONGEST || found >= count) throw new Error(`no class ${word}: there are ${count}`);
+    return found;
+  });
+}
+
+// Of the support for a class, or of what speaks against it: what one filter adds to that.
+function shareOf(contribution, support) {
+  const total = support[contribution < 0 ? 1 : 0];
+  return total ? Math.min(1, contribution / total) : 0;
 }
 
 const RESULTS = ["filter_ids", "filter_peaks", "area_rank", "retention"];
@@ -254,8 +293,16 @@ export class Explainer {
     return explainer;
   }
 
-  // `filters`: ids, or -1 for the strongest. Returns predictions and, per filter, id, peak, rank map and retention curve.
-  async explain(picture, filters = [-1, -1, -1, -1, -1]) {
+  // Whether the file can be asked what a decision rests on.
+  get knowsClasses() {
+    return this.session.inputNames.includes("classes");
+  }
+
+  // `filters`: ids, or STRONGEST, DECISIVE, AGAINST; `classes`: ids, or STRONGEST for the answer.
+  // Returns predictions; of a file that knows classes `evidence`: per class its decision value (log-odds), support, rank
+  // map and retention curve; and per filter id, peak, rank map and retention curve, and with evidence what it adds to the
+  // first class and its share of that support.
+  async explain(picture, filters = Array(5).fill(this.knowsClasses ? DECISIVE : STRONGEST), classes = [STRONGEST]) {
     const { ort, session, about } = this;
     const spec = about.input;
     const feeds = {};
@@ -267,32 +314,44 @@ export class Explainer {
       const { values, dims } = normalise(fit(picture, spec), spec);
       feeds[spec.name] = new ort.Tensor("float32", values, dims);
     }
-    if (session.inputNames.includes("filters")) {
-      feeds.filters = new ort.Tensor("int64", BigInt64Array.from(filters, BigInt), [1, filters.length]);
-    }
-    if (session.inputNames.includes("classes")) {
-      feeds.classes = new ort.Tensor("int64", BigInt64Array.of(-1n), [1, 1]); // the answer
+    const asked = { filters, classes };
+    for (const name of Object.keys(asked).filter((known) => session.inputNames.includes(known))) {
+      feeds[name] = new ort.Tensor("int64", BigInt64Array.from(asked[name], BigInt), [1, asked[name].length]);
     }
     const results = await session.run(feeds);
     const [ids, peaks, ranks, retention] = RESULTS.map((name) => results[name]);
     const grid = ranks.dims.slice(2);
+    const cut = (rankMaps, curves, place) => {
+      const curve = Array.from(curves.data.subarray(place * about.areas.length, (place + 1) * about.areas.length));
+      const rank = rankMaps.data.slice(place * grid[0] * grid[1], (place + 1) * grid[0] * grid[1]);
+      return { rank, curve, area: sufficientArea(about.areas, curve) };
+    };
+    const evidence = Array.from(results.class_ids?.data ?? [], Number).map((index, j) => ({
+      index,
+      label: label(index, about),
+      decision: results.decision.data[j],
+      support: Array.from(results.support.data.subarray(2 * j, 2 * j + 2)),
+      ...cut(results.evidence_rank, results.evidence_retention, j),
+    }));
     const found = [];
     for (let k = 0; k < ids.size; k++) {
       if (ids.data[k] < 0n) continue;
-      const curve = Array.from(retention.data.subarray(k * about.areas.length, (k + 1) * about.areas.length));
-      const rank = ranks.data.slice(k * grid[0] * grid[1], (k + 1) * grid[0] * grid[1]);
-      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], rank, curve, area: sufficientArea(about.areas, curve) });
+      const contribution = evidence.length ? results.contributions.data[k] : 0;
+      if (filters[k] === DECISIVE && contribution <= 0) continue; // it must speak for the class, or against it
+      if (filters[k] === AGAINST && contribution >= 0) continue;
+      const added = evidence.length ? { contribution, share: shareOf(contribution, evidence[0].support) } : {};
+      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], ...cut(ranks, retention, k), ...added });
     }
-    return { layer: about.layer, predictions: predictions(results, about), grid, filters: found };
+    return { layer: about.layer, predictions: predictions(results, about), grid, evidence, filters: found };
   }
 
-  // Predicted retention of a filter at an area.
-  retentionAt(filter, area) {
-    return along(area, [0, ...this.about.areas, 1], [0, ...filter.curve, 1]);
+  // Predicted retention of a filter, or of a decision, at an area.
+  retentionAt(found, area) {
+    return along(area, [0, ...this.about.areas, 1], [0, ...found.curve, 1]);
   }
 
-  // The mask of a filter's area on the model's input.
-  mask(answer, filter, area = filter.area) {
-    return areaMask(filter.rank, answer.grid, area, this.about.input.size);
+  // The mask of the area of a filter, or of a decision, on the model's input.
+  mask(answer, found, area = found.area) {
+    return areaMask(found.rank, answer.grid, area, this.about.input.size);
   }
 }

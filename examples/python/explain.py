@@ -1,10 +1,13 @@
 """Explains a picture with an explainer file: onnxruntime, numpy and the standard library, nothing else.
 
-    python explain.py explainer.onnx picture.png [--filters 3,17 | --top 5] [--area 0.1] [--overlay out.png]
+    python explain.py explainer.onnx picture.png [--classes short] [--filters decisive:3,against:1] [--area 0.1]
+        [--overlay out.png]
 
-Prints one JSON document: the predictions and, per filter, id, peak, area, predicted retention there, and the mask of
-the area at the picture's size as COCO's uncompressed run lengths (column by column, zeros first). Everything it needs
-to know is in the file's metadata. Reads PNG (8 bits, not interlaced) and binary PPM by itself, and JPEG and all else
+Prints one JSON document: the predictions; of an explainer that knows classes, what the decision for each class asked
+about rests on (evidence: log-odds, support, area, predicted retention, mask); and per filter, id, peak, area, predicted
+retention there, what it adds to the first class and its share of the support. Masks are those of the area at the
+picture's size, as COCO's uncompressed run lengths (column by column, zeros first). Everything it needs to know is in
+the file's metadata. Reads PNG (not interlaced, no palette) and binary PPM by itself, and JPEG and all else
 with Pillow where that is installed; take any decoder you like.
 """
 
@@ -40,9 +43,14 @@ def read_picture(path: Path) -> np.ndarray:
             return read_with_pillow(path)
         place += 12 + length
     channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(color)
-    if depth != 8 or interlaced or channels is None:
-        raise SystemExit(f"error: {path}: only PNG of 8 bits per channel, without palette, not interlaced")
-    pixels = unfilter(zlib.decompress(packed), height, width, channels)
+    if depth > 8 or (depth < 8 and color) or interlaced or channels is None:
+        raise SystemExit(
+            f"error: {path}: only PNG of 8 bits per channel (or gray of fewer), no palette, not interlaced"
+        )
+    pixels = unfilter(zlib.decompress(packed), height, -(-width * depth // 8), channels)
+    if depth < 8:  # several gray pixels in a byte
+        bits = np.unpackbits(pixels, axis=1).reshape(height, -1, depth)
+        pixels = (bits @ (1 << np.arange(depth)[::-1]) * (255 // (2**depth - 1)))[:, :width, None].astype(np.uint8)
     return pixels[..., :3] if channels >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
 
 
@@ -184,28 +192,95 @@ def sufficient_area(areas: list[float], retention: np.ndarray) -> float:
     return float(np.interp(target, retention[reached - 1 : reached + 1], areas[reached - 1 : reached + 1]))
 
 
-def explain(explainer: str, picture: np.ndarray, filters: list[int], area: float | None) -> tuple[dict, list]:
-    """The JSON document, and the masks."""
+STRONGEST, DECISIVE, AGAINST = -1, -2, -3  # what the inputs can hold besides ids
+KINDS = {"top": STRONGEST, "decisive": DECISIVE, "against": AGAINST}
+
+
+def whole_number(text: str) -> int:
+    """A number; ends the program where the text is something else."""
+    if not re.fullmatch(r"-?\d+", text):
+        raise SystemExit(f"error: {text!r} is no whole number")
+    return int(text)
+
+
+def asked_filters(words: str) -> list[int]:
+    """``decisive:3,against:1``, ``top:5`` or ids like ``3,17`` -> what stands in the input `filters`."""
+    slots: list[int] = []
+    for word in words.split(","):
+        kind, _, number = word.partition(":")
+        slots += [KINDS[kind]] * whole_number(number) if kind in KINDS else [whole_number(word)]
+    return slots
+
+
+def asked_classes(words: str, about: dict) -> list[int]:
+    """Names or numbers with commas -> what stands in the input `classes`; -1: the highest score."""
+    names, numbers = about["labels"] or [], []
+    for word in words.split(","):
+        numbers.append(names.index(word) if word in names else whole_number(word))
+        count = (about.get("classes") or {}).get("count")
+        if numbers[-1] < STRONGEST or (count is not None and numbers[-1] >= count):
+            raise SystemExit(f"error: no class {word}: there are {count}")
+    return numbers
+
+
+def explain(
+    explainer: str, picture: np.ndarray, filters: str | None, area: float | None, classes: str = "-1"
+) -> tuple[dict, list]:
+    """The JSON document, and the masks: of the evidence first, where there is any."""
     session = onnxruntime.InferenceSession(explainer, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["fsagn"])
     spec, variant = about["input"], about.get("variant", {})
     x = picture[None] if variant.get("preprocessing") else normalise(fit(picture, spec), spec)
-    feeds = {spec["name"]: x, "filters": np.array([filters], np.int64), "classes": np.array([[-1]], np.int64)}
     ports = {port.name for port in session.get_inputs()}
+    wished = asked_filters(filters or ("decisive:5" if "classes" in ports else "top:5"))
+    feeds = {spec["name"]: x, "filters": np.array([wished], np.int64)}
+    feeds["classes"] = np.array([asked_classes(classes, about)], np.int64)
     names = [port.name for port in session.get_outputs()]
     results = dict(zip(names, session.run(None, {k: v for k, v in feeds.items() if k in ports}), strict=True))
-    ids, peaks, ranks, retention = (results.pop(n)[0] for n in ("filter_ids", "filter_peaks", "area_rank", "retention"))
-    found, masks = [], []
-    for k, peak, rank, curve in zip(ids.tolist(), peaks.tolist(), ranks, retention, strict=True):
-        if k < 0:
-            continue
+    masks: list[np.ndarray] = []
+
+    def cut(rank: np.ndarray, curve: np.ndarray) -> dict:
         chosen = sufficient_area(about["areas"], curve) if area is None else area
         masks.append(on_picture(area_mask(rank, chosen, tuple(spec["size"])), *picture.shape[:2], spec))
         kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0]))
         mask = {"size": list(picture.shape[:2]), "counts": run_lengths(masks[-1])}
-        found.append({"id": k, "peak": peak, "area": chosen, "retention": kept, "mask": mask})
+        return {"area": chosen, "retention": kept, "mask": mask}
+
+    evidence = []
+    for j, number in enumerate(results["class_ids"][0].tolist() if "class_ids" in results else []):
+        said = {"class": number, "label": label(number, about), "decision": float(results["decision"][0, j])}
+        support = results["support"][0, j].tolist()
+        cells = cut(results["evidence_rank"][0, j], results["evidence_retention"][0, j])
+        evidence.append({**said, "support": support, **cells})
+    found = []
+    ids, peaks, ranks, retention = (results[n][0] for n in ("filter_ids", "filter_peaks", "area_rank", "retention"))
+    for slot, (k, peak, rank, curve) in enumerate(zip(ids.tolist(), peaks.tolist(), ranks, retention, strict=True)):
+        phi = float(results["contributions"][0, 0, slot]) if evidence else None
+        if (
+            k < 0
+            or (wished[slot : slot + 1] == [DECISIVE] and phi <= 0)
+            or (wished[slot : slot + 1] == [AGAINST] and phi >= 0)
+        ):
+            continue  # nothing was left that is active, or speaks so
+        added = {"contribution": phi, "share": share(phi, evidence[0]["support"])} if evidence else {}
+        found.append({"id": k, "peak": peak, **cut(rank, curve), **added})
     answers = predictions(results, about)
-    return {"layer": about["layer"], "input": spec, "predictions": answers, "filters": found}, masks
+    decided = {"evidence": evidence} if evidence else {}
+    return {"layer": about["layer"], "input": spec, "predictions": answers, **decided, "filters": found}, masks
+
+
+def share(phi: float, support: list[float]) -> float:
+    """Of the support for the class, or of what speaks against it: what one filter adds to that."""
+    total = support[0 if phi >= 0 else 1]
+    return min(1.0, phi / total) if total else 0.0
+
+
+def label(number: int, about: dict) -> str | None:
+    """The name of a class."""
+    labels = about["labels"] if (about.get("classes") or {}).get("named") else None
+    if labels and len(labels) == 1:  # a decision whose class 1 alone has a name
+        labels = [f"not {labels[0]}", labels[0]]
+    return labels[number] if labels else None
 
 
 def predictions(outputs: dict, about: dict) -> list[dict]:
@@ -214,11 +289,8 @@ def predictions(outputs: dict, about: dict) -> list[dict]:
     if said.get("output") not in outputs:
         return []
     scores = probabilities(outputs[said["output"]][0].astype(np.float64).ravel(), said["scores"])
-    labels = about["labels"] if said["named"] else None
-    if labels and len(labels) < scores.size:  # a decision whose class 1 alone has a name
-        labels = [f"not {labels[0]}", labels[0]]
     best = np.argsort(-scores, kind="stable")[:5].tolist()
-    return [{"index": i, "label": labels[i] if labels else None, "score": float(scores[i])} for i in best]
+    return [{"index": i, "label": label(i, about), "score": float(scores[i])} for i in best]
 
 
 def probabilities(numbers: np.ndarray, scores: str) -> np.ndarray:
@@ -237,14 +309,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("explainer")
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--filters", help="ids, for example 3,17")
-    parser.add_argument("--top", type=int, default=5, help="how many of the strongest filters")
+    parser.add_argument("--classes", default="-1", help="names or numbers of the classes asked about; -1: the answer")
+    parser.add_argument("--filters", help="decisive:3,against:1, top:5 or ids; decisive:5 unless told, or top:5")
     parser.add_argument("--area", type=float, help="share of the picture to keep; the sufficient area unless told")
-    parser.add_argument("--overlay", type=Path, help="write a picture of the strongest filter's area")
+    parser.add_argument("--overlay", type=Path, help="write a picture of the evidence, or of the first filter's area")
     options = parser.parse_args()
-    filters = [int(k) for k in options.filters.split(",")] if options.filters else [-1] * options.top
     picture = read_picture(options.picture)
-    document, masks = explain(options.explainer, picture, filters, options.area)
+    document, masks = explain(options.explainer, picture, options.filters, options.area, options.classes)
     if options.overlay and masks:
         dimmed = picture.copy()
         dimmed[~masks[0]] //= 4

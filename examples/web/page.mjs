@@ -1,10 +1,11 @@
-// The page: a picture in; prediction, filters and their areas out. Nothing leaves the browser.
+// The page: a picture in; prediction, what it rests on, the filters that carry it, and their areas out. Nothing leaves the
+// browser. A click on another class asks what would speak for that.
 // The explainer is explainer.onnx beside this page, or ?explainer=URL.
-import { Explainer, fit } from "./fsagn.mjs";
+import { AGAINST, DECISIVE, Explainer, STRONGEST, fit } from "./fsagn.mjs";
 
 const part = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
-const state = { explainer: null, answer: null, chosen: null, pixels: null };
+const state = { explainer: null, answer: null, chosen: null, picture: null, pixels: null };
 window.fsagn = state; // for the console
 
 function say(text, isError = false) {
@@ -33,39 +34,85 @@ async function show(file) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   const { data, width, height } = context.getImageData(0, 0, bitmap.width, bitmap.height);
-  const picture = { data, width, height, channels: 4 };
+  state.picture = { data, width, height, channels: 4 };
+  state.pixels = fit(state.picture, state.explainer.about.input);
+  await ask(STRONGEST, file.name);
+}
+
+// Asks what the decision for a class rests on, and shows it.
+async function ask(index, name) {
   const started = performance.now();
-  state.answer = await state.explainer.explain(picture);
+  const filters = state.explainer.knowsClasses ? [...Array(5).fill(DECISIVE), ...Array(2).fill(AGAINST)] : undefined;
+  const answer = await state.explainer.explain(state.picture, filters, [index]);
   state.milliseconds = performance.now() - started;
-  state.pixels = fit(picture, state.explainer.about.input);
-  list("predictions", state.answer.predictions, (answer) => {
+  state.answer = answer;
+  const [decision] = answer.evidence;
+  list("predictions", answer.predictions, (found) => {
     const item = document.createElement("li");
-    item.textContent = `${answer.label ?? `class ${answer.index}`} ${percent(answer.score)}`;
+    const words = `${titleOf(found)} ${percent(found.score)}`;
+    if (!state.explainer.knowsClasses) return Object.assign(item, { textContent: words });
+    item.append(button(words, () => ask(found.index, name).catch((error) => say(error.message, true)), "why?"));
+    item.firstChild.setAttribute("aria-pressed", found.index === decision.index);
     return item;
   });
-  list("filters", state.answer.filters, (filter) => {
-    const [item, button] = [document.createElement("li"), document.createElement("button")];
-    button.textContent = `filter ${filter.id}`;
-    button.onclick = () => choose(filter);
-    item.append(button, ` peak ${filter.peak.toFixed(2)}, area ${percent(filter.area)}`);
+  list("evidence", answer.evidence, (found) => {
+    const item = document.createElement("li");
+    const kept = state.explainer.retentionAt(found, found.area);
+    item.append(button(`${titleOf(found)}: evidence`, () => choose(found)));
+    item.append(` log-odds ${found.decision.toFixed(1)}, ${percent(found.area)} of the picture keeps ${percent(kept)} of it`);
+    return item;
+  });
+  part("decision").hidden = !decision;
+  part("whose").textContent = decision ? `what they add to ${titleOf(decision)}: share of the support, or of what speaks against` : "";
+  list("filters", answer.filters, (found) => {
+    const item = document.createElement("li");
+    item.append(button(`filter ${found.id}`, () => choose(found)));
+    item.append(decision ? ` ${addition(found)}, area ${percent(found.area)}` : ` peak ${found.peak.toFixed(2)}, area ${percent(found.area)}`);
+    if (decision) {
+      const bar = Object.assign(document.createElement("span"), { className: found.contribution < 0 ? "bar against" : "bar" });
+      bar.style.width = `${Math.max(2, 100 * found.share)}%`;
+      item.append(bar);
+    }
     return item;
   });
   document.querySelector("main").hidden = false;
-  say(`${file.name}: ${Math.round(state.milliseconds)} ms on ${state.provider}`);
-  if (state.answer.filters.length) choose(state.answer.filters[0]);
+  say(`${name}: ${Math.round(state.milliseconds)} ms on ${state.provider}`);
+  if (decision ?? answer.filters[0]) choose(decision ?? answer.filters[0]);
+}
+
+const titleOf = ({ label, index }) => label ?? `class ${index}`;
+
+// What a filter adds: "+0.31 (4.6 %)", of the support or, with a minus, of what speaks against.
+function addition({ contribution, share }) {
+  return `${contribution < 0 ? "−" : "+"}${Math.abs(contribution).toFixed(2)} (${percent(share)})`;
+}
+
+function button(words, act, title = "") {
+  return Object.assign(document.createElement("button"), { textContent: words, onclick: act, title });
 }
 
 function list(id, entries, make) {
   part(id).replaceChildren(...entries.map(make));
 }
 
-function choose(filter) {
-  state.chosen = filter;
-  [...part("filters").querySelectorAll("button")].forEach((button, index) => {
-    button.setAttribute("aria-pressed", state.answer.filters[index] === filter);
-  });
-  part("area").value = filter.area;
+function choose(found) {
+  state.chosen = found;
+  for (const id of ["evidence", "filters"]) {
+    part(id).querySelectorAll("button").forEach((one, index) => {
+      one.setAttribute("aria-pressed", state.answer[id][index] === found);
+    });
+  }
+  part("area").value = found.area;
   draw();
+}
+
+const BORDER = [230, 110, 0];
+
+// Whether a pixel of the mask has a neighbour that is not in it.
+function isBorder(mask, place, width) {
+  const column = place % width;
+  const beside = [[-width, true], [width, true], [-1, column > 0], [1, column < width - 1]];
+  return mask[place] && beside.some(([step, inside]) => inside && mask[place + step] === 0);
 }
 
 function draw() {
@@ -77,7 +124,7 @@ function draw() {
   for (let place = 0; place < mask.length; place++) {
     for (let c = 0; c < 3; c++) {
       const pixel = state.pixels[place * 3 + c];
-      image.data[place * 4 + c] = mask[place] ? pixel : 200 + pixel / 6;
+      image.data[place * 4 + c] = isBorder(mask, place, width) ? BORDER[c] : mask[place] ? pixel : 150 + pixel / 6;
     }
     image.data[place * 4 + 3] = 255;
   }

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.runtime.explanation import FilterExplanation
 from fsagn_onnx.runtime.masks import Mask
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
@@ -79,10 +80,10 @@ def cpp_program() -> Path:
 class Expected:
     """What Python answers to one picture."""
 
-    def __init__(self, picture: Path, explainer: Path = EXPLAINER) -> None:
+    def __init__(self, picture: Path, explainer: Path = EXPLAINER, **asked: Any) -> None:
         self.picture = picture
         with Explainer(explainer, providers="cpu", threads=1) as opened:
-            (self.explanation,) = opened.explain(picture, "top:5", AREA)
+            (self.explanation,) = opened.explain(picture, area=AREA, **asked)
             size, grid = opened.metadata.input.size, self.explanation.filters[0].area_rank.shape
         self.cell = size[0] // grid[0]
         self.zoom = float(np.abs(self.explanation.geometry.matrix[:, :2]).max())
@@ -112,6 +113,21 @@ class Expected:
         for entry, explained in zip(filters, self.explanation.filters, strict=True):
             assert entry["peak"] == pytest.approx(explained.peak, rel=1e-2)
             assert entry["retention"] == pytest.approx(explained.retention_predicted, abs=2e-2)
+            self.check_added(entry, explained)
+        for entry, found in zip(document["evidence"], self.explanation.evidence, strict=True):
+            assert (entry["class"], entry["label"]) == (found.index, found.label)
+            assert entry["decision"] == pytest.approx(found.decision, rel=1e-2)
+            assert entry["support"] == pytest.approx(found.support, rel=1e-2)
+            assert entry["retention"] == pytest.approx(found.retention_predicted, abs=2e-2)
+            assert same_to_one_cell(
+                self.explanation.mask(found), decode(entry["mask"]), round(self.cell * self.zoom)
+            ), found.title
+
+    @staticmethod
+    def check_added(entry: dict[str, Any], explained: FilterExplanation) -> None:
+        """What a filter adds to the decision."""
+        assert entry["contribution"] == pytest.approx(explained.contribution, rel=1e-2)
+        assert entry["share"] == pytest.approx(explained.share, rel=1e-2)
 
 
 @pytest.fixture(scope="session", params=["rendered", "photograph"])

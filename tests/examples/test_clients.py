@@ -20,9 +20,10 @@ from fsagn_onnx.testing.planted import planted_picture
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
-from .conftest import AREA, EXPLAINER, ROOT, Expected, decode, need, run_json
+from .conftest import AREA, EXPLAINER, ROOT, Expected, decode, need, run_json, same_to_one_cell
 
 EXAMPLES = ROOT / "examples"
+BOARDS = EXAMPLES / "pcb"
 SPEC = {
     "name": "x", "size": [64, 96], "layout": "NCHW", "color": "RGB", "scale": 1.0, "mean": [0, 0, 0], "std": [1, 1, 1],
 }  # fmt: skip
@@ -150,9 +151,9 @@ def test_every_client_turns_a_photograph_as_it_was_held(
     photo = tmp_path / f"held.{kind.lower()}"
     image = Image.fromarray(SyntheticParts("test", 1)[0].image).resize((160, 120))
     image.save(photo, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
-    expected = Expected(photo)
+    expected = Expected(photo, filters="top:5")
     assert expected.explanation.size == ((160, 120) if orientation == 6 else (120, 160))
-    document = run_json(*client, EXPLAINER, photo, f"--area={AREA}")
+    document = run_json(*client, EXPLAINER, photo, f"--area={AREA}", "--filters=top:5")
     if kind == "PNG":
         expected.check_document(document)
         return
@@ -207,6 +208,38 @@ def test_one_number_is_a_decision_between_two_classes(
         assert [entry["score"] for entry in found] == pytest.approx([score for score, _, _ in expected], abs=1e-6)
 
 
+def test_every_client_says_why(client: list[object], tmp_path: Path) -> None:
+    picture = tmp_path / "board.png"
+    cv2.imwrite(str(picture), cv2.imread(str(BOARDS / "short" / "12000068-1.png")))
+    explainer = ROOT / "models" / "boards_explainer.onnx"
+    asked = {"classes": ["short", 0], "filters": "decisive:2,against:1,top:1,7"}
+    expected = Expected(picture, explainer, **asked)
+    words = ["--classes=short,0", f"--filters={asked['filters']}", f"--area={AREA}"]
+    document = run_json(*client, explainer, picture, *words, f"--overlay={tmp_path / 'overlay.png'}")
+    expected.check_document(document)
+    assert [entry["contribution"] > 0 for entry in document["filters"]][:3] == [True, True, False]
+    drawn = cv2.imread(str(tmp_path / "overlay.png"))
+    assert drawn.shape[0] == 96
+    for words, complaint in (
+        (["--classes=elephant"], "elephant"), (["--classes=99"], "no class 99"), (["--filters=best:3"], "best:3"),
+    ):  # fmt: skip
+        done = subprocess.run(
+            [str(word) for word in (*client, explainer, picture, *words)], capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+        assert complaint in done.stderr
+
+
+def test_python_reads_gray_pictures_of_few_bits(tmp_path: Path) -> None:
+    read = runpy.run_path(str(EXAMPLES / "python" / "explain.py"))["read_picture"]
+    for width in (16, 13):
+        gray = np.random.default_rng(width).integers(0, 2, (9, width), dtype=np.uint8) * 255
+        Image.fromarray(gray).convert("1").save(tmp_path / "bits.png")
+        assert (read(tmp_path / "bits.png") == gray[..., None]).all()
+
+
 def test_node_says_what_is_wrong(tmp_path: Path) -> None:
     folder = EXAMPLES / "node"
     node = need("node", folder / "node_modules")
@@ -219,6 +252,7 @@ def test_node_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_web_page_in_a_browser(expected: Expected) -> None:
+    expected = Expected(expected.picture, filters="decisive:5,against:2")
     folder = EXAMPLES / "web"
     node = need("node", folder / "node_modules")
     chromium = shutil.which("chromium") or need("chromium-browser")
@@ -236,7 +270,21 @@ def test_web_page_in_a_browser(expected: Expected) -> None:
     assert "on wasm" in document["status"]
     best = expected.explanation.predictions[0]
     assert document["predictions"][0].startswith(str(best.label))
-    expected.check([entry["id"] for entry in document["filters"]], [decode(m) for m in document["masks"]], best.index)
+    masks = [decode(mask) for mask in document["masks"]]
+    (evidence,) = expected.explanation.evidence
+    assert same_to_one_cell(expected.explanation.input_mask(evidence), masks[0], expected.cell)
+    expected.check([entry["id"] for entry in document["filters"]], masks[1:], best.index)
+    (decision,) = document["evidence"]
+    assert (decision["class"], decision["label"]) == (best.index, best.label)
+    assert decision["decision"] == pytest.approx(evidence.decision, rel=1e-2)
+    assert document["told"][0].startswith(f"{best.label}: evidence log-odds {evidence.decision:.1f}")
+    for entry, explained, told in zip(
+        document["filters"], expected.explanation.filters, document["told"][1:], strict=True
+    ):
+        expected.check_added(entry, explained)
+        sign = "+" if explained.contribution > 0 else "\N{MINUS SIGN}"
+        assert f"filter {explained.id} {sign}{abs(explained.contribution):.2f}" in told
+    assert document["other"] == expected.explanation.predictions[1].index  # a click on it asked about that
 
 
 def test_cpp(expected: Expected, cpp_program: Path, tmp_path: Path) -> None:
