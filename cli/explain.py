@@ -67,6 +67,10 @@ if TYPE_CHECKING:
     help="Write a dataset of rows (Parquet), and masks, overlays and a page of N pictures only, drawn from all, or of "
     "those named.  [default with --cluster: 200]",
 )  # fmt: skip
+@click.option(
+    "--part-pictures", type=click.IntRange(1), default=1000, show_default=True,
+    help="Images of a part of the dataset: what a killed worker does again.",
+)  # fmt: skip
 @formats_option("parquet", about="; parquet: the dataset, a row per image and filter")
 @json_option
 @click.pass_context
@@ -81,6 +85,7 @@ def command(
     overwrite: bool,
     cluster: Cluster | None,
     overlays: str | None,
+    part_pictures: int,
     formats: tuple[str, ...],
     as_json: bool,
     **options: Any,
@@ -104,7 +109,9 @@ def command(
     request = Request(images=images, **asked, **read)
     kept, opening = {"resume": resume, "overwrite": overwrite}, {**reading, **options}
     if cluster is not None or overlays is not None:
-        failed = _many(model_or_explainer, out, request, opening, kept, (cluster, overlays), formats, as_json)
+        failed = _many(
+            model_or_explainer, out, request, opening, kept, (cluster, overlays, part_pictures), formats, as_json
+        )
     elif isinstance(out, str):
         raise click.UsageError(f"--out {out}: a store takes the dataset of rows; add --cluster or --overlays N")
     else:
@@ -160,7 +167,7 @@ def _many(
     request: ExplainRequest,
     opening: dict[str, Any],
     kept: dict[str, bool],
-    scale: tuple[Cluster | None, str | None],
+    scale: tuple[Cluster | None, str | None, int],
     formats: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -172,11 +179,11 @@ def _many(
 
     if set(formats) - {"parquet"}:
         raise click.UsageError("--format: of a dataset of rows parquet only; its sample has a page of its own")
-    cluster, overlays = scale
+    cluster, overlays, part_pictures = scale
     opened = open_explainer(source, why=request.why is not None, **opening)
     terminal = DatasetTerminal(quiet=as_json)
     with opened.explainer:
-        how = Scale(cluster, "200" if overlays is None else overlays)
+        how = Scale(cluster, "200" if overlays is None else overlays, part_pictures)
         run = DatasetRun(opened, source, opening, out, request, how, **kept)
         for hint in opened.hints:
             terminal.hint(hint)

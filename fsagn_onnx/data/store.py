@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +40,7 @@ def file_system(url: str) -> tuple[Any, str]:
     scheme, _, path = url.partition("://")
     try:
         if scheme.lower() == "s3":
-            return fs.S3FileSystem(retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=TRIES)), path.rstrip("/")
+            return _s3(path.partition("/")[0]), path.rstrip("/")
         if scheme.lower() not in ("az", "abfs"):
             return tuple(fs.FileSystem.from_uri(url.rstrip("/")))
     except (ArrowException, ValueError, OSError):
@@ -50,6 +52,22 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:
         raise UsageError(f"{url}: {error}") from error
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
+
+
+@cache
+def _s3(bucket: str) -> Any:
+    """S3, asked more patiently than pyarrow does, at the endpoint that the environment names."""
+    from pyarrow import fs
+
+    told: dict[str, Any] = {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=TRIES)}
+    told["allow_delayed_open"] = True  # a small object is one request
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        told |= {"endpoint_override": host, "scheme": scheme or "https"}
+    elif not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
+        told["region"] = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(**told)
 
 
 def read_content(name: str) -> bytes:

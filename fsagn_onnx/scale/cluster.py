@@ -6,21 +6,22 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from ..errors import FsagnError, UsageError
+from ..errors import FsagnError, OutputError, UsageError
 from ..explanations.parts import PartFacts
 from .pictures import Unit
 from .work import ExplainJob, Outcome, Work, open_writer
 
 LOCAL: Final = "local"
 """The address of this machine's cores."""
-TRIES: Final = 2
-"""Times that a unit is given to workers, before it is cut into smaller ones."""
+RETRIES: Final = 1
+"""Times that Ray gives a unit to another worker, before it is cut into smaller ones."""
 STORE_BYTES: Final = 256 * 2**20
 """Object store of a cluster on this machine: units and outcomes are all that goes through it."""
 
@@ -133,37 +134,49 @@ class _Worker:
 
 
 def done_by_workers(
-    units: Sequence[Unit], opening: Callable[[], Work], cluster: Cluster, room: int
+    units: Sequence[Unit], opening: Callable[[], Work], cluster: Cluster, room: int, careful: bool = False
 ) -> Iterator[Outcome]:
-    """Do units on a connected cluster; those that end their worker twice are left out.
+    """Do units on a connected cluster; those that end their worker are left out.
 
     Args:
         units: what is to be done.
         opening: makes the work, in each worker.
         cluster: where.
         room: workers at a time.
+        careful: give each to a worker once, and to none that has another one waiting.
 
     Yields:
         Outcomes as they come.
+
+    Raises:
+        OutputError: the cluster gave up, or is gone.
     """
     import ray.data
+    import ray.exceptions
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # what ends a worker twice is found out by what is missing
+    context.max_errored_blocks = -1  # what ends a worker is found out by what is missing
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     resources: dict[str, Any] = {"num_gpus": cluster.gpus} if cluster.gpus else {"num_cpus": 1}
     rows = [{"unit": msgspec.msgpack.encode(unit)} for unit in units]
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Worker,
-        fn_constructor_args=(opening,),
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=min(room, len(rows)), max_tasks_in_flight_per_actor=2),
-        ray_remote_args_fn=lambda: {"max_task_retries": TRIES - 1},  # killed workers are started anew by default
-        **resources,
-    )
-    for row in results.iter_rows():
-        yield msgspec.msgpack.decode(row["outcome"], type=Outcome)
+    pool = ray.data.ActorPoolStrategy(size=min(room, len(rows)), max_tasks_in_flight_per_actor=1 if careful else 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # max_task_retries has no other way in (design page 0020)
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            fn_constructor_args=(opening,),
+            batch_size=None,
+            compute=pool,
+            max_task_retries=0 if careful else RETRIES,
+            **resources,
+        )
+    try:
+        for row in results.iter_rows():
+            yield msgspec.msgpack.decode(row["outcome"], type=Outcome)
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = " ".join(str(error).split())[-300:]
+        raise OutputError(f"the cluster gave up ({reason}): what is written is kept, go on with --resume") from error
 
 
 def opening_of(job: ExplainJob, cluster: Cluster) -> Callable[[], Work]:

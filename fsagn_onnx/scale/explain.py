@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -105,13 +105,15 @@ class DatasetRun:
         store = self.folder.store
         if self.scale.cluster is None:
             work = PartWriter(self.opened, self.job, store)
-            yield from self.folder.take(all_done(self.units, lambda units: map(work.do, units), store))
+            yield from self.folder.take(all_done(self.units, lambda units, careful: map(work.do, units), store))
         elif self.units:
-            opening = opening_of(self.job, self.scale.cluster)
-            with connected(self.scale.cluster) as room:
-                doing: Callable[[Sequence[Unit]], Iterable[Outcome]] = lambda units: done_by_workers(  # noqa: E731
-                    units, opening, self.scale.cluster or Cluster(), room
-                )
+            cluster = self.scale.cluster
+            opening = opening_of(self.job, cluster)
+            with connected(cluster) as room:
+
+                def doing(units: Sequence[Unit], careful: bool) -> Iterable[Outcome]:
+                    return done_by_workers(units, opening, cluster, room, careful)
+
                 yield from self.folder.take(all_done(self.units, doing, store))
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -16,7 +17,9 @@ PIECES: Final = 32
 """Into so many a unit is cut that ended its worker twice."""
 ENDED: Final = "it ended the worker twice (out of memory, or in the decoder): skipped; --resume tries it again"
 
-Doing = Callable[[Sequence[Unit]], Iterable[Outcome]]
+TRIES: Final = 2
+"""Times that a picture is given to a worker alone before it is skipped."""
+Doing = Callable[[Sequence[Unit], bool], Iterable[Outcome]]
 
 
 def all_done(units: Sequence[Unit], doing: Doing, store: Store) -> Iterator[Outcome]:
@@ -24,7 +27,8 @@ def all_done(units: Sequence[Unit], doing: Doing, store: Store) -> Iterator[Outc
 
     Args:
         units: what is to be done.
-        doing: does some; it leaves out those that ended their worker twice.
+        doing: does some; it leaves out those that ended their worker. The first time it may try one again by itself,
+            then (True) each is tried just once, with nothing else waiting for the same worker.
         store: where the parts are.
 
     Yields:
@@ -33,9 +37,11 @@ def all_done(units: Sequence[Unit], doing: Doing, store: Store) -> Iterator[Outc
     Raises:
         OutputError: a worker cannot go on.
     """
+    tries: Counter[Unit] = Counter()
+    careful = False
     while units:
         missing = {(unit.start, unit.stop, unit.only): unit for unit in units}
-        for outcome in doing(units):
+        for outcome in doing(units, careful):
             if outcome.stopped:
                 raise OutputError(outcome.stopped)
             if missing.pop((outcome.start, outcome.stop, outcome.only), None) is not None:
@@ -43,11 +49,14 @@ def all_done(units: Sequence[Unit], doing: Doing, store: Store) -> Iterator[Outc
         smaller: list[Unit] = []
         for unit in missing.values():
             pieces = list(_pieces(unit))
+            tries[unit] += careful  # before, what ended the worker may have been another one
             if len(pieces) > 1:
                 smaller += pieces
+            elif tries[unit] < TRIES:
+                smaller.append(unit)
             else:
                 yield _skipped(unit, store)
-        units = smaller
+        units, careful = smaller, True
 
 
 def _pieces(unit: Unit) -> Iterator[Unit]:

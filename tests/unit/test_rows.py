@@ -161,18 +161,16 @@ def test_what_fails_is_named_and_tried_again(pictures: Path, large: Path, tmp_pa
     assert json.loads((out / "manifest.json").read_text())["counts"] == {"explained": COUNT, "failed": 0}
 
 
-def test_resume_does_the_parts_that_are_missing(
-    pictures: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fsagn_onnx.scale.explain.Scale.__init__.__defaults__", (None, "0", 2, 0))
+def test_resume_does_the_parts_that_are_missing(pictures: Path, large: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    ran([str(pictures), "--out", str(out), "--overlays", "0"])
+    words = [str(pictures), "--out", str(out), "--overlays", "0", "--part-pictures", "2"]
+    ran(words)
     parts = sorted((out / "rows").iterdir())
     assert len(parts) == 4
     kept = parts[0].stat().st_mtime_ns
     parts[2].unlink()
     (out / "rows" / ".part-x.parquet.part").write_bytes(b"half")
-    ran([str(pictures), "--out", str(out), "--overlays", "0", "--resume"])
+    ran([*words, "--resume"])
     assert sorted((out / "rows").iterdir()) == parts
     assert parts[0].stat().st_mtime_ns == kept
     assert rows_of(out) == rows_of(large)
