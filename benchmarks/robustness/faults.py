@@ -3,10 +3,10 @@
     python -m benchmarks.robustness.faults [--kills 36] [--seed 0] [--pictures 600]
 
 One process explains a list of small pictures into a dataset. Then a Ray cluster of three nodes is started on this
-machine, and the same list is explained by it again and again; each time one thing is killed (SIGKILL) at a random moment
-between the first part and the last: a worker, a node with all that runs on it, or the driver, which is then started
-again with --resume. After each kill the sorted rows must be those of the one process. Every third round reads and writes
-an S3 server on loopback, which answers one request in ten with 503.
+machine, and the same list is explained by it again and again; each time one thing is killed (SIGKILL) at a random
+moment between the first part and the last: a worker, a node with all that runs on it, or the driver, which is then
+started again with --resume. After each kill the sorted rows must be those of the one process. Every third round reads
+and writes an S3 server on loopback, which answers one request in ten with 503.
 
 A full disk is a small tmpfs, where the machine lets this script mount one. Results: build/faults.json.
 """
