@@ -27,6 +27,7 @@ from benchmarks.photographs import given_photographs
 from fsagn_onnx.benchmark import machine
 from fsagn_onnx.generator import TrainingOptions
 from fsagn_onnx.generator import step as step_module
+from fsagn_onnx.generator.schedule import input_size
 from fsagn_onnx.generator.trainer import Trainer
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.models.lite0 import build_lite0
@@ -44,7 +45,7 @@ def opened(network: str) -> Model:
 
 def bare_loop(trainer: Trainer, pairs: int) -> Callable[[], None]:
     """Forward and backward of the CNN alone; its answer is that of the CNN on the same images."""
-    height, width = step_module.input_size(trainer.model.input_spec, trainer.options, 0)
+    height, width = input_size(trainer.model.input_spec, trainer.options, 0)
     channels = trainer.model.input_spec.channels
     images = torch.randn(pairs, channels, height, width, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=torch.channels_last)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..conversion import TappedModule
 from .decision import DecisionValue
 from .questions import Questions, ask
+from .share import ALONE, Rows
 from .teacher import GradientTeacher
 
 PLAUSIBLE: Final = 5
@@ -77,13 +78,14 @@ def _filled_up(rows: Tensor, size: int) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
 
 
-def draw_classes(numbers: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+def draw_classes(numbers: Tensor, count: int, rng: np.random.Generator, rows: Rows | None = None) -> Tensor:
     """Draw J classes for every picture: the best one, or one of those behind it.
 
     Args:
         numbers: ``(N, classes)`` decision values.
         count: J.
         rng: source of randomness.
+        rows: which of a step's pictures these are; None: all.
 
     Returns:
         ``(N, J)`` int64; without repetition where there are as many classes.
@@ -92,7 +94,9 @@ def draw_classes(numbers: Tensor, count: int, rng: np.random.Generator) -> Tenso
     order = numbers.topk(most, dim=1).indices.cpu()
     chances = np.array([FIRST, *[(1 - FIRST) / max(1, most - 1)] * (most - 1)])
     chances /= chances.sum()
-    places = [rng.choice(most, size=count, replace=most < count, p=chances) for _ in range(len(numbers))]
+    rows = rows or ALONE.rows(len(numbers))
+    drawn = [rng.choice(most, size=count, replace=most < count, p=chances) for _ in range(rows.pictures)]
+    places = drawn[rows.own]
     return order.gather(1, torch.from_numpy(np.stack(places))).to(numbers.device)
 
 
@@ -125,9 +129,11 @@ class ClassJudge:
     ) -> None:
         self.module, self.decision, self.layer, self.teacher = module, decision, layer, teacher
 
-    def look(self, images: Tensor, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], AskedClasses]:
+    def look(
+        self, images: Tensor, count: int, rng: np.random.Generator, rows: Rows | None = None
+    ) -> tuple[dict[str, Tensor], AskedClasses]:
         """The taps of whole pictures ``(N, ...)``, and J classes of each, drawn, with their decisions' gradients."""
-        return self.ask(images, lambda numbers: draw_classes(numbers, count, rng))
+        return self.ask(images, lambda numbers: draw_classes(numbers, count, rng, rows))
 
     def ask(self, images: Tensor, choose: Callable[[Tensor], Tensor]) -> tuple[dict[str, Tensor], AskedClasses]:
         """The same with classes ``(N, J)`` chosen from the decision values ``(N, classes)``."""

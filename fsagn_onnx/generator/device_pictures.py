@@ -18,6 +18,7 @@ from .device_infill import made_infills
 from .network import resize
 from .options import TrainingOptions, default_crop
 from .pictures import Size
+from .share import ALONE, Rows, Share
 
 MOST = 20_000
 """Pictures that are held on a device; more are drawn by the host."""
@@ -38,9 +39,10 @@ class DevicePictures:
         pool: training images; one that cannot be read is replaced by the next one that can.
         spec: the model's input.
         device: that trains.
+        share: of the worker that trains; every worker holds all pictures.
     """
 
-    def __init__(self, pool: ImagePool, spec: InputSpec, device: torch.device) -> None:
+    def __init__(self, pool: ImagePool, spec: InputSpec, device: torch.device, share: Share = ALONE) -> None:
         self._pool, self._spec, self._device = pool, spec, device
         self._mean = torch.tensor(spec.mean, device=device).view(1, -1, 1, 1)
         self._std = torch.tensor(spec.std, device=device).view(1, -1, 1, 1)
@@ -125,7 +127,12 @@ class DevicePictures:
         return made if self._spec.layout == "NCHW" else made.permute(0, 2, 3, 1).contiguous()
 
     def infills(
-        self, pixels: Tensor, owners: Tensor, mix: Mapping[str, float], rng: np.random.Generator
+        self,
+        pixels: Tensor,
+        owners: Tensor,
+        mix: Mapping[str, float],
+        rng: np.random.Generator,
+        own: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Pictures`; what is random in an infill is drawn once per image."""
         kinds = list(mix)
@@ -133,15 +140,22 @@ class DevicePictures:
         drawn = torch.from_numpy(rng.choice(len(kinds), size=len(owners), p=shares / shares.sum())).to(self._device)
         candidates = torch.stack([self.normalise(made) for made in made_infills(pixels, kinds, rng)])
         judged = drawn == kinds.index(VERIFY) if VERIFY in kinds else torch.zeros_like(drawn, dtype=torch.bool)
+        if own is not None:
+            wanted = torch.as_tensor(own, device=self._device)
+            drawn, owners, judged = drawn[wanted], owners[wanted], judged[wanted]
         return candidates[drawn, owners], judged
 
-    def filters(self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
+    def filters(
+        self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator, rows: Rows | None = None
+    ) -> Tensor:
         """See `Pictures`."""
+        rows = rows or ALONE.rows(len(feature_map))
         peaks = feature_map.amax(dim=(-2, -1))
         values, order = torch.sort(peaks, dim=1, descending=True, stable=True)
         among = min(active, values.shape[1])
         alive = (values > 0).sum(dim=1, keepdim=True).clamp(1, among)
-        keys = torch.from_numpy(rng.random((len(values), max(among, count))).astype(np.float32)).to(self._device)
+        drawn_keys = rng.random((rows.pictures, max(among, count)))[rows.own].astype(np.float32)
+        keys = torch.from_numpy(drawn_keys).to(self._device)
         places = torch.arange(keys.shape[1], device=self._device)
         keys = keys + (places >= alive)  # the living ones first, in random order
         drawn = torch.argsort(keys, dim=1)[:, :count]

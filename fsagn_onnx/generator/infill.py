@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..model import InputSpec
-from ..runtime.infill import HELD_OUT, MASK_FREE
+from ..runtime.infill import HELD_OUT, MASK_FREE, RANDOM
 
 OTHER = "other"
 """Another image of the batch as infill."""
@@ -43,6 +43,7 @@ def draw_infills(
     mix: Mapping[str, float],
     spec: InputSpec,
     rng: np.random.Generator,
+    own: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, list[str]]:
     """One infill per pair, normalised as the model's input.
 
@@ -52,21 +53,26 @@ def draw_infills(
         mix: shares by kind.
         spec: the model's input.
         rng: source of randomness.
+        own: numbers of the pairs whose infills are wanted, rising; None: all. The others are drawn like them.
 
     Returns:
-        ``(P, ...)`` float32 in the model's layout, and the P kinds that were drawn.
+        ``(P, ...)`` float32 in the model's layout, and the P kinds that were drawn; of the wanted pairs.
     """
     kinds = list(mix)
     shares = np.array([mix[kind] for kind in kinds], dtype=np.float64)
     drawn = rng.choice(len(kinds), size=len(owners), p=shares / shares.sum())
-    chosen = np.empty((len(owners), *pixels.shape[1:]), dtype=np.uint8)
+    wanted = dict.fromkeys(range(len(owners)) if own is None else own.tolist())
+    chosen = np.empty((len(wanted), *pixels.shape[1:]), dtype=np.uint8)
+    places = iter(range(len(wanted)))
     for pair, (owner, index) in enumerate(zip(owners, drawn, strict=True)):
         kind = kinds[index]
         if kind == OTHER:
-            chosen[pair] = pixels[(owner + 1 + rng.integers(max(1, len(pixels) - 1))) % len(pixels)]
-        else:
-            chosen[pair] = MASK_FREE[kind](pixels[owner], rng)
-    return torch.from_numpy(spec.normalise(chosen)), [kinds[index] for index in drawn]
+            made = pixels[(owner + 1 + rng.integers(max(1, len(pixels) - 1))) % len(pixels)]
+        elif pair in wanted or kind in RANDOM:
+            made = MASK_FREE[kind](pixels[owner], rng)
+        if pair in wanted:
+            chosen[next(places)] = made
+    return torch.from_numpy(spec.normalise(chosen)), [kinds[drawn[pair]] for pair in wanted]
 
 
 def blend(images: Tensor, infills: Tensor, masks: Tensor, layout: str) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model import InputSpec
@@ -20,6 +21,7 @@ from ..runtime.masks import pixel_mask
 from .batches import ImagePool, draw_batch
 from .infill import draw_infills
 from .options import TrainingOptions
+from .share import ALONE, Rows, Share
 
 Size = tuple[int, int]
 
@@ -34,18 +36,35 @@ class Pictures(Protocol):
         """As the model takes them: float32 in its layout, on the device that trains."""
 
     def infills(
-        self, pixels: Any, owners: Tensor, mix: Mapping[str, float], rng: np.random.Generator
+        self,
+        pixels: Any,
+        owners: Tensor,
+        mix: Mapping[str, float],
+        rng: np.random.Generator,
+        own: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """One normalised infill per pair, and which of them is that of `--verify`: ``(P, ...)``, ``(P,)`` bool."""
+        """One normalised infill per pair, and which of them is that of `--verify`: ``(P, ...)``, ``(P,)`` bool.
 
-    def filters(self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
-        """K filters of each image among its strongest by peak: ``(N, K)`` int64."""
+        Of the pairs with the numbers ``own`` where they are told; what is drawn is the same.
+        """
+
+    def filters(
+        self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator, rows: Rows | None = None
+    ) -> Tensor:
+        """K filters of each image among its strongest by peak: ``(n, K)`` int64; the images are ``rows`` of a step."""
 
     def cut(self, rank: Tensor, areas: Tensor, size: Size) -> Tensor:
         """Masks of exact areas, as `pixel_mask` cuts them: ranks ``(P, h, w)``, areas ``(P,)`` -> ``(P, H, W)``."""
 
 
-def draw_training_filters(feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
+def draw_training_filters(
+    feature_map: Tensor,
+    count: int,
+    active: int,
+    rng: np.random.Generator,
+    rows: Rows | None = None,
+    share: Share = ALONE,
+) -> Tensor:
     """Draw filters among the strongest of each image by peak; weak ones would dominate the gradient.
 
     Args:
@@ -53,15 +72,18 @@ def draw_training_filters(feature_map: Tensor, count: int, active: int, rng: np.
         count: K filters per image.
         active: how many of the strongest to draw among.
         rng: source of randomness.
+        rows: which of a step's images these are; None: all.
+        share: of the worker whose images they are.
 
     Returns:
         ``(N, K)`` int64; without repetition where at least K filters of the image are active.
     """
     peaks = feature_map.amax(dim=(-2, -1))
     values, order = torch.sort(peaks, dim=1, descending=True, stable=True)
-    places = []
-    for alive in (values > 0).sum(dim=1).clamp(1, active).tolist():
-        places.append(rng.choice(alive, size=count, replace=alive < count))
+    alive = (values > 0).sum(dim=1).clamp(1, active)
+    rows = rows or ALONE.rows(len(alive))
+    (everyones,) = share.gather(rows, alive)
+    places = [rng.choice(among, size=count, replace=among < count) for among in everyones.tolist()][rows.own]
     return order.gather(1, torch.from_numpy(np.stack(places)).to(order.device)).cpu()
 
 
@@ -72,10 +94,11 @@ class HostPictures:
         pool: training images.
         spec: the model's input.
         device: that trains.
+        share: of the worker that trains.
     """
 
-    def __init__(self, pool: ImagePool, spec: InputSpec, device: torch.device) -> None:
-        self._pool, self._spec, self._device = pool, spec, device
+    def __init__(self, pool: ImagePool, spec: InputSpec, device: torch.device, share: Share = ALONE) -> None:
+        self._pool, self._spec, self._device, self._share = pool, spec, device, share
 
     def draw(
         self, size: Size, count: int, options: TrainingOptions, rng: np.random.Generator
@@ -88,15 +111,22 @@ class HostPictures:
         return torch.from_numpy(self._spec.normalise(pixels)).to(self._device)
 
     def infills(
-        self, pixels: Any, owners: Tensor, mix: Mapping[str, float], rng: np.random.Generator
+        self,
+        pixels: Any,
+        owners: Tensor,
+        mix: Mapping[str, float],
+        rng: np.random.Generator,
+        own: NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `Pictures`."""
-        made, kinds = draw_infills(pixels, owners.tolist(), mix, self._spec, rng)
+        made, kinds = draw_infills(pixels, owners.tolist(), mix, self._spec, rng, own)
         return made.to(self._device), torch.tensor([kind == VERIFY for kind in kinds], device=self._device)
 
-    def filters(self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator) -> Tensor:
+    def filters(
+        self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator, rows: Rows | None = None
+    ) -> Tensor:
         """See `Pictures`."""
-        return draw_training_filters(feature_map, count, active, rng).to(self._device)
+        return draw_training_filters(feature_map, count, active, rng, rows, self._share).to(self._device)
 
     def cut(self, rank: Tensor, areas: Tensor, size: Size) -> Tensor:
         """See `Pictures`."""

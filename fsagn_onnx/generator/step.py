@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..conversion import TappedModule
@@ -31,15 +33,14 @@ from .objective import (
     retention,
 )
 from .options import TrainingOptions
+from .pairs import Found, Pairs, flat, pairs_of, split_pairs
 from .pictures import HostPictures, Pictures
+from .schedule import input_size
+from .share import ALONE, Rows, Share
 from .teacher import teaching_loss
 
 FSAGN_OFFSET = 2.0
 """Added to the saliency before the sigmoid of ``fsagn``: the log of a feature map lies in -4.6..0."""
-
-SMALLEST = 128
-"""Least edge in pixels of a smaller input: a layer of stride 32 then still has 4 cells each way."""
-
 
 PICTURES = 1
 """Third number of the seed of a step's pictures, whose other draws have a stream of their own."""
@@ -71,35 +72,15 @@ class StepResult:
     figures: dict[str, Tensor]
 
 
-def input_sizes(spec: InputSpec, options: TrainingOptions) -> tuple[tuple[int, int], ...]:
-    """All input sizes of a run, the model's own first, each once."""
-    return tuple(dict.fromkeys([spec.size, *(_scaled(spec, scale) for share, scale in options.ramp if share > 0)]))
-
-
-def _scaled(spec: InputSpec, scale: float) -> tuple[int, int]:
-    height, width = (max(SMALLEST, round(edge * scale / 32) * 32) for edge in spec.size)
-    return min(height, spec.size[0]), min(width, spec.size[1])
-
-
-def input_size(spec: InputSpec, options: TrainingOptions, step: int) -> tuple[int, int]:
-    """Fewer pixels first: this step's input, a multiple of 32 and at least 128 each way, or the model's own size."""
-    end = 0.0
-    for share, scale in options.ramp:
-        end += share * options.steps
-        if step < end:
-            return _scaled(spec, scale)
-    return spec.size
-
-
 class Seen(NamedTuple):
     """Pictures of a few steps, and what the frozen CNN makes of them unmasked.
 
     Attributes:
         key: the first of these steps, the input size, the options.
-        pixels: as `Pictures` draws them.
-        taps: by value name, float32; the images themselves as ``image``.
-        asked: classes asked about, and their questions; None where filters alone are.
-        places: of the pictures in the pool.
+        pixels: as `Pictures` draws them, of all pictures of the step.
+        taps: of the worker's own pictures, by value name, float32; the images themselves as ``image``.
+        asked: classes asked about, and their questions, likewise; None where filters alone are.
+        places: of all pictures in the pool.
     """
 
     key: tuple[int, tuple[int, int], TrainingOptions]
@@ -120,6 +101,7 @@ class Stepper:
         options: training options.
         classes: asks about classes and judges these pairs; None: filters alone are asked about.
         source: draws pictures, infills, filters and masks; None: made for the device of the generator.
+        share: which pictures of a step are this worker's own; figures and losses are of all pictures.
     """
 
     def __init__(
@@ -131,14 +113,17 @@ class Stepper:
         options: TrainingOptions,
         classes: ClassJudge | None = None,
         source: Pictures | None = None,
+        share: Share = ALONE,
     ) -> None:
         self.module, self.generator, self.pool = module, generator, pool
+        self.network: nn.Module = generator  # what gives the gradients of all workers, see `Share.joined`
         self.spec, self.options, self.classes = spec, options, classes
         self.config = generator.config
         self.device = generator.get_buffer("kernel").device
         self.areas = torch.tensor(self.config.areas, device=self.device)
         held = DevicePictures if held_on(self.device, pool) else HostPictures
-        self.source: Pictures = held(pool, spec, self.device) if source is None else source
+        self.source: Pictures = held(pool, spec, self.device, share) if source is None else source
+        self.share = share
         self._seen: Seen | None = None
 
     def look(self, images: Tensor) -> dict[str, Tensor]:
@@ -156,47 +141,60 @@ class Stepper:
         if kept is None or kept.key != key:
             rng = np.random.default_rng([options.seed, key[0], PICTURES])
             pixels, places = self.source.draw(size, options.images_per_step, options, rng)
-            taps, asked = self._look_asking(self.source.normalise(pixels), rng)
-            kept = self._seen = self._answered(Seen(key, pixels, taps, asked, tuple(places)))
+            drawn = Seen(key, pixels, {}, None, tuple(places))
+            kept = self._seen = self._looked(drawn, rng)
         return kept
 
-    def _look_asking(self, images: Tensor, rng: np.random.Generator) -> tuple[dict[str, Tensor], AskedClasses | None]:
+    def _looked(self, drawn: Seen, rng: np.random.Generator) -> Seen:
+        """What the CNN makes of a worker's own pictures; where one of anybody's is no good, all look at all of them."""
+        count, state = len(drawn.places), rng.bit_generator.state
+        rows = self.share.rows(count)
+        seen = self._look_asking(drawn, rng, rows)
+        (finite,) = self.share.gather(rows, _finite(seen.taps))
+        if not bool(finite.all()):
+            if not self.share.alone:
+                rng.bit_generator.state = state
+                seen = self._look_asking(drawn, rng, ALONE.rows(count))
+            seen = self._answered(seen, rows)
+        return seen
+
+    def _look_asking(self, drawn: Seen, rng: np.random.Generator, rows: Rows) -> Seen:
+        images = self.source.normalise(drawn.pixels[rows.own])
         if self.classes is None:
-            return self.look(images), None
+            return drawn._replace(taps=self.look(images))
         if self.config.layout == "NCHW":
             images = images.contiguous(memory_format=torch.channels_last)
-        taps, asked = self.classes.look(images, self.options.classes_per_image, rng)
-        return {"image": images, **taps}, asked
+        taps, asked = self.classes.look(images, self.options.classes_per_image, rng, rows)
+        return drawn._replace(taps={"image": images, **taps}, asked=asked)
 
     def pictures(self) -> list[str]:
         """The files of the pictures seen last."""
         return [] if self._seen is None else sorted({str(self.pool.paths[place]) for place in self._seen.places})
 
-    def _answered(self, seen: Seen) -> Seen:
+    def _answered(self, seen: Seen, rows: Rows) -> Seen:
         """The pictures with those that the CNN answers with NaN or infinity replaced by others of the same step.
 
-        They are reported once; since the exchange depends on the step alone, a resumed run makes the same.
+        All of them come in, and the worker's own ones go out. They are reported once; since the exchange depends on the
+        step alone, a resumed run makes the same.
 
         Raises:
             ImageError: the CNN answers none of them with numbers.
         """
-        finite = torch.stack([torch.isfinite(value).flatten(1).all(dim=1) for value in seen.taps.values()]).all(dim=0)
-        if bool(finite.all()):
-            return seen
+        finite = _finite(seen.taps)
         good = torch.nonzero(finite).flatten().tolist()
         for row in torch.nonzero(~finite).flatten().tolist():
             self.pool.note(seen.places[row], "the model answers it, or a part of it, with NaN or infinity; left out")
         if not good:
             files = ", ".join(sorted({str(self.pool.paths[place]) for place in seen.places})[:5])
             raise ImageError(f"the model answers none of these pictures with numbers: {files}; check --preprocess")
-        rows = [row if ok else good[row % len(good)] for row, ok in enumerate(finite.tolist())]
-        order = torch.tensor(rows, device=self.device)
+        whole = [row if ok else good[row % len(good)] for row, ok in enumerate(finite.tolist())]
+        order = torch.tensor(whole[rows.own], device=self.device)
         return Seen(
             seen.key,
-            seen.pixels[rows],
+            seen.pixels[whole],
             {name: value[order] for name, value in seen.taps.items()},
             None if seen.asked is None else seen.asked.rows(order),
-            tuple(seen.places[row] for row in rows),
+            tuple(seen.places[row] for row in whole),
         )
 
     def __call__(self, step: int) -> StepResult:
@@ -204,48 +202,35 @@ class Stepper:
         rng = np.random.default_rng([self.options.seed, step])
         size = input_size(self.spec, self.options, step)
         _, pixels, taps, asked, _ = self.see(step, self.options, size)
-        true_map = taps[self.config.layer]
-        filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng)
-        generated = self.generator(taps, filters, None if asked is None else asked.questions)
-        owners, pairs = self._owners(filters, asked)
-        mask = self.mask(generated, step, rng, size)
-        hidden = torch.zeros(len(mask), dtype=torch.bool)
-        hidden[len(pairs) :] = torch.from_numpy(rng.random(len(mask) - len(pairs)) < REMOVED)
-        hidden = hidden.to(self.device)
-        infills, verified = self.source.infills(pixels, owners, self.options.mix, rng)
-        shown = torch.where(hidden[:, None, None], 1 - mask, mask)
-        masked = blend(taps["image"][owners], infills, shown, self.config.layout)
+        true_map, rows = taps[self.config.layer], self.share.rows(self.options.images_per_step)
+        filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng, rows)
+        generated = self.network(taps, filters, None if asked is None else asked.questions)
+        pairs = self._pairs(rows, filters, asked)
+        mask = self.mask(generated, step, rng, size, pairs)
+        hidden = np.zeros(len(pairs.pictures), dtype=np.bool_)
+        hidden[pairs.first :] = rng.random(len(hidden) - pairs.first) < REMOVED
+        infills, verified = self.source.infills(pixels, pairs.pictures, self.options.mix, rng, pairs.own)
+        shown = torch.where(self._on_device(hidden[pairs.own])[:, None, None], 1 - mask, mask)
+        masked = blend(taps["image"][pairs.owners], infills, shown, self.config.layout)
         if self.config.layout == "NCHW":
             masked = masked.contiguous(memory_format=torch.channels_last)
         response = self.module(masked)
-        others = filters.repeat_interleave(filters.shape[1], dim=0)  # (P, K): all that are asked of the pair's image
-        original = true_map[torch.arange(len(filters), device=self.device)[:, None], filters]  # (N, K, h, w)
-        masked_maps = response[self.config.layer][pairs[:, None], others].unflatten(0, tuple(filters.shape))
-        crosswise = crosswise_change(masked_maps, original)
-        change = torch.diagonal(crosswise, dim1=1, dim2=2).flatten()
-        loss, judged, kept = self.loss(crosswise, original, mask[pairs]), self._judged(verified), retention(change)
-        figures = {"retention": kept.mean(), "area": mask[pairs].mean()}
+        others = filters.repeat_interleave(filters.shape[1], dim=0)  # (n K, K): all that are asked of the pair's image
+        original = true_map[torch.arange(len(filters), device=self.device)[:, None], filters]  # (n, K, h, w)
+        of_filter = torch.arange(filters.numel(), device=self.device)
+        masked_maps = response[self.config.layer][of_filter[:, None], others].unflatten(0, tuple(filters.shape))
+        found = Found(crosswise_change(masked_maps, original), original, mask, self._judged(verified), generated)
         if self.classes is not None and asked is not None:
-            share, told = self.classes.shares(response, infills, asked, len(pairs))
-            gone = hidden[len(pairs) :]
-            loss = loss + decision_loss(share, told, gone)
-            if asked.teacher is not None:
-                pull = teaching_loss(generated.evidence, asked.teacher)
-                loss = loss + self.options.teacher * pull
-            if self.options.objective.name == "fsagn":
-                loss = loss + area_penalty(mask[len(pairs) :], self.options.objective)
-            kept = torch.cat((kept, share.clamp_min(0)))
-            judged[len(pairs) :] *= told * ~gone
-            figures |= shares_by_kind(share, told, gone)
-        return self._result(loss, kept, mask, generated, taps, judged, figures)
+            share, told = self.classes.shares(response, infills, asked, filters.numel())
+            found = found._replace(share=share, told=told, teacher=asked.teacher)
+        found = found.of_all(self.share, rows)
+        return self._result(found, self._on_device(hidden[pairs.first :]), taps)
 
-    def _owners(self, filters: Tensor, asked: AskedClasses | None) -> tuple[Tensor, Tensor]:
-        """The picture of every pair; and the numbers of the pairs of a filter, which come before those of a class."""
-        pictures = torch.arange(len(filters), device=self.device)
-        owners = pictures.repeat_interleave(filters.shape[1])
-        if asked is not None:
-            owners = torch.cat((owners, pictures.repeat_interleave(asked.ids.shape[1])))
-        return owners, torch.arange(filters.numel(), device=self.device)
+    def _on_device(self, drawn: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(drawn).to(self.device)
+
+    def _pairs(self, rows: Rows, filters: Tensor, asked: AskedClasses | None) -> Pairs:
+        return pairs_of(rows, filters.shape[1], 0 if asked is None else asked.ids.shape[1], self.device)
 
     def loss(self, crosswise: Tensor, original: Tensor, mask: Tensor) -> Tensor:
         """What is minimised, of changes ``(N, K, K)`` as `crosswise_change` gives them and masks ``(P, H, W)``."""
@@ -266,37 +251,44 @@ class Stepper:
         rng = np.random.default_rng([self.options.seed, step])
         whole = replace(self.options, crop=WHOLE, jitter=0.0)
         _, pixels, taps, asked, _ = self.see(step, whole, self.spec.size)
-        true_map = taps[self.config.layer]
-        filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng)
-        generated = self.generator(taps, filters, None if asked is None else asked.questions)
-        ids, (owners, pairs) = filters.flatten(), self._owners(filters, asked)
-        columns = torch.from_numpy(rng.integers(len(self.areas), size=len(owners))).to(self.device)
-        ranks = area_rank(_flat(generated.saliency, generated.evidence).detach())
+        true_map, rows = taps[self.config.layer], self.share.rows(self.options.images_per_step)
+        filters = self.source.filters(true_map, self.options.filters_per_image, self.options.active, rng, rows)
+        generated = self.network(taps, filters, None if asked is None else asked.questions)
+        pairs, ids = self._pairs(rows, filters, asked), filters.flatten()
+        columns = self._on_device(rng.integers(len(self.areas), size=len(pairs.pictures))[pairs.own])
+        ranks = area_rank(flat(generated.saliency, generated.evidence).detach())
         mask = self.source.cut(ranks, self.areas[columns], self.spec.size)
-        infills, _ = self.source.infills(pixels, owners, {VERIFY: 1.0}, rng)
-        response = self.look(blend(taps["image"][owners], infills, mask, self.config.layout))
-        true = retention(relative_change(response[self.config.layer][pairs, ids], true_map[owners[pairs], ids]))
-        told = torch.ones(len(owners), device=self.device)
+        infills, _ = self.source.infills(pixels, pairs.pictures, {VERIFY: 1.0}, rng, pairs.own)
+        response = self.look(blend(taps["image"][pairs.owners], infills, mask, self.config.layout))
+        answers, of_filter = response[self.config.layer], torch.arange(len(ids), device=self.device)
+        true = retention(relative_change(answers[of_filter, ids], true_map[pairs.owners[: len(ids)], ids]))
+        told = torch.ones(len(columns), device=self.device)
         if self.classes is not None and asked is not None:
-            share, told[len(pairs) :] = self.classes.shares(response, infills, asked, len(pairs))
+            share, told[len(ids) :] = self.classes.shares(response, infills, asked, len(ids))
             true = torch.cat((true, share.clamp_min(0)))
-        predicted = _flat(generated.retention, generated.kept)[torch.arange(len(owners), device=self.device), columns]
+        predicted = flat(generated.retention, generated.kept)[torch.arange(len(columns), device=self.device), columns]
+        split = [
+            part for values in (true, told, predicted) for part in split_pairs(values, rows.number, filters.shape[1])
+        ]
+        gathered = self.share.gather(rows, *split)
+        true, told, predicted = (flat(*gathered[at : at + 2]) for at in (0, 2, 4))
         error = told * (predicted - true)
         loss = functional.huber_loss(error, torch.zeros_like(error), delta=HUBER)
-        figures = {"retention": true[pairs].mean(), "area": mask.mean(), "calibration": error.abs().sum() / told.sum()}
-        return StepResult(loss, figures)
+        figures = {"retention": true[: pairs.first].mean(), "area": mask.mean()}
+        return StepResult(loss, {**figures, "calibration": error.abs().sum() / told.sum()})
 
-    def mask(self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
+    def mask(
+        self, generated: Generated, step: int, rng: np.random.Generator, size: tuple[int, int], pairs: Pairs
+    ) -> Tensor:
         """Soft masks ``(P, H, W)``: of drawn areas (``budget``), or the sigmoid of the saliency (``fsagn``)."""
-        saliency, objective = _flat(generated.saliency, generated.evidence), self.options.objective
+        saliency, objective = flat(generated.saliency, generated.evidence), self.options.objective
         if objective.name == "fsagn":
             return torch.sigmoid(resize(saliency[:, None] + FSAGN_OFFSET, size)[:, 0])
         low, high = np.log(objective.area_range)
-        count, filters = generated.saliency.shape[:2]
-        together = filters if objective.contrast else 1  # pairs of one area
-        drawn = rng.uniform(low, high, size=count * filters // together).repeat(together)
-        drawn = np.concatenate([drawn, rng.uniform(low, high, size=len(saliency) - len(drawn))])
-        area = torch.from_numpy(np.exp(drawn).astype(np.float32))
+        together = generated.saliency.shape[1] if objective.contrast else 1  # pairs of one area
+        drawn = rng.uniform(low, high, size=pairs.first // together).repeat(together)
+        drawn = np.concatenate([drawn, rng.uniform(low, high, size=len(pairs.pictures) - len(drawn))])
+        area = torch.from_numpy(np.exp(drawn[pairs.own]).astype(np.float32))
         done = step / max(1, self.options.steps)
         tau = objective.tau[0] * (objective.tau[1] / objective.tau[0]) ** done
         upsampled = standardise(resize(saliency[:, None], size)[:, 0])
@@ -306,19 +298,24 @@ class Stepper:
         """Which pairs teach the retention head: those under the infill of `--verify`; all where the mix has none."""
         return verified.float() if VERIFY in self.options.mix else torch.ones_like(verified, dtype=torch.float32)
 
-    def _result(
-        self,
-        loss: Tensor,
-        true: Tensor,
-        mask: Tensor,
-        generated: Generated,
-        taps: dict[str, Tensor],
-        judged: Tensor,
-        figures: dict[str, Tensor],
-    ) -> StepResult:
+    def _result(self, found: Found, gone: Tensor, taps: dict[str, Tensor]) -> StepResult:
+        """The loss and the figures of all pairs; ``gone`` says which areas of classes were hidden."""
+        mask, generated, judged = found.mask, found.generated, found.judged
+        change = torch.diagonal(found.crosswise, dim1=1, dim2=2).flatten()
+        of_filters = mask[: len(change)]
+        loss, true = self.loss(found.crosswise, found.original, of_filters), retention(change)
+        figures = {"retention": true.mean(), "area": of_filters.mean()}
+        if found.share is not None and found.told is not None:
+            loss = loss + decision_loss(found.share, found.told, gone)
+            if found.teacher is not None:
+                loss = loss + self.options.teacher * teaching_loss(generated.evidence, found.teacher)
+            if self.options.objective.name == "fsagn":
+                loss = loss + area_penalty(mask[len(change) :], self.options.objective)
+            true = torch.cat((true, found.share.clamp_min(0)))
+            judged[len(change) :] *= found.told * ~gone
+            figures |= shares_by_kind(found.share, found.told, gone)
         area = mask.detach().mean(dim=(1, 2))
-        predicted = _flat(generated.retention, generated.kept)
-        error = interpolate_retention(predicted, self.areas, area) - true.detach()
+        error = interpolate_retention(flat(generated.retention, generated.kept), self.areas, area) - true.detach()
         count = judged.sum()
         total = loss + (judged * error.square()).sum() / count.clamp_min(1)
         if self.config.encoder == "own":
@@ -330,12 +327,13 @@ class Stepper:
         encoder = self.generator.encoder
         predicted: Tensor = encoder(taps).feature_map
         true = resize(taps[self.config.layer], (predicted.shape[-2], predicted.shape[-1]))
+        predicted, true = self.share.gather(self.share.rows(self.options.images_per_step), predicted, true)
         return ((predicted - true) / encoder.get_buffer("unit")).square().mean()
 
 
-def _flat(filters: Tensor, classes: Tensor) -> Tensor:
-    """What is known of all pairs, those of a filter first: ``(N, K, ...)``, ``(N, J, ...)`` -> ``(N K + N J, ...)``."""
-    return torch.cat((filters.flatten(0, 1), classes.flatten(0, 1)))
+def _finite(taps: Mapping[str, Tensor]) -> Tensor:
+    """Which pictures the CNN answers with numbers, ``(N,)`` bool."""
+    return torch.stack([torch.isfinite(value).flatten(1).all(dim=1) for value in taps.values()]).all(dim=0)
 
 
 def read(figures: dict[str, Tensor]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ..runtime.classes import classes_of
 from ..runtime.metadata import QUESTIONS
 from .decision import DecisionValue, decision_value
 from .options import TrainingOptions
-from .step import input_sizes
+from .schedule import input_sizes
 
 
 def fitting_options(

@@ -77,6 +77,9 @@ MASK_FREE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = Mappi
 )
 """Infills that do not depend on the mask: training may draw on these."""
 
+RANDOM = ("noise", "shuffle")
+"""Those of them that draw on the source of randomness."""
+
 VERIFY = "blur"
 """The infill under which `explain --verify` measures retention and the retention head learns to predict it."""
 

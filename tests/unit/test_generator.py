@@ -28,7 +28,8 @@ from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
 from fsagn_onnx.generator.objective import Objective, contrast_loss, crosswise_change, relative_change
 from fsagn_onnx.generator.options import default_crop
-from fsagn_onnx.generator.step import Stepper, input_size
+from fsagn_onnx.generator.schedule import input_size
+from fsagn_onnx.generator.step import Stepper
 from fsagn_onnx.generator.trainer import Trainer
 from fsagn_onnx.generator.training_run import checkpoint_path
 from fsagn_onnx.methods import engine_for
