@@ -30,6 +30,9 @@ from .options import PATH, classes_options, json_option, keep_options, read_mode
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
 @seed_option
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
+@click.option(
+    "--devices", type=click.IntRange(1), default=1, show_default=True, help="Processes here that share every step."
+)
 @reading_options
 @classes_options
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
@@ -50,6 +53,7 @@ def command(
     no_flip: bool,
     seed: int,
     device: str,
+    devices: int,
     reading: dict[str, Any],
     output: str | None,
     scores: str | None,
@@ -73,8 +77,8 @@ def command(
         loaded = read_model(model, reading)
         report = train(
             loaded, images, out, layer=layer, encoder="own" if own else "shared", options=options,
-            resume=resume, overwrite=overwrite, device=device, on_step=bar.step, on_failure=bar.failure,
-            on_phase=bar.phase, output=output, scores=scores,
+            resume=resume, overwrite=overwrite, device=device, devices=devices, output=output, scores=scores,
+            on_step=bar.step, on_failure=bar.failure, on_phase=bar.phase,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"explainer": str(out), "parity": vars(report), "failures": bar.failures}))

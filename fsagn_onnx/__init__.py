@@ -34,6 +34,7 @@ from .errors import (
     OutputError,
     ParityError,
     UsageError,
+    WorkerError,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ __all__ = [
     "OutputError",
     "ParityError",
     "UsageError",
+    "WorkerError",
     "__version__",
     "compare",
     "dissect",

@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "ParityError",
     "UsageError",
+    "WorkerError",
 ]
 
 
@@ -140,4 +141,13 @@ class UsageError(FsagnError):
         >>> compare("run-a", "run-b", level=2)
         Traceback (most recent call last):
         UsageError: level and least must be between 0 and 1, but got 2 and 0.05
+    """
+
+
+class WorkerError(FsagnError):
+    """A process that did a share of the work ended before it was done.
+
+    Example:
+        >>> issubclass(WorkerError, FsagnError)
+        True
     """

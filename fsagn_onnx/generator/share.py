@@ -9,6 +9,7 @@ the workers: the same sum for any layout of memory, so that a training goes on b
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -100,10 +101,9 @@ class Share:
         counts = [Share(rank, self.workers).rows(pictures).number for rank in range(self.workers)]
         padded = own.new_zeros(max(counts), own.shape[1])
         padded[: len(own)] = own
-        size = len(padded)
-        parts = own.new_empty(self.workers * size, own.shape[1])
-        dist.all_gather_into_tensor(parts, padded)
-        return torch.cat([parts[size * rank : size * rank + count] for rank, count in enumerate(counts)])
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def joined(self, module: nn.Module) -> nn.Module:
         """The module, with everybody's gradients added up in every worker's; alone the module itself.
@@ -112,8 +112,9 @@ class Share:
         """
         if self.alone:
             return module
-        together = DistributedDataParallel(module, broadcast_buffers=False)
-        together.register_comm_hook(self, _added)
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of kernels of one channel: the same memory
+        together = DistributedDataParallel(module)
+        together.register_comm_hook(self, lambda share, bucket: _added(share, bucket))  # it reads annotations
         return together
 
     def once(self, work: Callable[[], Any]) -> Any:
@@ -174,14 +175,14 @@ class _Gathered(torch.autograd.Function):
 def _added(share: Share, bucket: Any) -> torch.futures.Future[Tensor]:
     """The sum of everybody's gradients, added in the order of the workers."""
     own: Tensor = bucket.buffer()
-    parts = own.new_empty(share.workers, len(own))
+    parts = [torch.empty_like(own) for _ in range(share.workers)]
 
     def total(_: Any) -> Tensor:
-        summed = parts[0]
-        for part in parts[1:]:
+        summed, *others = parts
+        for part in others:
             summed += part
         return summed
 
-    work: Any = dist.all_gather_into_tensor(parts, own, async_op=True)
+    work: Any = dist.all_gather(parts, own, async_op=True)
     made: torch.futures.Future[Tensor] = work.get_future().then(total)
     return made

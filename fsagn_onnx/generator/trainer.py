@@ -27,6 +27,7 @@ from .network import Generator
 from .options import TrainingOptions
 from .progress import Progress
 from .schedule import learning_rate
+from .share import ALONE, Share
 from .step import Stepper, read
 from .teacher import teacher_at
 from .teacher_choice import choose_teacher
@@ -58,6 +59,7 @@ class Trainer:
         device: torch device that trains.
         on_phase: is told what is done before the first step, as it begins.
         classes: ``output`` and ``scores`` that the user says the model's outputs are read by; kept in the explainer.
+        share: this worker's share of every step, where several train together; the first of them writes the files.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class Trainer:
         device: str = "cpu",
         on_phase: Callable[[str], None] = lambda phase: None,
         classes: Mapping[str, str | None] | None = None,
+        share: Share = ALONE,
     ) -> None:
-        self._on_phase, self._classes = on_phase, classes
+        self._on_phase, self._classes, self.share = on_phase, classes, share
         self.model, self.layer, self.checkpoint = model, layer, checkpoint
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
@@ -97,7 +100,7 @@ class Trainer:
         judge = None
         if decision is not None:
             judge = ClassJudge(module, decision, layer.value, teacher_at(depths, self.generator))
-        self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge)
+        self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge, share=share)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
@@ -107,15 +110,29 @@ class Trainer:
 
     def calibrate(self) -> None:
         """Scale the encoder by a first batch, and choose the depths whose gradients teach; once, before step 0."""
+        depths = self.share.once(self._calibrated)
+        if (judge := self.stepper.classes) is not None:
+            judge.teacher = teacher_at(tuple(depths), self.generator)
+        self._join()  # all workers go on with the first one's scales
+        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+
+    def _calibrated(self) -> list[str]:
         full = replace(self.options, images_per_step=32)
         spec, source = self.model.input_spec, self.stepper.source
         stepper = Stepper(self.stepper.module, self.generator, self.pool, spec, full, source=source)
         taps = stepper.see(0, full, self.model.input_spec.size).taps
         require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
         self.generator.encoder.calibrate(taps)
-        if (judge := self.stepper.classes) is not None:
-            judge.teacher = choose_teacher(judge, source, spec, self.options)
-        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        judge = self.stepper.classes
+        teacher = None if judge is None else choose_teacher(judge, source, spec, self.options)
+        return [] if teacher is None else list(teacher.depths)
+
+    def _join(self) -> None:
+        """From here on the gradients of the weights that learn are those of all workers' pairs."""
+        learning = set(self.generator.retention_parameters() if self.judging else self.generator.parameters())
+        for parameter in self.generator.parameters():
+            parameter.requires_grad_(self.share.alone or parameter in learning)
+        self.stepper.network = self.share.joined(self.generator)
 
     def advance(self) -> None:
         """One step of the optimiser.
@@ -164,6 +181,7 @@ class Trainer:
         self.generator.load_state_dict(self.average)
         self.optimiser = self._adam(self.generator.retention_parameters())
         self.judging = True
+        self._join()
 
     def run(self, on_step: Callable[[Progress], None] = lambda progress: None, *, resume: bool = False) -> Checkpoint:
         """Train to the end, or go on from the checkpoint.
@@ -180,13 +198,14 @@ class Trainer:
             ImageError: if no training image can be read.
             OutputError: if the checkpoint cannot be written.
         """
-        if resume and self.checkpoint.exists():
+        if self.share.once(lambda: resume and self.checkpoint.exists()):
             self.restore(load_checkpoint(self.checkpoint))
+            self._join()
         else:
             self._on_phase("first look at the pictures")
             self.calibrate()
-            self.save()
-        self._trim_log()
+            self.share.once(self.save)
+        self.share.once(self._trim_log)
         self._on_phase("first step")
         started, first, before = time.monotonic(), self.step, self.seconds
         steps = self.options.steps + self.options.judging
@@ -195,9 +214,9 @@ class Trainer:
             self.seconds = before + time.monotonic() - started
             on_step(self.progress((self.step - first) / max(1e-9, time.monotonic() - started)))
             if self.step % LOG_EVERY == 0 or self.step == steps:
-                self._log()
+                self.share.once(self._log)
             if self.step % self.options.checkpoint_every == 0 or self.step == steps:
-                self.save()
+                self.share.once(self.save)
         return self.snapshot()
 
     def progress(self, steps_per_second: float) -> Progress:

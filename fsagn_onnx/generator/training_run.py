@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from ..data.images import list_images
-from ..errors import CheckpointError, ConversionError, ExplainerError, ImageError
+from ..errors import CheckpointError, ImageError, UsageError
 from ..model import Model, load_model
 from ..runtime.classes import classes_of
-from ..runtime.metadata import QUESTIONS
-from .export import ExportReport, export_explainer, rehearse
+from .checkpoint import load_checkpoint
+from .export import ExportReport, export_explainer
 from .options import TrainingOptions
 from .progress import Progress
-from .trainer import Trainer
+from .training_job import Listeners, TrainingJob, run_job
 
 
 def checkpoint_path(out: Path) -> Path:
@@ -34,6 +33,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "cpu",
+    devices: int = 1,
     output: str | None = None,
     scores: str | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
@@ -56,6 +56,9 @@ def train(
         resume: go on from the checkpoint where there is one.
         overwrite: start anew though there is a checkpoint.
         device: torch device that trains.
+        devices: processes of this machine that share every step, each on a device of its own (``cpu``: with a share of
+            torch's threads). They see the same pairs as one, so the weights agree up to the order of summation. As
+            with every use of `multiprocessing`, a script calls this under ``if __name__ == "__main__"``.
         output: the model's output that classifies, kept in the explainer; None: found in its graph.
         scores: what its numbers are, kept likewise; None: found.
         on_step: is told the progress after each step.
@@ -77,6 +80,8 @@ def train(
     """
     model = model if isinstance(model, Model) else load_model(model)
     model.require_one_input()
+    if devices < 1:
+        raise UsageError(f"devices must be at least 1, but got {devices}")
     classes_of(model, output, scores)
     out = Path(out)
     on_phase("listing the pictures")
@@ -87,37 +92,16 @@ def train(
     if checkpoint.exists() and not resume and not overwrite:
         raise CheckpointError(f"{checkpoint} exists: go on from it with --resume, or start anew with --overwrite")
 
-    def ready(options: TrainingOptions) -> Trainer:
-        trainer = Trainer(
-            model,
-            model.layer(layer),
-            paths,
-            checkpoint,
-            encoder=encoder,
-            options=options,
-            report=on_failure,
-            device=device,
-            on_phase=on_phase,
-            classes={"output": output, "scores": scores} if output or scores else None,
-        )
-        on_phase("building and running the explainer untrained, before the first step")
-        rehearse(model, trainer.generator, (output, scores))
-        return trainer
+    job = TrainingJob(
+        model, layer, tuple(paths), checkpoint, encoder, options or TrainingOptions(), device, output, scores, resume
+    )
+    listeners = Listeners(on_step, on_failure, on_phase)
+    if devices == 1:
+        trained = run_job(job, listeners)
+    else:
+        from .devices import run_on_devices  # torch's launcher takes its time to import
 
-    trainer = _ready(ready, options or TrainingOptions(), on_phase)
-    trained = trainer.run(on_step, resume=resume)
+        run_on_devices(job, devices, listeners)
+        trained = load_checkpoint(checkpoint)
     on_phase("writing the explainer and comparing it with torch")
     return export_explainer(model, trained, out)
-
-
-def _ready(
-    make: Callable[[TrainingOptions], Trainer], options: TrainingOptions, on_phase: Callable[[str], None]
-) -> Trainer:
-    """The trainer, its export rehearsed; where the options leave it open, one about filters alone if need be."""
-    try:
-        return make(options)
-    except (ConversionError, ExplainerError) as error:
-        if options.questions is not None:
-            raise
-        on_phase(f"asking about filters alone: {error}")
-    return make(replace(options, questions=QUESTIONS[:1]))
