@@ -15,8 +15,8 @@ differences with their 95 % bootstrap intervals as JSON, prints them, and says w
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.plan import plainly
+from benchmarks.truth.stored import StoredFigures
 from fsagn_onnx.evaluation.decision import (
     AnsweringModel,
     SwitchedOff,
@@ -39,7 +40,9 @@ from fsagn_onnx.evaluation.decision import (
 from fsagn_onnx.methods import make_class_method
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.models.boards import LABELS, Pair, board_pairs, read_boards
-from fsagn_onnx.runtime.depth_choice import DECISION_AREAS
+from fsagn_onnx.runtime.contract import DECISIVE
+from fsagn_onnx.runtime.depth_choice import DECISION_AREAS, SUMMED
+from fsagn_onnx.runtime.evidence import PlainEvidence
 from fsagn_onnx.runtime.infill import HELD_OUT
 from fsagn_onnx.runtime.masks import from_rank
 from fsagn_onnx.runtime.session import Session
@@ -55,6 +58,8 @@ OTHERS = ("optimise-class", "occlusion", "integrated-gradients", "rise-class")
 CONTROLS = ("random-class", "centre-class")
 FIGURES = ("pointing", "IoU", "exchange", "exchange, half the area", "elsewhere", "kept", "removed")
 BATCH = 25
+MOST_BLOCKS = 10
+"""Of networks with more conv layers, gradient x activation is read where `--why` would on a plain model."""
 
 Maps = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
 
@@ -85,59 +90,92 @@ def usable(
     return kept, turned / max(1, right)
 
 
-def explainer_maps(path: Path) -> Maps:
+def explainer_maps(path: Path, threads: int | None = None) -> Maps:
     """The evidence of an explainer file for one class in a batch; one pass."""
-    session = Session(path)
+    session = Session(path, threads=threads)
 
     def maps(batch: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.float32]:
         image = next(port.name for port in session.inputs if port.name not in ("classes", "filters"))
-        feeds = {image: batch, "classes": classes[:, None], "filters": np.full((len(batch), 1), -2, dtype=np.int64)}
+        asked = np.full((len(batch), 1), DECISIVE, dtype=np.int64)
+        feeds: dict[str, NDArray[Any]] = {image: batch, "classes": classes[:, None], "filters": asked}
         return from_rank(session.run(["evidence_rank"], feeds)["evidence_rank"][:, 0])
 
     return maps
 
 
 def evidence(model: Model, maps: Maps, pairs: Sequence[Pair]) -> list[NDArray[np.float32]]:
-    found: list[NDArray[np.float32]] = []
-    for start in range(0, len(pairs), BATCH):
-        some = pairs[start : start + BATCH]
-        batch = np.stack([model.input_spec.normalise(fitted(model, pair.defect)) for pair in some]).astype(np.float32)
-        found += list(maps(batch, np.array([pair.box.type + 1 for pair in some], dtype=np.int64)))
-    return found
+    """The maps of the pairs' defects."""
+    batch = np.stack([model.input_spec.normalise(fitted(model, pair.defect)) for pair in pairs]).astype(np.float32)
+    return list(maps(batch, np.array([pair.box.type + 1 for pair in pairs], dtype=np.int64)))
 
 
-def measure(
-    model: Model, answers: AnsweringModel, pairs: Sequence[Pair], found: Sequence[NDArray[np.float32]], cell: int
-) -> dict[str, NDArray[np.float64]]:
-    """One figure per pair."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for pair, single in zip(pairs, found, strict=True):
-        defect, good = fitted(model, pair.defect), fitted(model, pair.good)
-        size, box = pair.mask.shape, float(pair.mask.mean())
-        fine = at_granularity(single, size, cell)
-        whole, half = highest_places(fine, box), highest_places(fine, box / 2)
-        turned = answers.winners(exchanged(defect, good, [whole, half, moved_away(whole, rng)])) == GOOD
-        coarse = at_granularity(single, size, CELL)
-        shown = answers_shown(
-            answers, defect, [highest_places(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT
-        )
-        rows.append([points_at(fine, pair.mask), iou(whole, pair.mask), *turned, shown.kept, shown.removed])
-    return dict(zip(FIGURES, np.array(rows, dtype=np.float64).T, strict=True))
+def measured(
+    model: Model, answers: AnsweringModel, pair: Pair, found: NDArray[np.float32], cell: int
+) -> list[float]:  # fmt: skip
+    """The figures of a map in a pair."""
+    defect, good = fitted(model, pair.defect), fitted(model, pair.good)
+    size, box = pair.mask.shape, float(pair.mask.mean())
+    fine = at_granularity(found, size, cell)
+    whole, half = highest_places(fine, box), highest_places(fine, box / 2)
+    away = moved_away(whole, np.random.default_rng(0))
+    turned = answers.winners(exchanged(defect, good, [whole, half, away])) == GOOD
+    coarse = at_granularity(found, size, CELL)
+    shown = answers_shown(
+        answers, defect, [highest_places(coarse, area) for area in DECISION_AREAS], pair.box.type + 1, HELD_OUT
+    )
+    return [points_at(fine, pair.mask), iou(whole, pair.mask), *turned.tolist(), shown.kept, shown.removed]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measures maps of a model on pairs; what is known already is not measured again.
+
+    Attributes:
+        model: the network.
+        answers: its answers.
+        cell: of pointing, IoU and exchange.
+        stored: figures of pairs.
+    """
+
+    model: Model
+    answers: AnsweringModel
+    cell: int
+    stored: StoredFigures
+
+    def figures(self, name: str, maps: Maps, pairs: Sequence[Pair]) -> dict[str, NDArray[np.float64]]:
+        """Each figure ``(pairs,)`` of a method."""
+        missing = [pair for pair in pairs if (pair.name, name) not in self.stored]
+        for start in range(0, len(missing), BATCH):
+            some = missing[start : start + BATCH]
+            for pair, found in zip(some, evidence(self.model, maps, some), strict=True):
+                self.stored.add(pair.name, name, measured(self.model, self.answers, pair, found, self.cell))
+        return self.stored.of(name, [pair.name for pair in pairs])
 
 
 def blocks(model: Model) -> list[str]:
-    return [layer.value for layer in model.layers if min(layer.shape[1:]) >= 3]
+    """Where gradient x activation is read: every conv layer, or the depths of `--why` and three of them together."""
+    found = [layer.value for layer in model.layers if min(layer.shape[1:]) >= 3]
+    if len(found) <= MOST_BLOCKS:
+        return found
+    with PlainEvidence(model, threads=1) as engine:
+        depths = engine.depths
+    return [*depths, "+".join(depths[: -SUMMED - 1 : -1])]
 
 
-def best_block(model: Model, answers: AnsweringModel, pairs: Sequence[Pair], cell: int) -> tuple[str, dict[str, Any]]:
+def best_block(bench: Bench, pairs: Sequence[Pair]) -> tuple[str, dict[str, Any]]:
     """The conv layer at which gradient x activation keeps and removes the decision best, on training boards."""
     scores: dict[str, Any] = {}
-    for layer in blocks(model):
-        method = make_class_method(f"gradient-x-activation@{layer}", model, layer)
-        figures = measure(model, answers, pairs, evidence(model, method.evidence, pairs), cell)
+    for layer in blocks(bench.model):
+        method = make_class_method(f"gradient-x-activation@{layer}", bench.model, bench.model.default_layer.value)
+        figures = bench.figures(f"gradient-x-activation@{layer}", method.evidence, pairs)
         scores[layer] = {name: round(float(values.mean()), 4) for name, values in figures.items()}
     return max(scores, key=lambda layer: scores[layer]["kept"] - scores[layer]["removed"]), scores
+
+
+def middle(model: Model) -> str:
+    """The third conv layer from the end, or the one halfway up a network of many."""
+    found = [layer.value for layer in model.layers if min(layer.shape[1:]) >= 3]
+    return found[-3 if len(found) <= MOST_BLOCKS else len(found) // 2]
 
 
 def switched_off(model: Model, pairs: Sequence[Pair], layers: Sequence[str]) -> dict[str, str]:
@@ -195,36 +233,37 @@ def bars(
 @click.option("--methods", default=",".join((*FAMILY, *OTHERS, *CONTROLS)), show_default=True)
 @click.option("--best-only", is_flag=True, help="Of gradient x activation, only the chosen block on unseen pairs.")
 @click.option("--cell", default=0, show_default=True, help="Cells of pointing, IoU and exchange; 0: maps as they are.")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), help="Keeps the figures of pairs, so that a run goes on.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "trainval"]))
 @click.option("--seed", default=0, show_default=True)
 @click.option("--write", type=click.Path(path_type=Path), default=Path("build/boards-truth.json"), show_default=True)
 @plainly
 def main(
     data: Path, path: Path, explainers: tuple[Path, ...], count: int, chosen_on: int, methods: str, best_only: bool,
-    cell: int, split: str, seed: int, write: Path,
+    cell: int, threads: int, results: Path | None, split: str, seed: int, write: Path,
 ) -> None:  # fmt: skip
     model = load_model(path)
     size = model.input_spec.size[0]
-    answers = AnsweringModel(model)
+    answers = AnsweringModel(model, threads=threads)
+    bench = Bench(model, answers, cell, StoredFigures(results, FIGURES))
     training = [pair for board in read_boards(data, "trainval") for pair in board_pairs(board, size)]
     unseen = training if split == "trainval" else [p for b in read_boards(data, "test") for p in board_pairs(b, size)]
     chosen, _ = usable(model, answers, training, chosen_on, seed + 1)
     pairs, turned = usable(model, answers, unseen, count, seed)
-    best, per_block = best_block(model, answers, chosen, cell)
+    best, per_block = best_block(bench, chosen)
     print(f"{len(pairs)} pairs; of those that the network gets right, the box exchanged says good in {turned:.3f}")
     print(f"gradient x activation on training boards, chosen block: {best}")
     default = model.default_layer.value
-    makers: dict[str, Maps] = {file.stem: explainer_maps(file) for file in explainers}
+    makers: dict[str, Maps] = {file.stem: explainer_maps(file, threads) for file in explainers}
     layers = [best] if best_only else blocks(model)
+    passes: dict[str, Sequence[int]] = dict.fromkeys(makers, (0, 0))
     for name in [f"gradient-x-activation@{layer}" for layer in layers] + methods.split(","):
-        makers[name] = make_class_method(name, model, default).evidence
+        method = make_class_method(name, model, default)
+        makers[name], passes[name] = method.evidence, method.passes
     figures: dict[str, dict[str, NDArray[np.float64]]] = {}
-    seconds = {}
     for name, maps in makers.items():
-        started = time.perf_counter()
-        found = evidence(model, maps, pairs)
-        seconds[name] = (time.perf_counter() - started) / max(1, len(pairs))
-        figures[name] = measure(model, answers, pairs, found, cell)
+        figures[name] = bench.figures(name, maps, pairs)
         cells = "  ".join(f"{figure} {values.mean():.3f}" for figure, values in figures[name].items())
         print(f"{name:36} {cells}", flush=True)
     block = f"gradient-x-activation@{best}"
@@ -241,10 +280,10 @@ def main(
             name: {figure: shown_interval(bootstrap_mean(values)) for figure, values in row.items()}
             for name, row in figures.items()
         },
-        "seconds per picture": {name: round(value, 4) for name, value in seconds.items()},
+        "passes for one class (forward, backward)": passes,
         "differences": {name: differences(figures, name, [n for n in figures if n != name]) for name in compared},
         "switched off against contributions": switched_off(
-            model, pairs[:40], dict.fromkeys([default, blocks(model)[-3]])
+            model, pairs[:40], list(dict.fromkeys([default, middle(model)]))
         ),
         "bars": {file.stem: bars(figures, file.stem, block, family) for file in explainers},
     }
