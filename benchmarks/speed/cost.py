@@ -13,7 +13,8 @@ them itself, as where an explainer stands in the model's place. "run by run" is 
 finds the other's weights there: both are slower, the explainer by more. Threads of the session that waits do not spin.
 Prints medians and quartiles of the ratio, and what each further filter costs as a share of the model, and writes
 build/bench_cost.json. With `--threads 1` it prints the ratio of the CPU time too, which other work on the machine
-changes much less (waiting threads burn CPU time, so it means nothing with more).
+changes much less (waiting threads burn CPU time, so it means nothing with more). The ratio of the multiplications,
+counted in one run of each (`arithmetic.py`), is exact; it leaves out all but convolutions and matrix products.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.networks import lite0, torchvision_network
+from benchmarks.speed.arithmetic import multiply_adds
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import build_lite0
@@ -98,10 +100,12 @@ def measure(
     plain, explaining = session(model, threads), session(explainer, threads)
     port = plain.get_inputs()[0]
     shape = [extent if isinstance(extent, int) else 1 for extent in port.shape]
-    feeds = {port.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
-    about = {"classes": np.full((1, classes), -1, dtype=np.int64)} if classes else {}
+    feeds: dict[str, NDArray[Any]] = {port.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    about: dict[str, NDArray[Any]] = {"classes": np.full((1, classes), -1, dtype=np.int64)} if classes else {}
     wish = DECISIVE if classes else STRONGEST
-    both = [{**feeds, **about, "filters": np.full((1, count), wish, dtype=np.int64)} for count in asked]
+    both: list[dict[str, NDArray[Any]]] = [
+        {**feeds, **about, "filters": np.full((1, count), wish, dtype=np.int64)} for count in asked
+    ]
     outputs = [output.name for output in plain.get_outputs()]
     for expected, got in zip(plain.run(outputs, feeds), explaining.run(outputs, both[0]), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
@@ -120,6 +124,7 @@ def measure(
             "quartiles": np.quantile(ratios, [0.25, 0.75]).tolist(),
             "run_by_run": float(np.median(strictly[:, 1] / strictly[:, 0])),
             "cpu_ratio": float(np.median(cpu[:, 1] / cpu[:, 0])) if threads == 1 else None,
+            "multiply_adds": multiply_adds(explainer, feed) / multiply_adds(model, feeds),
         }
     for (low, first), (high, second) in pairwise(zip(asked, medians, strict=True)):
         result["each_further_filter"] = float((second - first) / (high - low))
@@ -148,7 +153,8 @@ def main(networks: str, filters: str, pairs: int, threads: int, classes: int) ->
             bar = (CLASS_BARS if classes == 1 else {} if classes else BARS).get(network, {}).get(count)
             print(
                 f"  K = {count}: {times}, ratio {cost['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}; "
-                f"{f'bar {bar}; ' if bar else ''}run by run {cost['run_by_run']:.3f}){by_cpu}"
+                f"{f'bar {bar}; ' if bar else ''}run by run {cost['run_by_run']:.3f}){by_cpu}, "
+                f"by multiplications {cost['multiply_adds']:.3f}"
             )
         if "each_further_filter" in found:
             print(f"  each further filter: {found['each_further_filter']:.2%} of the model (bar 1 %)")
