@@ -1,24 +1,17 @@
-"""Are gradients written as ONNX nodes right, and do contributions say what a filter is worth?
+"""Are gradients written as ONNX nodes right?
 
-    python -m benchmarks.truth.gradient families [--only FAMILY] [--jobs 1] [--again]
-    python -m benchmarks.truth.gradient switch [--networks demo,boards,lite0] [--pictures 20] [--middle]
+    python -m benchmarks.truth.gradient [--only FAMILY] [--jobs 1] [--again]
 
-`families`: one network of every family of the coverage zoo, and a YOLO-like detector and segmentation networks,
+One network of every family of the coverage zoo, and a YOLO-like detector and segmentation networks,
 untrained with moved statistics. The decision values of two classes of two pictures are differentiated by the default
 layer and by the first one, in onnxruntime, and by torch's autograd through the converted model; also phi and d_c. The
 bar is 1e-4 of the largest. ReLUs and maxima have kinks, where rounding decides between two gradients that are both
 right: so torch's forward values are replaced by onnxruntime's (the difference added as a constant), and autograd runs
 at the same point. The largest difference without that is printed beside it. Resumes from build/gradient_families.jsonl.
-
-`switch`: each filter of the layer is switched off, by setting it to 0 or to its mean over the pictures, and the fall of
-d_c is compared with phi, and with phi against the mean (sum of (F - mean) dd/dF): Spearman over the filters that are
-active, per picture. `--middle` takes the layer halfway between input and default layer. The bars are .9 for linear
-tails and .7 for others.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -30,11 +23,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from scipy.stats import spearmanr
 
 from benchmarks.coverage.rows import Row, all_rows
 from benchmarks.coverage.running import run_stored
-from benchmarks.networks import DEMO_MODEL, ROOT, lite0
 from fsagn_onnx.conversion import TappedModule, convert
 from fsagn_onnx.gradient import GradientError
 from fsagn_onnx.gradient.backward import Backward
@@ -42,9 +33,7 @@ from fsagn_onnx.gradient.contributions import add_contributions
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.model.inference_session import ORT_ERRORS, inference_session
 from fsagn_onnx.model.raised_opset import MIN_OPSET, at_opset
-from fsagn_onnx.runtime.ablation import Ablation
 from fsagn_onnx.runtime.classes import Classes, classes_of
-from fsagn_onnx.runtime.evidence import PlainEvidence
 
 Array = NDArray[Any]
 BAR = 1e-4
@@ -227,17 +216,12 @@ def examine(row: Row) -> dict[str, Any]:
     return {"status": status, "error": worst, "kinks": kinks, "layers": found, "checked_s": seconds}
 
 
-@click.group(help=__doc__)
-def main() -> None:
-    """Two measurements."""
-
-
-@main.command()
+@click.command(help=__doc__)
 @click.option("--only", help="one family or network")
 @click.option("--jobs", default=1)
 @click.option("--again", is_flag=True, help="repeat what failed")
 @click.option("--results", type=Path, default=Path("build/gradient_families.jsonl"))
-def families(only: str | None, jobs: int, again: bool, results: Path) -> None:
+def main(only: str | None, jobs: int, again: bool, results: Path) -> None:
     """Against torch's autograd."""
     rows = [row for row in chosen_rows() if only in (None, row.family, row.network)]
 
@@ -252,94 +236,6 @@ def families(only: str | None, jobs: int, again: bool, results: Path) -> None:
     worst = max(errors, default=0)
     print(f"{len(passed)} of {len(rows)} agree with autograd to {BAR:g}; the worst of them to {worst:.1e}")
     raise SystemExit(len(passed) < len(rows))
-
-
-def subject(network: str) -> tuple[Model, list[Array]]:
-    """A trained network and its own pictures, fitted."""
-    if network == "demo":
-        from fsagn_onnx.testing.synthetic import render
-
-        model = load_model(DEMO_MODEL)
-        return model, [model.input_spec.fit(render(700_000 + seed).image)[0] for seed in range(200)]
-    from fsagn_onnx.data.images import list_images, read_image
-    from fsagn_onnx.models.demo import photographs
-
-    if network == "boards":
-        model, paths = load_model(ROOT / "models" / "boards_cnn.onnx"), list_images([str(ROOT / "examples" / "pcb")])
-    else:
-        model, paths = load_model(lite0()[0]), iter(photographs())
-    return model, [model.input_spec.fit(read_image(path))[0] for path in paths]
-
-
-@main.command()
-@click.option("--networks", default="demo,boards,lite0")
-@click.option("--pictures", default=20)
-@click.option("--middle", is_flag=True, help="a layer halfway down")
-def switch(networks: str, pictures: int, middle: bool) -> None:
-    """Contributions against switching filters off."""
-    for network in networks.split(","):
-        model, fitted = subject(network)
-        layers = [layer.value for layer in model.layers]
-        place = layers.index(model.default_layer.value)
-        layer = layers[place // 2] if middle else layers[place]
-        rows = switched(model, layer, fitted, pictures)
-        for name, values in rows.items():
-            drawn = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
-            low, high = np.quantile(drawn, [0.025, 0.975])
-            print(
-                f"{network:8} {layer:24} set to {name:20} Spearman {np.mean(values):.3f} [{low:.3f}, {high:.3f}], "
-                f"least {np.min(values):.3f}, {len(values)} pictures"
-            )
-        print(json.dumps({"network": network, "layer": layer, **{key: float(np.mean(v)) for key, v in rows.items()}}))
-
-
-def switched(model: Model, layer: str, fitted: list[Array], pictures: int) -> dict[str, list[float]]:
-    """Per picture: rank correlation of the fall of d_c with phi, and with phi against the mean."""
-    found: dict[str, list[float]] = {"0, phi": [], "mean, phi": [], "mean, phi against it": []}
-    with PlainEvidence(model, layer, depths=[layer], threads=1) as engine:
-        batch = [engine.metadata.input.normalise(picture[None]) for picture in fitted]
-        maps = np.concatenate([engine.maps(x, np.array([-1]))[1][layer] for x in batch])
-        means = maps.mean(axis=(0, 2, 3))
-        output = str(engine.classes.classifier.output)
-        gradient = MeanSlope(model, engine.classes, layer)
-        off = {"0": np.zeros_like(means), "mean": means}
-        ablations = {name: Ablation(model, layer, value, [output], threads=1) for name, value in off.items()}
-        for number in range(min(pictures, len(fitted))):
-            rest = engine.maps(batch[number], np.array([-1]))[1]
-            c, phi = int(rest["ids"][0, 0]), rest["phi"][0, 0]
-            active = np.flatnonzero(np.abs(phi) > 0)
-            falls = {}
-            for name, ablation in ablations.items():
-                decisions = engine.classes.decisions(ablation.run(batch[number], rest[layer][0], active.tolist()))
-                assert decisions is not None
-                falls[name] = float(rest["decision"][0, 0]) - decisions[:, c]
-            against = phi - means * gradient.slopes(batch[number], c)
-            found["0, phi"].append(float(spearmanr(falls["0"], phi[active]).statistic))
-            found["mean, phi"].append(float(spearmanr(falls["mean"], phi[active]).statistic))
-            found["mean, phi against it"].append(float(spearmanr(falls["mean"], against[active]).statistic))
-        for ablation in ablations.values():
-            ablation.close()
-    return found
-
-
-class MeanSlope:
-    """Sum over places of dd_c / dF_k, (C,)."""
-
-    def __init__(self, model: Model, classes: Classes, layer: str) -> None:
-        proto, self._name = raised(model), model.input_spec.name
-        proto.graph.input.append(helper.make_tensor_value_info("classes", TensorProto.INT64, ["N", 1]))
-        made = add_contributions(
-            proto, classes.classifier, layer, "classes", single=True,
-            sizes={self._name: model.input_spec.sample_shape},
-        )  # fmt: skip
-        self._cells, self._gradient = np.prod(model.layer(layer).shape[1:]), made.gradient
-        self._session = session_of(proto, [made.gradient])
-
-    def slopes(self, x: Array, number: int) -> Array:
-        """Of one picture."""
-        (found,) = self._session.run([self._gradient], {self._name: x, "classes": np.array([[number]])})
-        once = found.shape[2:] == (1, 1)
-        return np.asarray(found[0].sum((1, 2)) * (self._cells if once else 1))
 
 
 if __name__ == "__main__":
