@@ -29,10 +29,10 @@ from benchmarks.plan import plainly
 from benchmarks.truth.boards import CONTROLS, FAMILY, OTHERS, Maps, explainer_maps, shown_interval
 from benchmarks.truth.stored import StoredFigures
 from fsagn_onnx.data.images import list_images, read_image
-from fsagn_onnx.evaluation.decision import DECISION_AREAS, AnsweringModel, answers_shown, at_granularity, highest_places
+from fsagn_onnx.evaluation.decision import AnsweringModel, answers_shown, at_granularity, highest_places
 from fsagn_onnx.methods import make_class_method
 from fsagn_onnx.model import Model, load_model
-from fsagn_onnx.runtime.depth_choice import SUMMED
+from fsagn_onnx.runtime.depth_choice import DECISION_AREAS, SUMMED
 from fsagn_onnx.runtime.evidence import PlainEvidence
 from fsagn_onnx.runtime.infill import HELD_OUT
 from fsagn_onnx.statistics.bootstrap import bootstrap_mean
