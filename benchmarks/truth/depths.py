@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.plan import plainly
-from benchmarks.truth.boards import FIGURES, fitted, measure, usable
+from benchmarks.truth.boards import FIGURES, fitted, measured, usable
 from fsagn_onnx.data.images import list_images, read_image
 from fsagn_onnx.evaluation.decision import AnsweringModel
 from fsagn_onnx.model import Model, load_model
@@ -81,14 +81,14 @@ def truth(
     """Figures of `benchmarks.truth.boards` of every candidate, of the evidence as `explain` shows it."""
     size = model.input_spec.size
     grid = grid_of(size, grid_stride(size))
-    found: list[list[NDArray[np.float32]]] = [[] for _ in candidates]
+    found: list[list[list[float]]] = [[] for _ in candidates]
     for pair in pairs:
         batch = np.asarray(model.input_spec.normalise(fitted(model, pair.defect)[None]), dtype=np.float32)
         maps, _ = engine.maps(batch, np.array([pair.box.type + 1], dtype=np.int64))
         for place, depths in enumerate(candidates):
-            found[place].append(from_rank(area_rank(summed_evidence([maps[value] for value in depths], grid))[0]))
-    rows = [measure(model, answers, pairs, single, 0) for single in found]
-    return [{name: float(row[name].mean()) for name in FIGURES} for row in rows]
+            single = from_rank(area_rank(summed_evidence([maps[value] for value in depths], grid))[0])
+            found[place].append(measured(model, answers, pair, single, 0))
+    return [dict(zip(FIGURES, np.mean(rows, axis=0).tolist(), strict=True)) for rows in found]
 
 
 @click.command()

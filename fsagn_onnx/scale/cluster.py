@@ -83,7 +83,8 @@ def connected(cluster: Cluster) -> Iterator[int]:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"--cluster {cluster.address}: no Ray cluster can be reached there ({reason})") from error
     try:
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: Any = ray.cluster_resources  # without types where Ray is installed
+        there: dict[str, float] = resources()
         room = int(there.get("GPU", 0) / cluster.gpus if cluster.gpus else there.get("CPU", 0))
         if room < 1:
             what = f"{cluster.gpus:g} GPU" if cluster.gpus else "a CPU"
