@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PATH, json_option, session_options
+from .options import PATH, area_option, json_option, session_options
 
 if TYPE_CHECKING:
     from fsagn_onnx.explanations.folder import ExplanationFolder
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     help="Boards need no torch; photographs build EfficientNet-Lite0's explainer first.",
 )  # fmt: skip
 @click.option("--filters", default="top:5", show_default=True, help="Of photographs: top:K, all, or ids like 3,17.")
-@click.option("--area", default="0.15", show_default=True, help="Of photographs: share to show, or auto: sufficient.")
-@click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
+@area_option("image", note="Of photographs. ")
+@click.option("--measure/--no-measure", default=None, help="See 'fsagn-onnx explain'.")
 @session_options
 @json_option
 @click.pass_context
@@ -40,7 +40,7 @@ def command(
     part: str,
     filters: str,
     area: str,
-    verify: bool,
+    measure: bool | None,
     threads: int | None,
     providers: str,
     as_json: bool,
@@ -57,16 +57,18 @@ def command(
     terminal, session = Terminal(quiet=as_json), {"threads": threads, "providers": providers}
     folders: list[ExplanationFolder] = []
     if part in ("all", "boards"):
-        folders.append(_boards(out, terminal, verify, session, quiet=as_json))
+        folders.append(_boards(out, terminal, measure, session, quiet=as_json))
     if part in ("all", "photographs"):
-        folders.append(_photographs(out, terminal, filters, area, verify, session, quiet=as_json))
+        folders.append(_photographs(out, terminal, filters, area, measure, session, quiet=as_json))
     if as_json:
         print_explanations(folders[-1])
     if any(folder.failed for folder in folders):
         context.exit(3)
 
 
-def _boards(out: Path, terminal: Terminal, verify: bool, session: dict[str, Any], *, quiet: bool) -> ExplanationFolder:
+def _boards(
+    out: Path, terminal: Terminal, measure: bool | None, session: dict[str, Any], *, quiet: bool
+) -> ExplanationFolder:
     """One defect of every type: evidence, decisive filters, and the answer after the exchange."""
     from fsagn_onnx.explanations.job import ExplainRequest, Written, explain_into, open_folder
     from fsagn_onnx.explanations.subject import open_explainer
@@ -75,7 +77,7 @@ def _boards(out: Path, terminal: Terminal, verify: bool, session: dict[str, Any]
     shown = ExchangeDemo(session["threads"])
     names = NAMES if NAMES.is_file() else None
     request = ExplainRequest(
-        images=tuple(map(str, shown.paths)), filters="decisive:5", verify=verify, why="top:1", names=names
+        images=tuple(map(str, shown.paths)), filters="decisive:5", measure=measure, why="top:1", names=names
     )
     opened = open_explainer(EXPLAINER, why=True, pictures=shown.paths, **session)
     explanations = []
@@ -98,26 +100,32 @@ def _boards(out: Path, terminal: Terminal, verify: bool, session: dict[str, Any]
 
 
 def _photographs(
-    out: Path, terminal: Terminal, filters: str, area: str, verify: bool, session: dict[str, Any], *, quiet: bool
+    out: Path,
+    terminal: Terminal,
+    filters: str,
+    area: str,
+    measure: bool | None,
+    session: dict[str, Any],
+    *,
+    quiet: bool,
 ) -> ExplanationFolder:
     """Photographs with EfficientNet-Lite0, whose explainer is built where it is not there."""
-    from fsagn_onnx.explanations.job import ExplainRequest, Written, explain_into, open_folder
+    from fsagn_onnx.explanations.job import ExplainRequest, explain_into, open_folder
     from fsagn_onnx.explanations.subject import open_explainer
-    from fsagn_onnx.models.demo import lite0_explainer, photographs, sufficient_areas
+    from fsagn_onnx.models.demo import lite0_explainer, photographs
 
     paths = photographs(out / "photographs")
     built = lite0_explainer(out / "models")
     if not quiet:
         click.echo(f"explainer {built.path} ({'reused' if built.reused else 'built'})")
-    request = ExplainRequest(images=tuple(map(str, paths)), filters=filters, area=area, verify=verify)
+    request = ExplainRequest(images=tuple(map(str, paths)), filters=filters, area=area, measure=measure)
     opened = open_explainer(built.path, **session)
     with opened.explainer:
         results = out / "results"
         folder = open_folder(opened, built.path, results, request, resume=False, overwrite=True)
         with folder:
-            for result in terminal.follow(explain_into(folder, opened, paths, request)):
-                if isinstance(result, Written) and not quiet:
-                    click.echo(f"  {sufficient_areas(result.explanation)}")
+            for _ in terminal.follow(explain_into(folder, opened, paths, request)):
+                pass
     if not quiet:
         terminal.summary(folder, opened.explainer.provider)
         program = "fsagn-onnx" if shutil.which("fsagn-onnx") else sys.argv[0]

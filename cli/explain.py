@@ -11,6 +11,7 @@ import click
 from .options import (
     PATH,
     FolderOrUrl,
+    area_option,
     batch_size_option,
     classes_options,
     cluster_options,
@@ -40,9 +41,13 @@ if TYPE_CHECKING:
     "without training.",
 )  # fmt: skip
 @click.option("--filters", help="decisive:K, against:K, top:K, all, or ids like 3,17.  [default: decisive:5 or top:5]")
-@click.option("--no-measure", is_flag=True, help="Do not measure what a decision rests on (20 passes per image).")
-@click.option("--area", default="auto", show_default=True, help="Share of the image to keep, or auto: sufficient.")
-@click.option("--verify", is_flag=True, help="Measure retention by running the model on the masked images.")
+@click.option(
+    "--measure/--no-measure", default=None,
+    help="Run the model on masked images (about 100 passes per image): what areas keep, what decisions rest on. "
+    "Unless told: decisions of all images, areas of the first 20.",
+)  # fmt: skip
+@click.option("--verify", is_flag=True, hidden=True, help="The same as --measure.")
+@area_option("image")
 @click.option("--model", type=PATH, help="The model that the explainer must belong to.")
 @click.option("--refine", type=click.IntRange(0), default=0, help="Optimise an explainer's masks for N steps more.")
 @click.option("--method", help="For a plain model: activation, optimise, ...")
@@ -102,9 +107,10 @@ def command(
 
     asked = {
         name: options.pop(name)
-        for name in ("filters", "area", "verify", "names", "why", "full_size", "batch_size", "style")
+        for name in ("filters", "area", "measure", "names", "why", "full_size", "batch_size", "style")
     }
-    asked["measure"] = not options.pop("no_measure")
+    if options.pop("verify"):
+        asked["measure"] = True
     read = {name: options[name] for name in ("output", "scores", "detections")}
     request = Request(images=images, **asked, **read)
     kept, opening = {"resume": resume, "overwrite": overwrite}, {**reading, **options}

@@ -76,6 +76,12 @@ def batch_size_option(default: int = 8, of: str = "Images") -> Callable[[Command
     )
 
 
+def area_option(of: str, default: str = "auto", note: str = "") -> Callable[[Command], Command]:
+    """`--area` of commands that choose it by themselves."""
+    said = f"{note}Share of the {of} to keep; auto: the smallest that leads a random area; r:.8: that keeps so much."
+    return click.option("--area", default=default, show_default=True, help=said)
+
+
 def session_options(command: Command) -> Command:
     """Add `--threads` and `--providers` of onnxruntime; see `Session`."""
     providers = "auto, cpu, cuda, or onnxruntime's names."

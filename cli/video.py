@@ -9,6 +9,7 @@ import click
 
 from .options import (
     PATH,
+    area_option,
     batch_size_option,
     classes_options,
     detections_option,
@@ -31,7 +32,7 @@ from .options import (
     "--filters", help="decisive:K, against:K, top:K, or ids like 3,17; six are drawn at most.  "
     "[default: decisive:3 or top:3]",
 )  # fmt: skip
-@click.option("--area", default="auto", show_default=True, help="Share of the frame to keep, or auto: sufficient.")
+@area_option("frame")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First frame.")
 @click.option("--every", type=click.IntRange(1), default=1, show_default=True, help="Take each N-th frame.")
 @click.option("--limit", type=click.IntRange(1), help="Take so many frames at most.")

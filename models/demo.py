@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsagn_onnx.errors import ImageError, OutputError
-from fsagn_onnx.runtime import Explanation
-from fsagn_onnx.runtime.area import TARGET_RETENTION, sufficient_area
-from fsagn_onnx.runtime.findings import percent
 
 from . import lite0
 
-__all__ = ["PHOTOGRAPHS", "Built", "lite0_explainer", "photographs", "sufficient_areas"]
+__all__ = ["PHOTOGRAPHS", "Built", "lite0_explainer", "photographs"]
 
 PHOTOGRAPHS = (
     "chelsea.png",
@@ -58,18 +55,6 @@ def photographs(folder: Path | None = None) -> list[Path]:
         return [Path(shutil.copyfile(path, folder / path.name)) for path in paths]
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
-
-
-def sufficient_areas(explanation: Explanation) -> str:
-    """One line: per filter the sufficient area, the smallest whose predicted retention reaches the target."""
-    found = []
-    for explained in explanation.filters:
-        areas, retention = zip(*explained.curve, strict=True)
-        if max(retention) >= TARGET_RETENTION:
-            found.append(f"{explained.id}: {percent(sufficient_area(areas, retention))}")
-        else:
-            found.append(f"{explained.id}: over {percent(areas[-1])}")
-    return f"sufficient area (retention {TARGET_RETENTION:g})  " + ", ".join(found)
 
 
 def _fingerprint() -> str:

@@ -125,12 +125,23 @@ double along(double x, const std::vector<double> &xs, const std::vector<double> 
   return ys[at - 1] + (ys[at] - ys[at - 1]) * (x - xs[at - 1]) / (xs[at] - xs[at - 1]);
 }
 
-// The smallest area whose predicted retention reaches .8, or .8 of the most that any area has.
-double sufficient_area(const std::vector<double> &areas, const std::vector<float> &curve) {
-  const double most = *std::max_element(curve.begin(), curve.end());
-  const double target = most < 0.8 ? 0.8 * most : 0.8;
-  if (curve.front() >= target) return areas.front();
-  return along(target, {curve.begin(), curve.end()}, areas);
+// What random areas keep; where the file does not say, they are taken to keep their own share.
+std::vector<double> random_retention(const nlohmann::json &about, const std::vector<double> &areas) {
+  const auto trust = about.find("trust");
+  return trust == about.end() || trust->is_null() ? areas : trust->at("random").get<std::vector<double>>();
+}
+
+// The smallest area up to half of the picture with .8 of the largest lead over a random area; 0: none leads by .05.
+double sufficient_area(const std::vector<double> &areas, const std::vector<float> &curve,
+                       const std::vector<double> &random) {
+  std::vector<double> small, leads;
+  for (std::size_t i = 0; i < areas.size() && areas[i] <= 0.5; ++i) {
+    small.push_back(areas[i]);
+    leads.push_back(curve[i] - random[i]);
+  }
+  const double most = leads.empty() ? 0 : *std::max_element(leads.begin(), leads.end());
+  if (most < 0.05) return 0;
+  return leads.front() >= 0.8 * most ? small.front() : along(0.8 * most, leads, small);
 }
 
 // What the numbers of one image say about each class; one number is a decision between two.
@@ -305,7 +316,8 @@ Explainer::Explainer(const std::filesystem::path &file, int threads)
       session_(open_session(env_, file, threads)),
       about_(read_metadata(session_)),
       spec_(read_spec(about_.at("input"))),
-      areas_(about_.at("areas").get<std::vector<double>>()) {
+      areas_(about_.at("areas").get<std::vector<double>>()),
+      random_(random_retention(about_, areas_)) {
   if (const auto variant = about_.find("variant"); variant != about_.end())
     pixels_inside_ = variant->value("preprocessing", false);
   Ort::AllocatorWithDefaultOptions allocator;
@@ -369,14 +381,15 @@ Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_
   return read(std::move(results), filters);
 }
 
-Area Explainer::area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place) const {
+Area Explainer::area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place,
+                        const std::vector<double> &random, bool live) const {
   const auto grid = ranks.GetTensorTypeAndShapeInfo().GetShape();  // (1, K, h, w)
   const auto cells = grid[2] * grid[3], areas = static_cast<std::int64_t>(areas_.size());
   const cv::Mat rank(static_cast<int>(grid[2]), static_cast<int>(grid[3]), CV_32F,
                      ranks.GetTensorMutableData<float>() + place * cells);
   const auto *start = curves.GetTensorData<float>() + place * areas;
   const std::vector<float> curve(start, start + areas);
-  return {rank.clone(), curve, sufficient_area(areas_, curve)};
+  return {rank.clone(), curve, live ? sufficient_area(areas_, curve, random) : 0};
 }
 
 Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std::vector<std::int64_t> &filters) const {
@@ -391,7 +404,7 @@ Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std
     added = results.at("contributions").GetTensorData<float>();
     const auto count = static_cast<std::int64_t>(asked->second.GetTensorTypeAndShapeInfo().GetElementCount());
     for (std::int64_t j = 0; j < count; ++j)
-      found.evidence.push_back({area_of(results.at("evidence_rank"), results.at("evidence_retention"), j), ids[j],
+      found.evidence.push_back({area_of(results.at("evidence_rank"), results.at("evidence_retention"), j, areas_, true), ids[j],
                                 label_of(ids[j], labels), decisions[j], {support[2 * j], support[2 * j + 1]}});
   }
   const auto count = results.at("area_rank").GetTensorTypeAndShapeInfo().GetShape()[1];
@@ -408,7 +421,8 @@ Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std
       if (const float total = found.evidence.front().support[contribution < 0]; total != 0)
         share = std::min(1.0F, contribution / total);
     found.filters.push_back(
-        {area_of(results.at("area_rank"), results.at("retention"), k), ids[k], peaks[k], contribution, share});
+        {area_of(results.at("area_rank"), results.at("retention"), k, random_, peaks[k] > 0), ids[k], peaks[k],
+         contribution, share});
   }
   return found;
 }

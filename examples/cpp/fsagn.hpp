@@ -32,7 +32,7 @@ struct InputSpec {
 struct Area {
   cv::Mat rank;              // CV_32F (h, w) in (0, 1], smaller is kept first
   std::vector<float> curve;  // predicted retention at the metadata's areas
-  double area;               // the sufficient area
+  double area;               // the sufficient area; 0: no small area suffices
 };
 
 struct Filter : Area {
@@ -108,13 +108,15 @@ class Explainer {
  private:
   Ort::Value image_value(const cv::Mat &bgr);
   Explanation read(std::map<std::string, Ort::Value> results, const std::vector<std::int64_t> &filters) const;
-  Area area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place) const;
+  Area area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place, const std::vector<double> &random,
+               bool live) const;
 
   Ort::Env env_;
   Ort::Session session_;
   nlohmann::json about_;
   InputSpec spec_;
   std::vector<double> areas_;
+  std::vector<double> random_;  // what random areas of these sizes keep
   std::vector<std::string> inputs_, outputs_;
   bool pixels_inside_ = false;       // the file resizes and normalises itself
   std::vector<std::uint8_t> bytes_;  // what `image_value` points into

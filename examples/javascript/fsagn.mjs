@@ -206,11 +206,13 @@ function along(x, xs, ys) {
   return ys[at - 1] + ((ys[at] - ys[at - 1]) * (x - xs[at - 1])) / (xs[at] - xs[at - 1]);
 }
 
-// The smallest area whose predicted retention reaches .8, or .8 of the most that any area has.
-export function sufficientArea(areas, retention) {
-  const most = Math.max(...retention);
-  const target = most < 0.8 ? 0.8 * most : 0.8;
-  return retention[0] >= target ? areas[0] : along(target, retention, areas);
+// The smallest area up to half of the picture with .8 of the largest lead over a random area; 0: none leads by .05.
+// What random areas keep stands in the metadata's `trust`; where it does not, they are taken to keep their own share.
+export function sufficientArea(areas, retention, random = areas) {
+  const leads = areas.filter((area) => area <= 0.5).map((_, i) => retention[i] - random[i]);
+  const most = Math.max(0, ...leads);
+  if (most < 0.05) return 0;
+  return leads[0] >= 0.8 * most ? areas[0] : along(0.8 * most, leads, areas);
 }
 
 // What the numbers of one image say about each class; one number is a decision between two.
@@ -321,10 +323,10 @@ export class Explainer {
     const results = await session.run(feeds);
     const [ids, peaks, ranks, retention] = RESULTS.map((name) => results[name]);
     const grid = ranks.dims.slice(2);
-    const cut = (rankMaps, curves, place) => {
+    const cut = (rankMaps, curves, place, random = about.areas, live = true) => {
       const curve = Array.from(curves.data.subarray(place * about.areas.length, (place + 1) * about.areas.length));
       const rank = rankMaps.data.slice(place * grid[0] * grid[1], (place + 1) * grid[0] * grid[1]);
-      return { rank, curve, area: sufficientArea(about.areas, curve) };
+      return { rank, curve, area: live ? sufficientArea(about.areas, curve, random) : 0 };
     };
     const evidence = Array.from(results.class_ids?.data ?? [], Number).map((index, j) => ({
       index,
@@ -340,7 +342,7 @@ export class Explainer {
       if (filters[k] === DECISIVE && contribution <= 0) continue; // it must speak for the class, or against it
       if (filters[k] === AGAINST && contribution >= 0) continue;
       const added = evidence.length ? { contribution, share: shareOf(contribution, evidence[0].support) } : {};
-      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], ...cut(ranks, retention, k), ...added });
+      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], ...cut(ranks, retention, k, about.trust?.random, peaks.data[k] > 0), ...added });
     }
     return { layer: about.layer, predictions: predictions(results, about), grid, evidence, filters: found };
   }
@@ -348,6 +350,13 @@ export class Explainer {
   // Predicted retention of a filter, or of a decision, at an area.
   retentionAt(found, area) {
     return along(area, [0, ...this.about.areas, 1], [0, ...found.curve, 1]);
+  }
+
+  // The same in words: a range where the file says that its predictions err by over a tenth.
+  keptWords(found, area) {
+    const [kept, error] = [this.retentionAt(found, area), this.about.trust?.error ?? 0];
+    const words = (value) => `${(100 * between(0, value, 1)).toFixed(0)}%`;
+    return error > 0.1 ? `${words(kept - error)} to ${words(kept + error)}` : words(kept);
   }
 
   // The mask of the area of a filter, or of a decision, on the model's input.

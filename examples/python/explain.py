@@ -183,13 +183,20 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return np.diff(np.concatenate([[0], changes])).tolist()
 
 
-def sufficient_area(areas: list[float], retention: np.ndarray) -> float:
-    """The smallest area whose predicted retention reaches .8, or .8 of the most that any area has."""
-    target = 0.8 * min(1.0, float(retention.max())) if retention.max() < 0.8 else 0.8
-    reached = int(np.argmax(retention >= target))
+def sufficient_area(areas: list[float], retention: np.ndarray, random: list[float] | None = None) -> float:
+    """The smallest area up to half of the picture with .8 of the largest lead over a random area; 0: none leads by .05.
+
+    What random areas keep stands in the metadata's `trust`; where it does not, they are taken to keep their own share.
+    """
+    chance = areas if random is None else random
+    areas = [area for area in areas if area <= 0.5]
+    lead = np.asarray(retention, np.float64)[: len(areas)] - chance[: len(areas)]
+    if lead.size == 0 or lead.max() < 0.05:
+        return 0.0
+    reached = int(np.argmax(lead >= 0.8 * lead.max()))
     if reached == 0:
         return areas[0]
-    return float(np.interp(target, retention[reached - 1 : reached + 1], areas[reached - 1 : reached + 1]))
+    return float(np.interp(0.8 * lead.max(), lead[reached - 1 : reached + 1], areas[reached - 1 : reached + 1]))
 
 
 STRONGEST, DECISIVE, AGAINST = -1, -2, -3  # what the inputs can hold besides ids
@@ -238,9 +245,11 @@ def explain(
     names = [port.name for port in session.get_outputs()]
     results = dict(zip(names, session.run(None, {k: v for k, v in feeds.items() if k in ports}), strict=True))
     masks: list[np.ndarray] = []
+    random = (about.get("trust") or {}).get("random")
 
-    def cut(rank: np.ndarray, curve: np.ndarray) -> dict:
-        chosen = sufficient_area(about["areas"], curve) if area is None else area
+    def cut(rank: np.ndarray, curve: np.ndarray, chance: list[float] | None = None, live: bool = True) -> dict:
+        chosen = sufficient_area(about["areas"], curve, chance) if area is None else area
+        chosen = chosen if live else 0.0  # what is not active has no area
         masks.append(on_picture(area_mask(rank, chosen, tuple(spec["size"])), *picture.shape[:2], spec))
         kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0]))
         mask = {"size": list(picture.shape[:2]), "counts": run_lengths(masks[-1])}
@@ -263,7 +272,7 @@ def explain(
         ):
             continue  # nothing was left that is active, or speaks so
         added = {"contribution": phi, "share": share(phi, evidence[0]["support"])} if evidence else {}
-        found.append({"id": k, "peak": peak, **cut(rank, curve), **added})
+        found.append({"id": k, "peak": peak, **cut(rank, curve, random, peak > 0), **added})
     answers = predictions(results, about)
     decided = {"evidence": evidence} if evidence else {}
     return {"layer": about["layer"], "input": spec, "predictions": answers, **decided, "filters": found}, masks

@@ -39,6 +39,8 @@ async function show(file) {
   await ask(STRONGEST, file.name);
 }
 
+const sized = (found) => (found.area ? `area ${percent(found.area)}` : "no small area");
+
 // Asks what the decision for a class rests on, and shows it.
 async function ask(index, name) {
   const started = performance.now();
@@ -57,9 +59,8 @@ async function ask(index, name) {
   });
   list("evidence", answer.evidence, (found) => {
     const item = document.createElement("li");
-    const kept = state.explainer.retentionAt(found, found.area);
     item.append(button(`${titleOf(found)}: evidence`, () => choose(found)));
-    item.append(` log-odds ${found.decision.toFixed(1)}, ${percent(found.area)} of the picture keeps ${percent(kept)} of it`);
+    item.append(` log-odds ${found.decision.toFixed(1)}, ${found.area ? `${percent(found.area)} of the picture keeps ${state.explainer.keptWords(found, found.area)} of it` : "no small area suffices"}`);
     return item;
   });
   part("decision").hidden = !decision;
@@ -67,7 +68,7 @@ async function ask(index, name) {
   list("filters", answer.filters, (found) => {
     const item = document.createElement("li");
     item.append(button(`filter ${found.id}`, () => choose(found)));
-    item.append(decision ? ` ${addition(found)}, area ${percent(found.area)}` : ` peak ${found.peak.toFixed(2)}, area ${percent(found.area)}`);
+    item.append(decision ? ` ${addition(found)}, ${sized(found)}` : ` peak ${found.peak.toFixed(2)}, ${sized(found)}`);
     if (decision) {
       const bar = Object.assign(document.createElement("span"), { className: found.contribution < 0 ? "bar against" : "bar" });
       bar.style.width = `${Math.max(2, 100 * found.share)}%`;
@@ -131,7 +132,7 @@ function draw() {
   [part("picture").width, part("picture").height] = [width, height];
   part("picture").getContext("2d").putImageData(image, 0, 0);
   part("share").textContent = percent(area);
-  part("retention").textContent = `predicted retention ${state.explainer.retentionAt(state.chosen, area).toFixed(2)}`;
+  part("retention").textContent = `keeps ${state.explainer.keptWords(state.chosen, area)} of the answer, predicted`;
 }
 
 const opened = open();

@@ -149,7 +149,9 @@ class Contenders:
             seconds[name] = time.perf_counter() - started
             about = engine.metadata
             if found.retention is not None:
-                predicted[name] = Predicted(about.areas, found.retention[0], found.area_rank[0], about.infills)
+                predicted[name] = Predicted(
+                    about.areas, found.retention[0], found.area_rank[0], about.infills, about.random
+                )
             if self._refinement is not None:
                 started = time.perf_counter()
                 start = from_rank(found.area_rank)

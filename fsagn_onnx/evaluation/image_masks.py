@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from ..runtime.feature_maps import retained
 from ..runtime.infill import Pixels
-from ..runtime.masks import Mask, area_rank, pixel_mask, to_common_granularity
+from ..runtime.masks import AUC_AREAS, Mask, area_rank, pixel_mask, to_common_granularity
 from .decision_view import DecisionView
 from .part_masks import Annotation
 from .probe import Probe, response
 
-AREAS = (0.05, 0.1, 0.2, 0.3, 0.5)
-"""Areas of the AUC."""
+AREAS = AUC_AREAS
 
 
 class Sweep(NamedTuple):
@@ -41,12 +40,14 @@ class Predicted(NamedTuple):
         retention: ``(K, A)``.
         area_rank: ``(K, h, w)`` on the explainer's own grid, as it gives it.
         infills: those of its training.
+        random: what a random area of each size keeps, where the file knows.
     """
 
     areas: tuple[float, ...]
     retention: NDArray[np.float32]
     area_rank: NDArray[np.float32]
     infills: tuple[str, ...]
+    random: tuple[float, ...] | None = None
 
 
 @dataclass(eq=False)

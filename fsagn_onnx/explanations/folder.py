@@ -179,6 +179,10 @@ class ExplanationFolder(RunFolder):
         guessed = self.about.subject.get("guessed_input")
         return {"input (guessed)": ", ".join(guessed)} if guessed else {}
 
+    def _trust(self) -> dict[str, str]:
+        trust = self.about.subject.get("trust")
+        return {"this explainer": trust} if trust else {}
+
     def _depths(self) -> dict[str, str]:
         depths = self.about.subject.get("evidence_depths")
         return {"evidence from": ", ".join(depths)} if depths else {}
@@ -194,6 +198,7 @@ class ExplanationFolder(RunFolder):
             tool=TOOL,
             facts={
                 **{name: str(self.about.arguments[name]) for name in ("filters", "area")},
+                **self._trust(),
                 **self._guessed(),
                 **self._depths(),
             },

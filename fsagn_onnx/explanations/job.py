@@ -14,6 +14,7 @@ from ..runs.filter_names import found_filter_names
 from ..runtime.drawing.overlay import check_style
 from ..runtime.explainer import Explainer
 from ..runtime.explanation import Explanation
+from ..runtime.filter_request import FilterRequest
 from ..runtime.stream import Failure, Frame, ordered_map
 from .folder import About, ExplanationFolder
 from .rendering import Place, Rendered, render_result
@@ -21,6 +22,10 @@ from .subject import Opened
 
 RENDERERS: Final = 2
 """Threads that draw and compress."""
+MEASURED_IMAGES: Final = 20
+"""Images of which retention is measured unless told: those that a person looks at, and whose tables are printed."""
+MEASURED_FILTERS: Final = 16
+"""Filters of an image up to which it is measured unless told."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,7 @@ class ExplainRequest:
     Attributes:
         images: files, folders, globs, `-`.
         filters: ``decisive:K``, ``against:K``, ``top:K``, ``all`` or ids; None: `Explainer.default_filters`.
-        area: ``auto`` or a share.
-        verify: measure retention.
+        area: ``auto``, a share, or ``r:.8``.
         full_size: write the ranks at the original size.
         batch_size: images per pass.
         output: the model's output that classifies; None: found in its graph.
@@ -40,13 +44,13 @@ class ExplainRequest:
         style: how the overlays show areas, see `draw_panel`.
         names: what filters are called: a file, or the folder of a run of `dissect`, see `found_filter_names`.
         why: classes whose evidence is asked for, with commas; None: the answer's, where filters are decisive.
-        measure: measure what the decisions rest on.
+        measure: measure what the decisions rest on, and the retention of filters: True of all images, None of the
+            first `MEASURED_IMAGES` where the file contains the model and few filters are asked for, False nothing.
     """
 
     images: tuple[str, ...]
     filters: str | None = None
     area: str = "auto"
-    verify: bool = False
     full_size: bool = False
     batch_size: int = 8
     style: str = "outline"
@@ -55,7 +59,7 @@ class ExplainRequest:
     detections: str | None = None
     names: Path | None = None
     why: str | None = None
-    measure: bool = True
+    measure: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the style."""
@@ -67,7 +71,7 @@ class ExplainRequest:
             "images": list(self.images),
             "filters": self.filters,
             "area": self.area,
-            "verify": self.verify,
+            "verify": self.measure is True,
             "full_size": self.full_size,
             "style": self.style,
             "output": self.output,
@@ -75,7 +79,7 @@ class ExplainRequest:
             **({"detections": self.detections} if self.detections is not None else {}),
             **({"names": self.names.name} if self.names is not None else {}),
             **({"why": self.why} if self.why is not None else {}),
-            **({} if self.measure else {"measure": False}),
+            **({"measure": False} if self.measure is False else {}),
         }
 
     def resolved(self, explainer: Explainer) -> ExplainRequest:
@@ -127,7 +131,7 @@ def open_folder(
     request = request.resolved(opened.explainer)
     opened.explainer.check(request.filters, request.area, request.batch_size, opened.model, request.classes)
     request.filter_names(opened.explainer)
-    if request.verify and opened.model is None:
+    if request.measure and opened.model is None:
         opened.explainer.engine.model_graph()
     about = About(
         source=source.name,
@@ -153,6 +157,16 @@ def found_images(request: ExplainRequest, out: Path) -> Iterator[Path]:
     return chain([first], images)
 
 
+def _measured_images(folder: ExplanationFolder, opened: Opened, request: ExplainRequest) -> bool | int:
+    """Of how many of the images that are left retention is measured; True: of all."""
+    if request.measure is not None:
+        return request.measure
+    explainer = opened.explainer
+    asked = FilterRequest.parse(request.filters or explainer.default_filters, explainer.metadata)
+    known = opened.model is not None or explainer.engine.contains_model
+    return max(0, MEASURED_IMAGES - folder.explained) if known and len(asked) <= MEASURED_FILTERS else 0
+
+
 def explain_into(
     folder: ExplanationFolder, opened: Opened, images: Iterable[Path | Frame], request: ExplainRequest
 ) -> Iterator[Written | Failure]:
@@ -171,9 +185,9 @@ def explain_into(
         request.filters,
         request.area,
         batch_size=request.batch_size,
-        verify=request.verify,
+        verify=_measured_images(folder, opened, request),
         classes=request.classes,
-        measure=request.measure,
+        measure=request.measure is not False,
         model=opened.model,
     )
 

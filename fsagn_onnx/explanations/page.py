@@ -21,6 +21,7 @@ from ..runtime.drawing.overlay import OUTLINED
 from ..runtime.drawing.typeface import printable
 from ..runtime.explained_area import Area, Evidence, Intervention
 from ..runtime.explanation import Explanation, FilterExplanation
+from ..runtime.keeping import keeping
 from ..runtime.masks import FloatMap
 from ..runtime.sentence import contributed, sentence
 from ..runtime.stream import Failure, reduced
@@ -101,8 +102,9 @@ def page(facts: Facts, articles: Iterator[str]) -> Iterator[str]:
         note += f" After the first {DETAILED} images, pictures are small and show their three strongest filters."
     lead = (
         f"Each picture shows the area of the image that one filter of layer {facts.layer} looks at: bright inside, "
-        "dimmed outside. Under “details” a slider sets the share of the model’s input to keep. Retention says how much "
-        "of the filter’s answer stays when everything outside is blurred: 1 is all of it, 0 nothing."
+        "dimmed outside. Under “details” a slider sets the share of the model’s input to keep. What that keeps is the "
+        "share of the filter’s answer that stays when everything outside is blurred; beside it stands what a random "
+        "area of that size keeps. Unless told, an area is the smallest that leads a random one by nearly the most."
     )
     heading = "Where the filters look"
     if facts.decided:
@@ -236,13 +238,9 @@ def _area(explained: Area, detail: Detail) -> dict[str, Any]:
         "bits": detail.bits,
         "rank": base64(packed.tobytes()),
         "curve": [[float(f"{area:.4g}"), round(retention, 3)] for area, retention in explained.curve],
-        "predicted": _rounded(explained.retention_predicted),
-        "measured": _rounded(explained.retention_measured),
+        "error": explained.prediction_error,
+        "keeps": keeping(explained, "the decision" if isinstance(explained, Evidence) else "the filter's answer"),
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def _coarse(rank: FloatMap, cells: int) -> FloatMap:

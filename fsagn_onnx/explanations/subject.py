@@ -12,10 +12,13 @@ from ..model.content_hash import file_hash
 from ..model.model import Model, load_model
 from ..runtime.classes import classes_of
 from ..runtime.depth_choice import choose_depth
+from ..runtime.engine import EngineMetadata
 from ..runtime.evidence import PlainEvidence
 from ..runtime.explainer import Explainer
 from ..runtime.file_engine import read_metadata
+from ..runtime.metadata import ExplainerMetadata
 from ..runtime.stream import Prepared, prepare
+from ..runtime.trust import verdict
 
 USUAL_FILTERS: Final = 5
 """Filters per image that `explain` asks for unless told."""
@@ -227,6 +230,13 @@ def _found(explainer: Explainer) -> dict[str, Any]:
     return {}
 
 
+def _trust(metadata: EngineMetadata) -> dict[str, Any]:
+    """How good an explainer file is for its network, in words; nothing of other methods."""
+    if not isinstance(metadata, ExplainerMetadata):
+        return {}
+    return {"trust": verdict(metadata.trust, metadata.training)}
+
+
 def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
     metadata = explainer.metadata
     guessed = metadata.input.guessed
@@ -237,6 +247,7 @@ def _subject(explainer: Explainer, path: Path, method: str) -> dict[str, Any]:
         "filters_of_layer": metadata.filters,
         "input": metadata.input.to_dict(),
         "method": method,
+        **_trust(explainer.metadata),
         **_found(explainer),
         **({"guessed_input": list(guessed)} if guessed else {}),
     }

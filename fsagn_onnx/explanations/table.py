@@ -22,6 +22,7 @@ from .page import MAX_IMAGES
 MOST_PANELS: Final = 12
 """Images in the picture: the first ones."""
 _WIDTH: Final = 1400
+RETENTIONS: Final = ("predicted", "measured", "random")
 
 
 def write_explained(folder: ExplanationFolder, formats: Sequence[str]) -> None:
@@ -39,7 +40,7 @@ def write_explained(folder: ExplanationFolder, formats: Sequence[str]) -> None:
 
 def explained_table(folder: Path, layer: str) -> Table:
     """A row per image and filter, for the first `MAX_IMAGES` images."""
-    head = ("image", "answer", "score", "filter", "peak", "area", "predicted retention", "measured")
+    head = ("image", "answer", "score", "filter", "peak", "area", "predicted retention", "measured", "random area")
     rows = [row for line in islice(read_lines(folder / LINES), MAX_IMAGES) for row in _rows(json.loads(line))]
     return Table(f"Where the filters of layer {layer} look", head, tuple(rows))
 
@@ -55,8 +56,8 @@ def _rows(line: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
             None if answer is None else f"{answer['score']:.3f}",
             str(explained["id"]),
             f"{explained['peak']:.4g}",
-            f"{100 * explained['area']:.1f} %",
-            *(None if value is None else f"{value:.2f}" for value in explained["retention"].values()),
+            None if explained["area"] is None else f"{100 * explained['area']:.1f} %",
+            *(None if value is None else f"{value:.2f}" for value in map(explained["retention"].get, RETENTIONS)),
         )
 
 

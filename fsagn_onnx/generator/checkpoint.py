@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..data.files import make_folder, write_file
 from ..errors import CheckpointError
+from ..runtime.trust import Trust
 from ..schema import MAX_ITEMS, Meta, Text, Word, checked, parse_json, shown, within
 from .config import GeneratorConfig
 from .network import Generator
@@ -45,6 +46,7 @@ class CheckpointDescription:
         calibration: some of them.
         step: steps taken.
         running: running means of loss and retention.
+        trust: what was measured on pictures left out of the training, once it was finished.
     """
 
     format: Annotated[int, within(1, FORMAT)]
@@ -59,6 +61,7 @@ class CheckpointDescription:
     calibration: Annotated[tuple[Text, ...], Meta(max_length=MAX_ITEMS, description="a list of paths")] = ()
     step: Annotated[int, within(0, 2**53)] = 0
     running: Mapping[str, float] = field(default_factory=dict)
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True)

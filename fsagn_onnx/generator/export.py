@@ -23,7 +23,9 @@ from ..model.onnx_file import MAX_FILE_BYTES, weight_bytes
 from ..runtime.classes import classes_of
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, QUESTIONS, ExplainerMetadata
+from ..runtime.trust import Trust
 from ..runtime.variant import Variant
+from ..schema import checked
 from .checkpoint import Checkpoint, load_checkpoint
 from .config import GeneratorConfig, require_taps
 from .explainer_graph import Batching, Said, build_graph
@@ -138,6 +140,12 @@ def _said(checkpoint: Checkpoint) -> Said:
     return said.get("output"), said.get("scores")
 
 
+def _trust(checkpoint: Checkpoint) -> Trust | None:
+    """What was measured of the generator, however its file is written."""
+    found = checkpoint.description.get("trust")
+    return None if found is None else checked(found, Trust, CheckpointError)
+
+
 def make_metadata(
     model: Model, checkpoint: Checkpoint, quality: Mapping[str, Any] | None = None, variant: Variant | None = None
 ) -> ExplainerMetadata:
@@ -163,6 +171,7 @@ def make_metadata(
         variant=variant or Variant(),
         sha256=model.sha256 if model.path.is_file() else None,
         classes=NO_CLASSES if config.encoder == "own" else classes.described(),
+        trust=_trust(checkpoint),
         questions=QUESTIONS if config.classes and not (variant or Variant()).filters else QUESTIONS[:1],
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import CheckpointError, UsageError
 from ..runtime.metadata import QUESTIONS
+from ..runtime.trust import DEFAULT_PAIRS
 from ..schema import checked
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
@@ -51,7 +52,7 @@ class TrainingOptions:
         seed: fixes everything that is drawn.
     """
 
-    pairs: int = 40_000
+    pairs: int = DEFAULT_PAIRS
     images_per_step: int = 8
     filters_per_image: int = 2
     questions: tuple[str, ...] | None = None

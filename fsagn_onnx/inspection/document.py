@@ -20,6 +20,7 @@ from ..model.opset import opset_of
 from ..runtime.classes import Classes, classes_of, classes_of_explainer
 from ..runtime.contract import OWN_OUTPUTS
 from ..runtime.metadata import KEY, ExplainerMetadata
+from ..runtime.trust import verdict
 from .dead_filters import dead_filters
 
 __all__ = ["inspect_file"]
@@ -63,7 +64,8 @@ def inspect_file(
         classes (how the outputs are read, see `Classes.to_dict`, and in words), layers, convertible, unsupported,
         parity, next (the command to go on with). Of a model: sha256, input, guessed, labels, default_reason, warnings,
         conversion (in words), images (how many were looked at, or None), failures (path and message of those that could
-        not be read). Of an explainer: explainer. With `images`, layers have the ids of their dead filters, else None.
+        not be read). Of an explainer: explainer (its metadata), trust (how good it is, in words). With `images`,
+        layers have the ids of their dead filters, else None.
 
     Raises:
         ModelError: The file is neither.
@@ -105,6 +107,7 @@ def _explainer(path: Path, proto: onnx.ModelProto, metadata: ExplainerMetadata, 
         "unsupported": [],
         "parity": None,
         "explainer": json.loads(metadata.to_json()),
+        "trust": verdict(metadata.trust, metadata.training),
         "next": f"fsagn-onnx explain {shlex.quote(str(path))} IMAGES... --out results",
     }
 

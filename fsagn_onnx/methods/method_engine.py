@@ -18,6 +18,7 @@ from ..runtime.classes import Classes, classes_of
 from ..runtime.engine import Engine, Pass
 from ..runtime.feature_maps import FeatureMaps
 from ..runtime.masks import area_rank, grid_of, grid_stride, to_grid
+from ..runtime.trust import Trust
 from ..runtime.variant import Variant
 from .interface import Method
 from .registry import make_method
@@ -37,6 +38,7 @@ class PlainMetadata:
     labels: tuple[str, ...] | None
     areas: tuple[float, ...] = ()
     variant: Variant = field(default_factory=Variant)
+    trust: Trust | None = None
 
 
 def strongest(

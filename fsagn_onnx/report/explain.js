@@ -24,7 +24,14 @@ function retentionAt(curve, area) {
   return points[points.length - 1][1];
 }
 
-const figures = (filter) => (filter.active ? percent(filter.area) : "not active");
+// A predicted retention, as a range where the explainer errs by over a tenth.
+function predicted(filter, area) {
+  const value = retentionAt(filter.curve, area), error = filter.error ?? 0;
+  const low = Math.max(0, value - error), high = Math.min(1, value + error);
+  return error > 0.1 ? `${(100 * low).toFixed(0)}-${(100 * high).toFixed(0)}%` : percent(value);
+}
+
+const figures = (filter) => (!filter.active ? "not active" : filter.area ? percent(filter.area) : "no small area");
 
 // The area of a filter, or of a decision, as a small picture.
 const nameOf = (filter) => (filter.title === undefined ? `area of filter ${filter.id}` : `evidence for ${filter.title}`);
@@ -35,7 +42,7 @@ function filterTile(item, filter) {
   const area = new Area(pictureOf(item), filter, canvas);
   area.area = asked ?? area.own;
   const move = (share) => {
-    area.area = Math.min(Math.max(share, 0.0001), 1);
+    area.area = Math.min(Math.max(share, 0), 1);
     if (area.field) area.draw();
   };
   shownAreas.add({ canvas, move, own: area.own, again: () => area.field && area.draw() });
@@ -49,12 +56,9 @@ const answered = (answer) => `${answer[0]} ${percent(answer[1])}`;
 // What is known of an area, as pairs of a word and its value.
 function facts(filter) {
   const rows = filter.title === undefined ? [["peak", fixed(filter.peak)]] : [["log-odds", fixed(filter.decision)]];
-  rows.push(filter.active ? ["explained area", percent(filter.area)] : ["not active here", ""]);
+  rows.push(["area", filter.keeps]);
   if (filter.part) rows.push(["stands for", filter.part]);
   if (filter.adds) rows.push(["adds", filter.adds]);
-  const kept = filter.title === undefined ? "retention there" : "share of the decision kept";
-  if (filter.active && filter.predicted !== null) rows.push([`${kept}, predicted`, fixed(filter.predicted)]);
-  if (filter.active && filter.measured !== null) rows.push([`${kept}, measured`, fixed(filter.measured)]);
   if (filter.removed) rows.push(["without it", answered(filter.removed)], ["without as much elsewhere", answered(filter.control)], ["with it alone", answered(filter.kept)]);
   return rows;
 }
@@ -66,11 +70,11 @@ function filterCard(item, filter, title) {
   const slider = el("input", { type: "range", min: 1, max: 100, step: 0.5, "aria-label": `share kept: ${nameOf(filter)}`, disabled: !filter.active,
     input: () => move((slider.value / 100) ** 2) });
   function move(share) {
-    area.area = Math.min(Math.max(share, 0.0001), 1);
+    area.area = Math.min(Math.max(share, 0), 1);
     output.textContent = percent(area.area);
     slider.value = 100 * Math.sqrt(area.area);
     slider.setAttribute("aria-valuetext", output.textContent);
-    expected.textContent = filter.curve.length ? retentionAt(filter.curve, area.area).toFixed(2) : "";
+    expected.textContent = filter.curve.length ? predicted(filter, area.area) : "";
     if (area.field) area.draw();
   }
   move(asked ?? area.own);
@@ -156,7 +160,7 @@ function byFilter(id) {
 
 function filterView(id) {
   const shown = byFilter(id).length, best = byFilter(id).filter(([, filter]) => filter.active).sort((a, b) => b[1].peak - a[1].peak);
-  const crops = best.slice(0, 12).map(([item, filter]) => {
+  const crops = best.filter(([, filter]) => filter.area).slice(0, 12).map(([item, filter]) => {
     const canvas = el("canvas", { role: "img", "aria-label": `what filter ${id} looks at in ${item.name}`, width: 160, height: 160 });
     return el("figure", {}, lazily(canvas, () => new Area(pictureOf(item), filter, document.createElement("canvas")).crop(canvas)),
       el("figcaption", { class: "quiet" }, `peak ${fixed(filter.peak)}`));

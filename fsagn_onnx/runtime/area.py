@@ -1,57 +1,106 @@
-"""Areas of masks: the one asked for, and the smallest one that suffices."""
+"""Areas of masks: the one asked for, and the sufficient one. Why this rule: docs/design/0019-sufficient-area.md."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import UsageError
 
-TARGET_RETENTION: Final = 0.8
-"""The retention that the sufficient area reaches."""
-
 DEFAULT_AREA: Final = 0.1
-"""The area where the sufficient area is unknown."""
+"""The area where retention is neither predicted nor measured."""
+
+LARGEST: Final = 0.5
+"""The largest area that counts as a small one: half of the picture."""
+
+LEAST_LEAD: Final = 0.05
+"""By so much the area must keep more than a random one; below, no small area suffices."""
+
+SHARE: Final = 0.8
+"""The smallest area with this share of the largest lead is taken: leads are flat at the top."""
+
+NO_AREA: Final = 0.0
+"""Where no small area suffices."""
 
 
-def fixed_area(area: str | float) -> float | None:
-    """The asked area in (0, 1], or None for ``auto``.
+@dataclass(frozen=True)
+class AreaWish:
+    """The area that someone wants.
 
-    Raises:
-        UsageError: neither ``auto`` nor a number in (0, 1].
+    Attributes:
+        share: of the picture, in (0, 1]; None: what suffices.
+        target: retention in (0, 1) that the area has to reach; None: `sufficient_area` decides.
     """
-    if area == "auto":
-        return None
+
+    share: float | None = None
+    target: float | None = None
+
+    @classmethod
+    def parse(cls, area: str | float) -> AreaWish:
+        """``auto``, a share in (0, 1], or ``r:.8``: the smallest area that keeps so much.
+
+        Raises:
+            UsageError: none of them.
+        """
+        if area == "auto":
+            return cls()
+        text = str(area)
+        number = _number(text.removeprefix("r:"))
+        if text.startswith("r:") and 0 < number < 1:
+            return cls(target=number)
+        if text.startswith("r:") or not 0 < number <= 1:
+            raise UsageError(f"area must be 'auto', a number in (0, 1], or 'r:' and a retention, but got {area!r}")
+        return cls(share=number)
+
+    def found(self, areas: Sequence[float], retention: Sequence[float], random: Sequence[float] | None) -> float:
+        """The area for a filter whose retention is known at some areas; see `sufficient_area`."""
+        if self.share is not None:
+            return self.share
+        if self.target is not None:
+            return smallest_reaching(self.target, areas, retention)
+        return sufficient_area(areas, retention, random)
+
+
+def _number(text: str) -> float:
     try:
-        number = float(area)
+        return float(text)
     except ValueError:
-        number = float("nan")
-    if not 0 < number <= 1:
-        raise UsageError(f"area must be 'auto' or a number in (0, 1], but got {area!r}")
-    return number
+        return float("nan")
 
 
-def sufficient_area(areas: Sequence[float], retention: Sequence[float], target: float = TARGET_RETENTION) -> float:
-    """The smallest area whose retention reaches the target, linear between the areas of the grid.
+def sufficient_area(areas: Sequence[float], retention: Sequence[float], random: Sequence[float] | None = None) -> float:
+    """The smallest area that keeps nearly as much more than a random one as any small area does.
+
+    Of the lead r(a) - r_random(a) at areas up to `LARGEST`, that is the smallest area with `SHARE` of the largest,
+    linear between the areas of the grid.
 
     Args:
-        areas: ascending, in (0, 1], at least one.
+        areas: ascending, in (0, 1].
         retention: r at these areas.
-        target: the retention to reach.
+        random: what a random area of each size keeps; None: r_random(a) = a, which no measured network is above.
 
     Returns:
-        The smallest area of the grid if it reaches the target already. Where none reaches it, the smallest that
-        keeps the target's share of the most retention that any area has: the largest area would tell nothing.
+        The area, at least the smallest of the grid; `NO_AREA` where none leads by `LEAST_LEAD`.
     """
-    target = min(target, target * max(retention) if max(retention) < target else target)
-    if retention[0] >= target:
-        return float(areas[0])
-    for i in range(1, len(areas)):
-        if retention[i] >= target:
-            share = (target - retention[i - 1]) / (retention[i] - retention[i - 1])
+    count = sum(area <= LARGEST for area in areas)
+    leads = [retention[i] - (areas if random is None else random)[i] for i in range(count)]
+    most = max(leads, default=NO_AREA)
+    if most < LEAST_LEAD:
+        return NO_AREA
+    return smallest_reaching(SHARE * most, areas[:count], leads)
+
+
+def smallest_reaching(target: float, areas: Sequence[float], values: Sequence[float]) -> float:
+    """The smallest area at which the values reach a target, linear between; `NO_AREA` where they do not."""
+    for i, value in enumerate(values):
+        if value >= target:
+            if i == 0:
+                return float(areas[0])
+            share = (target - values[i - 1]) / (value - values[i - 1])
             return float(areas[i - 1] + share * (areas[i] - areas[i - 1]))
-    return float(areas[-1])
+    return NO_AREA
 
 
 def retention_at(area: float, areas: Sequence[float], retention: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from ..model.input_spec import InputSpec
 from ..model.model import Model
 from .classes import Classes
 from .contract import AGAINST, DECISIVE
+from .trust import Trust
 from .variant import Variant, check_request
 
 Array = NDArray[Any]
@@ -123,6 +124,10 @@ class EngineMetadata(Protocol):
         """Ascending areas of `Pass.retention`."""
 
     @property
+    def trust(self) -> Trust | None:
+        """What was measured on pictures left out of the training."""
+
+    @property
     def variant(self) -> Variant:
         """What is fixed inside: a request, preprocessing; plain for a method."""
 
@@ -177,6 +182,11 @@ class Engine(ABC):
             f"{self.source} was made for questions about filters only, not about {what}: "
             "train with --questions filters,classes on a model that classifies"
         )
+
+    @property
+    def contains_model(self) -> bool:
+        """Whether `model_graph` has one."""
+        return True
 
     @abstractmethod
     def model_graph(self) -> onnx.ModelProto:

@@ -32,6 +32,7 @@ from .decision_source import chosen_filters, decision_source, evidence_depths
 from .engine import Decisions, Engine, Pass
 from .masks import area_rank, grid_of, grid_stride, to_grid
 from .session import Session
+from .trust import Trust
 from .variant import Variant
 
 __all__ = ["PlainDecisionMetadata", "PlainEvidence", "summed_evidence"]
@@ -54,6 +55,7 @@ class PlainDecisionMetadata:
     labels: tuple[str, ...] | None
     areas: tuple[float, ...] = ()
     variant: Variant = field(default_factory=Variant)
+    trust: Trust | None = None
 
 
 def summed_evidence(maps: Sequence[Array], grid: tuple[int, int]) -> NDArray[np.float32]:

@@ -19,10 +19,14 @@ class Area:
     """An area that can be cut at any size.
 
     Attributes:
-        area: share of the model's input in (0, 1] that the mask keeps unless told.
+        area: share of the model's input in (0, 1] that the mask keeps unless told; 0 where no small area suffices,
+            or the filter is not active.
         retention_predicted: retention at `area` as the explainer predicts it, or None.
         retention_measured: retention at `area` as the model shows it, or None where it was not measured, or where
             there is nothing to keep.
+        retention_random: what a random area of that size keeps: measured where retention is, else the mean of the
+            explainer's left-out pictures; None where neither is known.
+        prediction_error: mean |predicted - measured retention| on those pictures; None where that was not measured.
         area_rank: float32 (h, w) in (0, 1], smaller is kept first.
         curve: predicted (area, retention) pairs, ascending in area; empty where there is no prediction.
         box: (x0, y0, x1, y1) around the area in pixels of the original image, half open; None if the area is empty.
@@ -36,6 +40,13 @@ class Area:
     curve: tuple[tuple[float, float], ...]
     box: Box | None
     centroid: Point | None
+    retention_random: float | None = None
+    prediction_error: float | None = None
+
+    @property
+    def suffices(self) -> bool:
+        """Whether there is an area: one that was asked for, or a small one that does better than a random one."""
+        return self.area > 0
 
     @property
     def heading(self) -> str:
@@ -55,10 +66,11 @@ class Area:
     def area_dict(self) -> dict[str, Any]:
         """Area, retention, box and centroid as they stand in ``explanations.jsonl``."""
         return {
-            "area": rounded(self.area),
+            "area": rounded(self.area) if self.suffices else None,
             "retention": {
                 "predicted": rounded(self.retention_predicted),
                 "measured": rounded(self.retention_measured),
+                "random": rounded(self.retention_random),
             },
             "box": None if self.box is None else list(self.box),
             "centroid": None if self.centroid is None else [round(value, 2) for value in self.centroid],

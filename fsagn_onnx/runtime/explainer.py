@@ -15,7 +15,7 @@ from ..data.closing import Closing
 from ..errors import FsagnError, ImageError, UsageError
 from ..model.class_names import given_names
 from ..model.model import Model
-from .area import fixed_area
+from .area import AreaWish
 from .class_request import AskedClasses, class_slots
 from .classes import Classes
 from .contract import STRONGEST
@@ -117,7 +117,7 @@ class Explainer(Closing):
         classes: AskedClasses = None,
         directions: ArrayLike | None = None,
         batch_size: int = 8,
-        verify: bool = False,
+        verify: bool | int = False,
         measure: bool = False,
         model: Model | None = None,
     ) -> list[Explanation]:
@@ -128,13 +128,14 @@ class Explainer(Closing):
             filters: ``decisive:K`` (the K that add most to the first class asked about), ``against:K``, ``top:K`` (the
                 K strongest of those active in the image), ``all``, ids (``3,17`` or a sequence); None: ``decisive:5``
                 where the explainer can be asked about classes, else ``top:5``.
-            area: ``auto`` (the sufficient area: predicted retention reaches .8) or a share in (0, 1].
+            area: ``auto`` (the sufficient area, see `sufficient_area`), a share in (0, 1], or ``r:.8``: the smallest
+                area that keeps so much.
             classes: whose evidence is asked for: names or numbers, -1 or ``top:J`` for the highest scores; None: the
                 class with the highest score where filters are decisive, else none.
             directions: (D, C) over the layer's C filters, for example a concept vector or the difference of two
                 classes; where each looks.
             batch_size: images per pass.
-            verify: measure retention on the masked images too.
+            verify: measure retention on the masked images, and choose areas by it; a number: of so many first images.
             measure: measure what the decisions asked about rest on: what the model answers without the evidence, with
                 it alone, and without as much elsewhere (about 20 passes of the model per image and class).
             model: the model, if the explainer must be for it, or does not contain it and something is measured.
@@ -166,7 +167,7 @@ class Explainer(Closing):
         classes: AskedClasses = None,
         directions: ArrayLike | None = None,
         batch_size: int = 8,
-        verify: bool = False,
+        verify: bool | int = False,
         measure: bool = False,
         model: Model | None = None,
         previews: bool = True,
@@ -184,7 +185,7 @@ class Explainer(Closing):
             UsageError: a request that the explainer cannot answer.
         """
         self.check(filters, area, batch_size, model, classes)
-        request, asked_area = FilterRequest.parse(self._filters(filters), self.metadata), fixed_area(area)
+        request, wish = FilterRequest.parse(self._filters(filters), self.metadata), AreaWish.parse(area)
         about = class_slots(classes, self.classes)
         if classes is None and request.decisive:
             about = (STRONGEST,)
@@ -195,11 +196,12 @@ class Explainer(Closing):
             asked = check_directions(directions, self.metadata.filters, self.metadata.layer)
         verifier = self._verifier(model, batch_size) if verify else None
         meter = self._meter(model, batch_size) if measure and about else None
-        answering = Answering(self.metadata, self.classes, request, asked_area, verifier, about, asked, meter)
+        answering = Answering(self.metadata, self.classes, request, wish, verifier, about, asked, meter)
         images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // (len(request) + len(about))))
         if self.classes.detector is not None and self.classes.detector.alone:
             images_per_pass = 1  # whose boxes they are does not stand in the lists
-        return self._results(images, answering, images_per_pass, previews)
+        limit = None if verify is True else int(verify)
+        return self._results(images, answering, images_per_pass, previews, limit)
 
     def _filters(self, filters: Filters) -> str | int | Sequence[int]:
         """The filters asked for, or those that are explained unless told."""
@@ -227,14 +229,14 @@ class Explainer(Closing):
         self.engine.check_request(FilterRequest.parse(self._filters(filters), self.metadata).slots)
         if class_slots(classes, self.classes) and not self.engine.answers_classes:
             raise UsageError(self.engine.silent("classes"))
-        fixed_area(area)
+        AreaWish.parse(area)
         if batch_size < 1:
             raise UsageError(f"batch size must be at least 1, but got {batch_size}")
         if model is not None:
             self.engine.require_model(model)
 
     def _results(
-        self, images: Images, answering: Answering, images_per_pass: int, previews: bool
+        self, images: Images, answering: Answering, images_per_pass: int, previews: bool, limit: int | None
     ) -> Iterator[Explanation | Failure]:
         spec, raw = self.metadata.input, self.engine.takes_pixels
         prepared = ordered_map(
@@ -245,14 +247,19 @@ class Explainer(Closing):
         )
         try:
             while batch := list(islice(prepared, images_per_pass)):
-                yield from self._explain_batch(batch, answering)
+                yield from self._explain_batch(batch, answering, limit)
+                limit = None if limit is None else max(0, limit - len(batch))
         finally:
             prepared.close()
             for measuring in (answering.verifier, answering.meter):
                 if measuring is not None:
                     measuring.close()
 
-    def _explain_batch(self, batch: Iterable[Prepared | Failure], answering: Answering) -> list[Explanation | Failure]:
+    def _explain_batch(
+        self, batch: Iterable[Prepared | Failure], answering: Answering, limit: int | None
+    ) -> list[Explanation | Failure]:
+        """Explain a batch; of its first ``limit`` images retention is measured, where it is at all."""
+        predicting = replace(answering, verifier=None)
         results = list(batch)
         alike: dict[tuple[int, ...], list[int]] = {}  # images of one size go together
         for place, item in enumerate(results):
@@ -266,7 +273,8 @@ class Explainer(Closing):
                 if broken := not_finite(computed, n, self.classes):
                     answers[place] = Failure(item.name, _not_finite_message(item.name, broken))
                 else:
-                    answers[place] = answering.explanation(item, computed, n)
+                    one = answering if limit is None or place < limit else predicting
+                    answers[place] = one.explanation(item, computed, n)
         return [answer for answer in answers if answer is not None]
 
     def _compute(self, values: NDArray[Any], answering: Answering) -> Pass:

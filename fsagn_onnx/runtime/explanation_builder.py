@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model.geometry import Geometry
-from .area import DEFAULT_AREA, retention_at, sufficient_area
+from .area import DEFAULT_AREA, NO_AREA, AreaWish, retention_at
 from .classes import Classes
 from .contract import AGAINST, AREA_RANK, DECISION_RESULTS, DECISIVE, FILTER_PEAKS, RETENTION
 from .detections import find_detections
@@ -22,10 +22,22 @@ from .masks import pixel_mask
 from .segments import find_segmentation
 from .stream import Pixels, Prepared
 from .variant import FILL
-from .verifier import Verifier
+from .verifier import MEASURED_AREAS, Verifier
 
-VERIFY_AREAS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-"""Areas at which retention is measured to find the sufficient area, where an engine predicts none."""
+
+@dataclass(frozen=True)
+class Chosen:
+    """The area of a filter or a decision.
+
+    Attributes:
+        area: share of the model's input; `NO_AREA` where there is none.
+        measured: retention there as measured, or None.
+        random: what a random area of that size keeps, or None.
+    """
+
+    area: float
+    measured: float | None = None
+    random: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Answering:
         metadata: of the engine.
         classes: how the model's outputs are read.
         request: the filters asked for.
-        area: the area asked for, or None for the sufficient area.
+        wish: the area asked for.
         verifier: measures retention, or None.
         about: classes asked about, -1 for the highest score not asked for by id.
         directions: asked about, float32 (D, C), or None.
@@ -46,7 +58,7 @@ class Answering:
     metadata: EngineMetadata
     classes: Classes
     request: FilterRequest
-    area: float | None
+    wish: AreaWish
     verifier: Verifier | None
     about: tuple[int, ...] = ()
     directions: NDArray[np.float32] | None = None
@@ -58,18 +70,18 @@ class Answering:
         ids = [int(k) for k in computed.filter_ids[n, slots]]
         ranks = computed.area_rank[n, slots]  # (K, h, w)
         curves = None if computed.retention is None else computed.retention[n, slots]  # (K, A)
-        areas, measured = self._areas(image, ids, ranks, curves)
+        peaks = [float(peak) for peak in computed.filter_peaks[n, slots]]
+        chosen = self._chosen(image, ids, peaks, ranks, curves)
         filters = []
-        for i, (k, area) in enumerate(zip(ids, areas, strict=True)):
+        for i, (k, one) in enumerate(zip(ids, chosen, strict=True)):
             contribution, share = contribution_of(computed.decisions, n, slots[i])
             filters.append(
                 FilterExplanation(
                     id=k,
-                    peak=float(computed.filter_peaks[n, slots[i]]),
+                    peak=peaks[i],
                     contribution=contribution,
                     share=share,
-                    retention_measured=measured[i],
-                    **self._cut(image.geometry, ranks[i], area, None if curves is None else curves[i]),
+                    **self._cut(image.geometry, ranks[i], one, None if curves is None else curves[i]),
                 )
             )
         return Explanation(
@@ -88,25 +100,32 @@ class Answering:
         )
 
     def _cut(
-        self, geometry: Geometry, rank: NDArray[np.float32], area: float, values: NDArray[np.float32] | None
+        self, geometry: Geometry, rank: NDArray[np.float32], chosen: Chosen, values: NDArray[np.float32] | None
     ) -> dict[str, Any]:
-        """What every `Area` says, but for what is measured."""
+        """What every `Area` says."""
         curve = () if values is None else tuple(zip(self.metadata.areas, map(float, values), strict=True))
+        area, trust = chosen.area, self.metadata.trust
         box, centroid = locate(pixel_mask(rank, area, geometry.size), geometry)
         return {
             "area": area,
-            "retention_predicted": retention_at(area, *zip(*curve, strict=True)) if curve else None,
+            "retention_predicted": retention_at(area, *zip(*curve, strict=True)) if curve and area else None,
+            "retention_measured": chosen.measured,
+            "retention_random": chosen.random,
+            "prediction_error": None if trust is None else trust.error,
             "area_rank": rank.copy(),
             "curve": curve,
             "box": box,
             "centroid": centroid,
         }
 
-    def _size(self, values: NDArray[np.float32] | None) -> float:
-        """The area asked for, else the sufficient one."""
-        if self.area is not None:
-            return self.area
-        return DEFAULT_AREA if values is None else sufficient_area(self.metadata.areas, values.tolist())
+    def _predicted(self, values: NDArray[np.float32] | None, *, filters: bool = True) -> Chosen:
+        """The area by what is predicted; what random areas keep is known of filters alone."""
+        areas, trust = self.metadata.areas, self.metadata.trust
+        random = trust.random if trust is not None and filters else None
+        if values is None or not areas:
+            return Chosen(self.wish.share or DEFAULT_AREA)
+        area = self.wish.found(areas, values.tolist(), random)
+        return Chosen(area, random=retention_at(area, areas, random) if random is not None and area else None)
 
     def evidence(
         self, geometry: Geometry, computed: Pass, n: int, pixels: Pixels | None = None
@@ -133,11 +152,10 @@ class Answering:
                 score=float("nan") if scores is None else float(scores[0, number]),
                 decision=float(found.decision[n, j]),
                 support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
-                retention_measured=None,
-                **self._cut(geometry, found.evidence_rank[n, j], self._size(values), values),
+                **self._cut(geometry, found.evidence_rank[n, j], self._predicted(values, filters=False), values),
             )
             if self.meter is not None and pixels is not None:
-                one = self.meter.measured(pixels, one, geometry, self.area)
+                one = self.meter.measured(pixels, one, geometry, self.wish.share)
             evidence.append(one)
         return tuple(evidence)
 
@@ -152,8 +170,9 @@ class Answering:
                 DirectionArea(
                     index=place,
                     activation=float(found.activation[n, place]),
-                    retention_measured=None,
-                    **self._cut(image.geometry, found.area_rank[n, place], self._size(values), values),
+                    **self._cut(
+                        image.geometry, found.area_rank[n, place], self._predicted(values, filters=False), values
+                    ),
                 )
             )
         return tuple(areas)
@@ -173,28 +192,47 @@ class Answering:
         first[np.unique(ids, return_index=True)[1]] = True
         return np.flatnonzero(wanted & first & (ids != FILL))
 
-    def _areas(
-        self, image: Prepared, ids: list[int], ranks: NDArray[np.float32], curves: NDArray[np.float32] | None
-    ) -> tuple[list[float], list[float | None]]:
-        """The area of every filter, and the retention measured there."""
-        if self.area is not None:
-            areas = [self.area] * len(ids)
-        elif curves is not None and len(self.metadata.areas) > 0:
-            areas = [sufficient_area(self.metadata.areas, curve) for curve in curves.tolist()]
-        elif self.verifier is not None:
-            areas = [self._measured_sufficient_area(self.verifier, image, k, ranks[i]) for i, k in enumerate(ids)]
-        else:
-            areas = [DEFAULT_AREA] * len(ids)
+    def _chosen(
+        self,
+        image: Prepared,
+        ids: list[int],
+        peaks: list[float],
+        ranks: NDArray[np.float32],
+        curves: NDArray[np.float32] | None,
+    ) -> list[Chosen]:
+        """The area of every filter, and what is measured there; none for a filter that is not active."""
+        live = [i for i, peak in enumerate(peaks) if peak > 0]
         if self.verifier is None:
-            return areas, [None] * len(ids)
-        masks = [pixel_mask(rank, area, image.geometry.size) for rank, area in zip(ranks, areas, strict=True)]
-        measured = self.verifier.measure(image.pixels, masks, ids)
-        return areas, [float(r) if np.isfinite(r) else None for r in measured]
+            found = [self._predicted(None if curves is None else curves[i]) for i in live]
+        else:
+            found = self._measured(self.verifier, image, [ids[i] for i in live], ranks[live])
+        chosen = dict(zip(live, found, strict=True))
+        return [chosen.get(i, Chosen(NO_AREA)) for i in range(len(ids))]
 
-    @staticmethod
-    def _measured_sufficient_area(verifier: Verifier, image: Prepared, k: int, rank: NDArray[np.float32]) -> float:
-        masks = [pixel_mask(rank, area, image.geometry.size) for area in VERIFY_AREAS]
-        return sufficient_area(VERIFY_AREAS, verifier.measure(image.pixels, masks, [k] * len(masks)).tolist())
+    def _measured(
+        self, verifier: Verifier, image: Prepared, ids: list[int], ranks: NDArray[np.float32]
+    ) -> list[Chosen]:
+        """The areas by what is measured, and the retention there."""
+        if not ids:
+            return []
+        if (share := self.wish.share) is not None:
+            there = verifier.curves(image.pixels, ranks, ids, (share,))
+            return [Chosen(share, *map(_known, pair)) for pair in zip(there.own[:, 0], there.random[:, 0], strict=True)]
+        curves = verifier.curves(image.pixels, ranks, ids)
+        areas = [
+            self.wish.found(MEASURED_AREAS, own.tolist(), random.tolist()) if np.isfinite(own).all() else NO_AREA
+            for own, random in zip(curves.own, curves.random, strict=True)
+        ]
+        masks = [pixel_mask(rank, area, image.geometry.size) for rank, area in zip(ranks, areas, strict=True)]
+        kept = verifier.measure(image.pixels, masks, ids)
+        return [
+            Chosen(area, float(r), retention_at(area, MEASURED_AREAS, random.tolist())) if area else Chosen(NO_AREA)
+            for area, r, random in zip(areas, kept, curves.random, strict=True)
+        ]
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def contribution_of(found: Decisions | None, n: int, slot: int, asked: int = 0) -> tuple[float | None, float | None]:

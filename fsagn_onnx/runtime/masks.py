@@ -15,6 +15,9 @@ from ..errors import UsageError
 FloatMap = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+AUC_AREAS = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""Areas of every AUC."""
+
 COMMON_CELL = 8
 """Edge in input pixels of the cells of the common granularity, at which every mask metric is taken."""
 

@@ -12,6 +12,7 @@ from ..errors import ExplainerError
 from ..model.classifier import SCORES
 from ..model.input_spec import InputSpec
 from ..schema import MAX_ITEMS, Meta, Text, Word, checked, one_of, parse_json, shown, within
+from .trust import Trust
 from .variant import MOST_FILTERS, Variant
 
 FORMAT: Final = 2
@@ -80,6 +81,7 @@ class ExplainerMetadata:
         sha256: of the model's file, where that was known; other files can have the same content.
         classes: how the model's outputs are read; None in format 1, where every reader decides by itself.
         questions: what the file can be asked about, of `QUESTIONS`; with ``classes`` it has the input of that name.
+        trust: what was measured on pictures left out of the training; None where nothing was.
 
     Raises:
         ExplainerError: areas that do not ascend, or a variant that asks for filters that the layer has not.
@@ -102,12 +104,22 @@ class ExplainerMetadata:
     sha256: Word | None = None
     classes: ClassOutput | None = None
     questions: Annotated[tuple[Annotated[str, one_of(QUESTIONS)], ...], Meta(max_length=2)] = QUESTIONS[:1]
+    trust: Trust | None = None
 
     def __post_init__(self) -> None:
         """Check what no single member can say."""
         if any(a >= b for a, b in itertools.pairwise(self.areas)):
             raise ExplainerError(f"field 'areas' must be ascending areas in (0, 1], but got {shown(self.areas)}")
         self.variant.check(self.filters)
+        if self.trust is not None and len(self.trust.random) != len(self.areas):
+            raise ExplainerError(
+                f"field 'trust.random' must be as long as 'areas' ({len(self.areas)}), but got {len(self.trust.random)}"
+            )
+
+    @property
+    def random(self) -> tuple[float, ...] | None:
+        """What a random area of each of `areas` keeps; None where that was not measured."""
+        return None if self.trust is None else self.trust.random
 
     @property
     def answers_classes(self) -> bool:
@@ -119,6 +131,7 @@ class ExplainerMetadata:
         members = {member.name: getattr(self, member.name) for member in fields(self)}
         members["input"], members["variant"] = self.input.to_dict(), self.variant.to_dict()
         members["classes"] = None if self.classes is None else asdict(self.classes)
+        members["trust"] = None if self.trust is None else self.trust.to_dict()
         for name in ("training", "quality"):
             members[name] = dict(members[name])
         text = json.dumps(members, ensure_ascii=False, allow_nan=False)

@@ -23,6 +23,7 @@ from .drawing.typeface import BOLD, Style, put_text, text_width
 from .explainer import Explainer
 from .explanation import Explanation
 from .findings import percent
+from .keeping import sized
 from .masks import Mask
 from .sentence import contributed
 from .stream import Failure, Frame, Pixels, ordered_map
@@ -143,14 +144,15 @@ def draw_frame(pixels: Pixels, explanation: Explanation) -> Pixels:
     stroke = max(1, round(min(height, width) / 240))
     legend: list[tuple[str, Colour]] = []
     for decision in explanation.evidence[:1]:
-        kept = shown_area(explanation, decision, (height, width)) > 0.5
-        drawn = np.where(kept[..., None], drawn, (drawn * BESIDE).astype(np.uint8))
-        _outline(drawn, kept, EVIDENCE, 2 * stroke)
-        legend.append((f"{decision.title} {percent(decision.score)} on {percent(decision.area)}", EVIDENCE))
+        if decision.suffices:
+            kept = shown_area(explanation, decision, (height, width)) > 0.5
+            drawn = np.where(kept[..., None], drawn, (drawn * BESIDE).astype(np.uint8))
+            _outline(drawn, kept, EVIDENCE, 2 * stroke)
+        legend.append((f"{decision.title} {percent(decision.score)} on {sized(decision)}", EVIDENCE))
     drawn = draw_findings(drawn, explanation)
     for explained, colour in zip(explanation.filters, COLOURS, strict=False):
         _outline(drawn, shown_area(explanation, explained, (height, width)) > 0.5, colour, stroke)
-        said = percent(explained.area) if explained.contribution is None else contributed(explained)
+        said = sized(explained) if explained.contribution is None else contributed(explained)
         legend.append((f"{explained.id}  {said}", colour))
     size = max(12, round(min(height, width) / 24))
     line = round(1.4 * size)

@@ -81,7 +81,7 @@ class DatasetRun:
         self.opened, self.source, self.scale = opened, source, scale
         self.request = request = request.resolved(opened.explainer)
         opened.explainer.check(request.filters, request.area, request.batch_size, opened.model, request.classes)
-        if request.verify and opened.model is None:
+        if request.measure and opened.model is None:
             opened.explainer.engine.model_graph()
         units = list(units_of(request.images, scale.part_pictures))
         if not units:

@@ -155,8 +155,8 @@ class PartWriter:
             request.area,
             classes=request.classes,
             batch_size=request.batch_size,
-            verify=request.verify,
-            measure=request.measure,
+            verify=request.measure is True,
+            measure=request.measure is not False,
             model=self.opened.model,
             previews=False,
         ):

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..model.geometry import Geometry
+from ..runtime.area import AreaWish
 from ..runtime.detections import find_detections
 from ..runtime.engine import Pass
 from ..runtime.explained_area import Evidence, rounded
@@ -50,7 +51,7 @@ def findings_of(
         boxes = [find_detections(classes, computed.outputs, n, place) or () for n, place in enumerate(places)]
         found[DETECTIONS] = [[json.dumps([box.to_dict() for box in row])] for row in boxes]
     if computed.decisions is not None and _asked(EVIDENCE, taken, wanted):
-        answering = Answering(engine.metadata, classes, FilterRequest(()), job.area, None)
+        answering = Answering(engine.metadata, classes, FilterRequest(()), AreaWish(job.area), None)
         rows = [answering.evidence(place, computed, n) for n, place in enumerate(places)]
         found[EVIDENCE] = [[json.dumps(_decisions(row, computed, n))] for n, row in enumerate(rows)]
     if classes.class_map is not None and _asked(SEGMENTS, taken, wanted):

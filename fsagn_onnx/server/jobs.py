@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,7 @@ from ..data.headers import BrokenHeaderError, read_header
 from ..data.images import decode_image
 from ..errors import FsagnError
 from ..model.input_spec import Geometry, InputSpec
-from ..runtime.area import sufficient_area
+from ..runtime.area import NO_AREA, sufficient_area
 from ..runtime.contract import CLASSES, DECISION_RESULTS, FILTERS, RESULTS
 from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
@@ -194,8 +194,8 @@ def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArra
 
     ``masks`` (N, K) texts: COCO's uncompressed run lengths as JSON, or a PNG in base64 (255 = kept), of the picture's
     size, or of the model's input where the request held preprocessed tensors; empty for an empty slot.
-    ``mask_areas`` FP32 (N, K). Of a file that can be asked about classes also ``evidence_masks`` (N, J) and
-    ``evidence_areas``.
+    ``mask_areas`` FP32 (N, K); 0 where no small area suffices, or the filter is not active. Of a file that can be asked
+    about classes also ``evidence_masks`` (N, J) and ``evidence_areas``.
     """
     outputs: dict[str, NDArray[Any] | list[list[str]]] = {
         name: values for name, values in computed.outputs.items() if _sayable(values)
@@ -208,22 +208,34 @@ def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArra
         outputs |= {name: values for name, values in found.items() if values is not None}
     if job.masks is None:
         return outputs
-    filled = computed.filter_ids != FILL
-    texts, areas = _masks(job, engine, computed.area_rank, computed.retention, filled)
+    filled, live = computed.filter_ids != FILL, computed.filter_peaks > 0
+    areas = _areas(job, engine, computed.retention, engine.metadata.random, live)
+    texts = _masks(job, engine, computed.area_rank, areas, filled)
     outputs |= {MASKS: texts, AREAS: areas}
     if decided is not None:
         every = np.ones(decided.class_ids.shape, dtype=np.bool_)
-        texts, areas = _masks(job, engine, decided.evidence_rank, decided.evidence_retention, every)
+        areas = _areas(job, engine, decided.evidence_retention, None, every)
+        texts = _masks(job, engine, decided.evidence_rank, areas, every)
         outputs |= {EVIDENCE_MASKS: texts, EVIDENCE_AREAS: areas}
     return outputs
 
 
+def _areas(
+    job: Job, engine: FileEngine, curves: NDArray[Any] | None, random: Sequence[float] | None, live: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Areas (N, K): the one asked for, or what suffices; none of what is not active."""
+    if job.area is not None or curves is None:
+        return np.where(live, np.float32(1.0 if job.area is None else job.area), np.float32(NO_AREA))
+    areas = np.zeros(live.shape, dtype=np.float32)
+    for n, k in np.argwhere(live).tolist():
+        areas[n, k] = sufficient_area(engine.metadata.areas, curves[n, k].tolist(), random)
+    return areas
+
+
 def _masks(
-    job: Job, engine: FileEngine, ranks: NDArray[Any], curves: NDArray[Any] | None, filled: NDArray[np.bool_]
-) -> tuple[list[list[str]], NDArray[np.float32]]:
-    """Masks (N, K) as texts, and their areas, of ranks (N, K, h, w); nothing for what is not filled."""
-    metadata = engine.metadata
-    areas = np.full(filled.shape, 1.0 if job.area is None else job.area, dtype=np.float32)
+    job: Job, engine: FileEngine, ranks: NDArray[Any], areas: NDArray[np.float32], filled: NDArray[np.bool_]
+) -> list[list[str]]:
+    """Masks (N, K) of ranks (N, K, h, w) as texts; nothing for what is not filled."""
     texts: list[list[str]] = []
     for n, geometry in enumerate(job.geometries):
         row = []
@@ -231,12 +243,10 @@ def _masks(
             if not filled[n, k]:
                 row.append("")
                 continue
-            if job.area is None and curves is not None:
-                areas[n, k] = sufficient_area(metadata.areas, curves[n, k].tolist())
-            mask = pixel_mask(ranks[n, k], float(areas[n, k]), metadata.input.size)
+            mask = pixel_mask(ranks[n, k], float(areas[n, k]), engine.metadata.input.size)
             row.append(encode_mask(mask if geometry is None else geometry.mask_to_original(mask), job.masks or "rle"))
         texts.append(row)
-    return texts, areas
+    return texts
 
 
 def _sayable(values: object) -> bool:

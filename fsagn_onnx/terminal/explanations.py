@@ -16,9 +16,10 @@ from ..explanations.job import Written
 from ..explanations.json_document import json_pieces
 from ..runs.manifest import MANIFEST
 from ..runtime.drawing.typeface import printable
-from ..runtime.explained_area import Evidence
+from ..runtime.explained_area import Area, Evidence
 from ..runtime.explanation import Explanation
 from ..runtime.findings import percent
+from ..runtime.keeping import keeping, kept, kept_how, sized
 from ..runtime.sentence import sentence
 from ..runtime.stream import Failure
 from ..runtime.wording import answer_lines
@@ -105,20 +106,12 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
     decided = any(explained.contribution is not None for explained in explanation.filters)
     named = any(explained.part for explained in explanation.filters)
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for word in ("filter", "peak", "area", "retention", *(["contribution", "share"] if decided else [])):
+    for word in ("filter", "peak", "area", "keeps", "random", *(["contribution", "share"] if decided else [])):
         table.add_column(word, justify="right")
     if named:
         table.add_column("part")
     for explained in explanation.filters[:MAX_ROWS]:
-        predicted, measured = (
-            "-" if value is None else f"{value:.2f}"
-            for value in (explained.retention_predicted, explained.retention_measured)
-        )
-        retention = predicted if explained.retention_measured is None else f"{measured} measured"
-        area = percent(explained.area)
-        if not explained.active:
-            area, retention = "not active", "-"
-        row = [str(explained.id), f"{explained.peak:.2f}", area, retention]
+        row = [str(explained.id), f"{explained.peak:.2f}", *_area(explained)]
         if decided:
             row += [
                 "-" if explained.contribution is None else f"{explained.contribution:+.2f}",
@@ -126,15 +119,28 @@ def image_lines(explanation: Explanation) -> Iterator[Text | Table]:
             ]
         table.add_row(*row, *([printable(explained.part or "")] if named else []))
     yield table
+    shown = explanation.filters[:MAX_ROWS]
+    if any(found.active and found.suffices and kept_how(found) == "predicted" for found in shown):
+        yield Text("  ~ predicted; --measure runs the model instead", style="dim")
     if len(explanation.filters) > MAX_ROWS:
         yield Text(f"  ... {len(explanation.filters) - MAX_ROWS} more filters")
 
 
+def _area(found: Area) -> tuple[str, str, str]:
+    """Size of an area, what it keeps, and what a random one of that size keeps."""
+    if not found.active or not found.suffices:
+        return sized(found), "-", "-"
+    random = "-" if found.retention_random is None else percent(found.retention_random)
+    about = "~" if kept_how(found) == "predicted" else ""
+    return sized(found), f"{about}{kept(found)}" or "-", random
+
+
 def _evidence(found: Evidence) -> str:
     """A decision where no sentence could be formed."""
-    line = f"{found.title} {percent(found.score)}: log-odds {found.decision:.2f}, evidence area {percent(found.area)}"
+    line = f"{found.title} {percent(found.score)}: log-odds {found.decision:.2f}"
     if found.removed is None:
-        return line if found.retention is None else f"{line}, which keeps {percent(found.retention)} of it"
+        return f"{line}; its evidence: {keeping(found, 'the decision')}"
+    line = f"{line}, evidence area {percent(found.area)}"
     return f"{line}; measuring does not show that it rests there: hiding as much elsewhere costs about as much"
 
 

@@ -63,7 +63,7 @@ def _parts(document: Mapping[str, Any]) -> Iterator[Text | Table]:
         ("classes", document["classes"]["words"]),
     ]
     if document["kind"] == "explainer":
-        yield _facts([*facts, *_explainer_facts(document["explainer"])])
+        yield _facts([*facts, ("trust", document["trust"]), *_explainer_facts(document["explainer"])])
     else:
         yield _facts([*facts, *_model_facts(document)])
         yield Text()

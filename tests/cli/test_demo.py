@@ -34,7 +34,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in demo.PHOTOGRAPHS:
         assert path in done.stdout
         assert (folder / "results" / "overlays" / f"{Path(path).stem}.png").is_file()
-    for word in ("filter", "peak", "area", "retention", "Egyptian cat", "espresso", "missile", "report.html"):
+    for word in ("filter", "peak", "area", "keeps", "Egyptian cat", "espresso", "missile", "report.html"):
         assert word in done.stdout
     return folder
 

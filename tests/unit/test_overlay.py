@@ -20,6 +20,7 @@ from fsagn_onnx.runtime.drawing.overlay import (
     filter_figures,
 )
 from fsagn_onnx.runtime.drawing.typeface import shorten
+from fsagn_onnx.runtime.keeping import keeping
 from fsagn_onnx.terminal.explanations import image_lines
 
 RANK = ((np.arange(256, dtype=np.float32) + 1) / 256).reshape(16, 16)
@@ -52,17 +53,44 @@ def explained(*filters: FilterExplanation, fit: str = "stretch") -> Explanation:
 @pytest.mark.parametrize("measured", [None, 0.75])
 @pytest.mark.parametrize("predicted", [None, 0.26])
 def test_no_caption_is_cut_in_a_narrow_tile(predicted: float | None, measured: float | None) -> None:
-    captions = filter_figures(replace(ACTIVE, retention_predicted=predicted, retention_measured=measured))
-    captions += filter_figures(replace(ACTIVE, peak=0.0))
+    known = {"retention_predicted": predicted, "retention_measured": measured, "retention_random": 0.05}
+    shown = filter_figures(replace(ACTIVE, **known, prediction_error=0.2, contribution=-2.5, share=0.125))
+    captions = [*shown, *filter_figures(replace(ACTIVE, peak=0.0)), *filter_figures(replace(ACTIVE, area=0.0))]
     for caption in [*captions, "bright: what the model sees", "10000 × 10000 pixels"]:
         assert shorten(caption, _FIGURES, MIN_TILE_WIDTH) == caption
-    assert sum("retention" in caption for caption in captions) == (predicted is not None) + (measured is not None)
+    keeps = [caption for caption in captions if caption.startswith("keeps")]
+    expected = "keeps 75%, measured" if measured else "keeps 6-46%, predicted" if predicted else None
+    assert keeps == ([] if expected is None else [expected])
+
+
+def test_an_area_in_words() -> None:
+    known = replace(ACTIVE, area=0.12, retention_measured=0.41, retention_random=0.05)
+    beside = "(a random area of that size: 5.0%)"
+    assert keeping(known) == f"keeps 41% of the filter's answer with 12% of the picture {beside}"
+    guessed = replace(known, retention_measured=None)
+    beside = "(predicted; a random area of that size: 5.0%)"
+    for error, kept in ((None, "26%"), (0.1, "26%"), (0.17, "9-43%"), (0.5, "0-76%")):
+        said = keeping(replace(guessed, prediction_error=error))
+        assert said == f"keeps {kept} of the filter's answer with 12% of the picture {beside}"
+    assert keeping(replace(guessed, retention_predicted=None)) == "12% of the picture"
+    assert keeping(replace(known, area=0.0)) == "no small area suffices"
+    assert keeping(replace(known, peak=0.0)) == "not active in this image"
+
+
+def test_the_terminal_says_what_was_predicted_and_where_there_is_no_area() -> None:
+    guessed = replace(ACTIVE, retention_measured=None, retention_random=0.05)
+    *_, table, note = image_lines(explained(guessed, replace(ACTIVE, area=0.0)))
+    assert isinstance(table, Table)
+    cells = [list(column.cells) for column in table.columns[2:]]
+    assert cells == [["25%", "no small area"], ["~26%", "-"], ["5.0%", "-"]]
+    assert "predicted" in str(note)
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_filter_that_is_not_active_has_no_bright_area(style: str) -> None:
-    picture, dead = np.full((64, 64, 3), 200, np.uint8), replace(ACTIVE, peak=0.0)
-    assert draw_filter(picture, explained(dead), dead, style).max() < 100
+def test_a_filter_without_an_area_has_nothing_bright(style: str) -> None:
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    for dead in (replace(ACTIVE, peak=0.0), replace(ACTIVE, area=0.0)):
+        assert draw_filter(picture, explained(dead), dead, style).max() < 100
     assert draw_filter(picture, explained(ACTIVE), ACTIVE, style)[:12].max() > 150
     assert (picture == 200).all()
 
@@ -88,9 +116,9 @@ def test_a_panel_has_the_style_that_is_asked_for() -> None:
 
 
 def test_the_terminal_claims_no_retention_of_a_filter_that_is_not_active() -> None:
-    *_, table = image_lines(explained(replace(ACTIVE, peak=0.0, retention_measured=None), ACTIVE))
+    *_, table = image_lines(explained(replace(ACTIVE, peak=0.0), ACTIVE))
     assert isinstance(table, Table)
-    assert [list(column.cells) for column in table.columns[2:]] == [["not active", "25%"], ["-", "0.75 measured"]]
+    assert [list(column.cells) for column in table.columns[2:]] == [["not active", "25%"], ["-", "75%"], ["-", "-"]]
 
 
 def test_repr_is_one_short_line() -> None:

@@ -21,7 +21,7 @@ from fsagn_onnx.model.classifier import find_classifier
 from fsagn_onnx.model.geometry import Geometry, Window
 from fsagn_onnx.model.outputs import Output
 from fsagn_onnx.runtime import Failure, Session, Verifier
-from fsagn_onnx.runtime.area import fixed_area, retention_at, sufficient_area
+from fsagn_onnx.runtime.area import LARGEST, LEAST_LEAD, SHARE, AreaWish, retention_at, sufficient_area
 from fsagn_onnx.runtime.classes import Classes
 from fsagn_onnx.runtime.engine import Pass
 from fsagn_onnx.runtime.explanation import locate
@@ -33,6 +33,7 @@ from fsagn_onnx.runtime.infill import MASK_FREE, infill
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.providers import wanted_providers
 from fsagn_onnx.runtime.stream import named_images, ordered_map, prepare, reduced
+from fsagn_onnx.runtime.trust import Trust
 from fsagn_onnx.runtime.variant import check_filters
 
 SPEC = InputSpec("x", "NCHW", "RGB", (16, 16), 1.0, (0.0,) * 3, (1.0,) * 3, "stretch")
@@ -100,26 +101,58 @@ def test_a_request_by_ascending_id() -> None:
         FilterRequest.parse("top:2", METADATA).ids()
 
 
-def test_fixed_area() -> None:
-    assert fixed_area("auto") is None
-    assert fixed_area("0.25") == fixed_area(0.25) == 0.25
-    for wrong in ("0", "1.01", "nan", "much"):
+def test_the_wish_for_an_area() -> None:
+    assert AreaWish.parse("auto") == AreaWish()
+    assert AreaWish.parse("0.25") == AreaWish.parse(0.25) == AreaWish(share=0.25)
+    assert AreaWish.parse("r:.8") == AreaWish(target=0.8)
+    for wrong in ("0", "1.01", "nan", "much", "r:", "r:0", "r:1", "r:much", ""):
         with pytest.raises(UsageError, match="area must be"):
-            fixed_area(wrong)
+            AreaWish.parse(wrong)
 
 
 curves = st.lists(st.floats(0, 1), min_size=5, max_size=5).map(sorted)
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.8)
+RANDOM = (0.01, 0.02, 0.06, 0.2, 0.7)
 
 
 @given(curves)
-def test_the_sufficient_area_is_where_retention_reaches_the_target(curve: list[float]) -> None:
-    area = sufficient_area(AREAS, curve)
-    assert AREAS[0] <= area <= AREAS[-1]
-    target = 0.8 if max(curve) >= 0.8 else 0.8 * max(curve)
+def test_the_sufficient_area_leads_a_random_one_by_nearly_the_most(curve: list[float]) -> None:
+    area = sufficient_area(AREAS, curve, RANDOM)
+    small = [(a, r - chance) for a, r, chance in zip(AREAS, curve, RANDOM, strict=True) if a <= LARGEST]
+    most = max(lead for _, lead in small)
+    if most < LEAST_LEAD:
+        assert area == 0
+        return
+    places, leads = zip(*small, strict=True)
+    assert AREAS[0] <= area <= LARGEST
+    assert np.interp(area, places, leads) >= SHARE * most - 1e-6
+    assert (np.interp(np.linspace(AREAS[0], area - 1e-3, 20), places, leads) < SHARE * most).all() or area == AREAS[0]
+
+
+def test_of_a_flat_top_the_sufficient_area_is_the_smallest() -> None:
+    assert sufficient_area(AREAS, (0.8, 0.81, 0.85, 0.99, 1), RANDOM) == 0.05
+    assert sufficient_area(AREAS, (0.0, 0.5, 0.6, 0.74, 1), RANDOM) == pytest.approx(
+        0.05 + 0.05 * (0.8 * 0.54 + 0.01) / 0.49
+    )
+
+
+def test_where_no_small_area_leads_a_random_one_there_is_none() -> None:
+    assert sufficient_area(AREAS, RANDOM, RANDOM) == 0
+    assert (
+        sufficient_area(AREAS, (0.05, 0.06, 0.1, 0.24, 1.0), RANDOM) == 0
+    )  # only the largest leads, which is not small
+    assert sufficient_area(AREAS, AREAS) == 0  # without a table a random area keeps its own share
+    assert sufficient_area((), ()) == 0
+
+
+@given(curves, st.floats(0.01, 0.99))
+def test_a_target_is_reached_or_there_is_no_area(curve: list[float], target: float) -> None:
+    area = AreaWish(target=target).found(AREAS, curve, RANDOM)
+    if max(curve) < target:
+        assert area == 0
+        return
     assert np.interp(area, AREAS, curve) >= target - 1e-6
-    if area > AREAS[0]:
-        assert np.interp(area - 1e-3, AREAS, curve) <= target + 1e-6
+    assert area == AREAS[0] or np.interp(area - 1e-3, AREAS, curve) <= target + 1e-6
 
 
 @given(curves, st.floats(0.001, 1))
@@ -152,6 +185,23 @@ def test_metadata_round_trip_and_every_broken_member_is_named() -> None:
             ExplainerMetadata.from_json(json.dumps(members | change))
     with pytest.raises(ExplainerError, match="field 'std'"):
         ExplainerMetadata.from_json(json.dumps(members | {"input": members["input"] | {"std": [0, 0, 0]}}))
+
+
+def test_metadata_with_what_was_measured_on_left_out_pictures() -> None:
+    trust = Trust(
+        40, 4, tuple(0.0 for _ in METADATA.areas), 0.09, (0.6, 0.5, 0.7), (0.1, 0.0, 0.2), (0.1, 0, 0.2), "inpaint"
+    )
+    known = replace(METADATA, trust=trust)
+    assert ExplainerMetadata.from_json(known.to_json()) == known
+    assert known.random == trust.random
+    members = json.loads(known.to_json())
+    for change in ({"random": [0.1]}, {"random": [2.0]}, {"error": -1}, {"gain": [0.1]}, {"pictures": 0}, {"more": 1}):
+        broken = members | {"trust": members["trust"] | change}
+        with pytest.raises(ExplainerError, match=next(iter(change))):
+            ExplainerMetadata.from_json(json.dumps(broken))
+    silent = json.loads(METADATA.to_json())
+    del silent["trust"]
+    assert ExplainerMetadata.from_json(json.dumps(silent)).random is None
 
 
 def test_metadata_of_format_1_is_read_and_says_no_classes() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.area import TARGET_RETENTION, retention_at, sufficient_area
+from ...runtime.area import retention_at, sufficient_area
 from ...runtime.feature_maps import retained
 from ...runtime.infill import MASK_FREE, VERIFY
 from ...runtime.masks import pixel_mask
@@ -30,10 +30,12 @@ class Calibration:
 
     - ``|predicted - measured retention|`` and ``predicted - measured retention``: mean over filters and the areas of
       the file, per infill and for the mean over the infills of its training.
-    - ``sufficient area, |auto - measured|``: the smallest area that reaches the target by r̂ against that by r.
-    - ``retention at the area of --area auto``: measured there under the infill of `--verify`.
-    - ``target reached at the area of --area auto``: the share of filters with r at least the target there; filters
-      that reach it at none of the areas are left out.
+    - ``sufficient area, |predicted - measured|``: what `sufficient_area` chooses by r̂ against what it chooses by r;
+      0 where it finds none.
+    - ``filters with a sufficient area``: the share for which it finds one by r̂.
+    - ``retention at the sufficient area`` and ``lead over a random area there``: measured, under the infill of
+      `explain --measure`, at the area by r̂, of filters that have one; what random areas keep is the file's own table
+      (r_random(a) = a where it has none).
     """
 
     name = "calibration"
@@ -62,6 +64,7 @@ class Calibration:
             "predicted": jsonable(predicted.retention),
             "measured": measured,
             "trained": kinds,
+            "random": None if predicted.random is None else list(predicted.random),
         }
 
     def update(self, measured: Mapping[str, Any]) -> None:
@@ -75,7 +78,7 @@ class Calibration:
             for kind, curve in curves.items():
                 self._values.add(method, f"error|{kind}", mean_of_known(np.abs(predicted - curve)))
                 self._values.add(method, f"bias|{kind}", mean_of_known(predicted - curve))
-            for name, value in _sufficient(figures["areas"], predicted, curves[VERIFY]).items():
+            for name, value in _sufficient(figures["areas"], figures.get("random"), predicted, curves[VERIFY]).items():
                 self._values.add(method, f"{name}|{VERIFY}", value)
 
     def compute(self) -> Sequence[MetricRow]:
@@ -83,27 +86,29 @@ class Calibration:
         titles = {
             "error": "|predicted - measured retention|",
             "bias": "predicted - measured retention",
-            "area": "sufficient area, |auto - measured|",
-            "auto": "retention at the area of --area auto",
-            "reached": "target reached at the area of --area auto",
+            "area": "sufficient area, |predicted - measured|",
+            "found": "filters with a sufficient area",
+            "auto": "retention at the sufficient area",
+            "lead": "lead over a random area there",
         }
         return titled_rows(self._values, titles)
 
 
 def _sufficient(
-    areas: Sequence[float], predicted: NDArray[np.float64], measured: NDArray[np.float64]
+    areas: Sequence[float],
+    random: Sequence[float] | None,
+    predicted: NDArray[np.float64],
+    measured: NDArray[np.float64],
 ) -> dict[str, float]:
     """Means over the filters of one image, see `Calibration`."""
-    apart, kept, reached = [], [], []
+    found: dict[str, list[float]] = {"area": [], "found": [], "auto": [], "lead": []}
     for guess, truth in zip(predicted, measured, strict=True):
         if np.isnan(truth).any():
             continue
-        auto = sufficient_area(areas, guess.tolist())
-        apart.append(abs(auto - sufficient_area(areas, truth.tolist())))
-        kept.append(retention_at(auto, areas, truth.tolist()))
-        if truth.max() >= TARGET_RETENTION:
-            reached.append(float(kept[-1] >= TARGET_RETENTION))
-    return {
-        name: mean_of_known(np.array(found))
-        for name, found in zip(("area", "auto", "reached"), (apart, kept, reached), strict=True)
-    }
+        area = sufficient_area(areas, guess.tolist(), random)
+        found["area"].append(abs(area - sufficient_area(areas, truth.tolist(), random)))
+        found["found"].append(float(area > 0))
+        if area > 0:
+            found["auto"].append(retention_at(area, areas, truth.tolist()))
+            found["lead"].append(found["auto"][-1] - retention_at(area, areas, areas if random is None else random))
+    return {name: mean_of_known(np.array(values)) for name, values in found.items()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...errors import UsageError
 from ..explained_area import Area, Evidence
 from ..findings import percent
+from ..keeping import kept, kept_how, sized
 from ..masks import Mask, upsample
 from ..sentence import contributed, sentence
 from ..stream import Pixels
@@ -116,8 +117,8 @@ def draw_panel(explanation: Explanation, style: str = OUTLINED) -> Pixels:
 
 
 def draw_filter(picture: Pixels, explanation: Explanation, explained: Area, style: str) -> Pixels:
-    """A copy of the picture with the area of a filter or a decision; all of it is dim for one that is not active."""
-    if not explained.active:
+    """A copy of the picture with the area of a filter or a decision; all of it is dim where there is none."""
+    if not explained.active or not explained.suffices:
         return highlight(picture, np.zeros(picture.shape[:2], dtype=np.float32))
     kept = shown_area(explanation, explained, picture.shape[:2])
     if style == OUTLINED:
@@ -155,23 +156,30 @@ def _head(panel: Pixels, explanation: Explanation, shown: int) -> None:
 
 def decision_figures(found: Evidence) -> list[str]:
     """Decision value and area; what the model answers without the area, or how much of the decision it keeps."""
-    lines = [f"log-odds {found.decision:.1f} · area {percent(found.area)}"]
+    lines = [f"log-odds {found.decision:.1f} · {_size(found)}"]
     if found.removed is not None:
         lines.append(f"without it {found.removed.title} {percent(found.removed.score)}")
-    elif found.retention is not None:
-        lines.append(f"keeps {percent(found.retention)} of the decision")
+    elif share := kept(found):
+        lines.append(f"keeps {share} of the decision")
     return lines
 
 
 def filter_figures(explained: FilterExplanation) -> list[str]:
-    """Peak and area; what it adds to the decision; retention, predicted and measured. A line each: tiles are narrow."""
+    """Peak and area; what it adds to the decision; what area and random area keep. A line each: tiles are narrow."""
     if not explained.active:
         return [f"peak {explained.peak:.2f}", "not active in this image"]
-    known = {"predicted": explained.retention_predicted, "measured": explained.retention_measured}
-    lines = [f"retention {value:.2f} {how}" for how, value in known.items() if value is not None]
+    lines = [f"peak {explained.peak:.2f} · {_size(explained)}"]
     if explained.contribution is not None:
-        lines.insert(0, contributed(explained))
-    return [f"peak {explained.peak:.2f} · area {percent(explained.area)}", *lines]
+        lines.append(contributed(explained))
+    if explained.suffices and (share := kept(explained)):
+        lines.append(f"keeps {share}, {kept_how(explained)}")
+        if explained.retention_random is not None:
+            lines.append(f"a random area keeps {percent(explained.retention_random)}")
+    return lines
+
+
+def _size(found: Area) -> str:
+    return f"area {sized(found)}" if found.suffices else sized(found)
 
 
 def fitted(image: Pixels, box: tuple[int, int]) -> Pixels:

@@ -40,7 +40,7 @@ class Panel:
             if not 0 < area <= 1:
                 raise UsageError(f"area must be in (0, 1], but got {area}")
             filters = tuple(
-                replace(explained, area=area, retention_predicted=None, retention_measured=None)
+                replace(explained, area=area, retention_predicted=None, retention_measured=None, retention_random=None)
                 for explained in explanation.filters
             )
             explanation = replace(explanation, filters=filters)
