@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -223,12 +222,9 @@ class Explanation:
         return encode_png(draw_panel(self))
 
     def _repr_html_(self) -> str:
-        from base64 import b64encode
+        from .drawing.notebook import notebook_html
 
-        picture = b64encode(self._repr_png_()).decode("ascii")
-        return (
-            f'<img alt="{escape(self.name, quote=True)}" style="max-width:100%" src="data:image/png;base64,{picture}">'
-        )
+        return notebook_html(self)
 
 
 def locate(mask: Mask, geometry: Geometry) -> tuple[Box | None, Point | None]:

@@ -127,3 +127,24 @@ def test_areas_elsewhere_are_as_large_and_do_not_meet_the_evidence() -> None:
 def test_filter_names_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "names.json").write_text('{"12": "short"}')
     assert found_filter_names(tmp_path / "names.json", "layer", "hash") == {12: "short"}
+
+
+def test_a_notebook_shows_the_picture_the_sentence_and_what_each_filter_adds() -> None:
+    shown = explained()
+    page = replace(shown, filters=(replace(FILTERS[0], part="<b>short</b>"), *FILTERS[1:]))._repr_html_()
+    assert page.startswith('<img alt="board.png"')
+    assert (sentence(shown) or "").split(";")[0] in page
+    assert page.count("<tr>") == 1 + len(FILTERS)
+    assert "12 · &lt;b&gt;short&lt;/b&gt;" in page
+    assert "<td>+4.00</td><td>40% of the support</td>" in page
+    assert "<td>-1.00</td><td>50% of what speaks against</td>" in page
+    assert "width:96px" in page  # 40 % beside 50 %
+    unmeasured = explained(replace(FOUND, kept=None, removed=None, control=None))._repr_html_()
+    assert "short (99%): log-odds 4.60, evidence on 4.0% of the picture, which keeps 90% of it" in unmeasured
+    assert "<table" not in replace(shown, evidence=())._repr_html_()
+
+
+def test_a_panel_of_a_given_area_shows_that_of_decisions_too() -> None:
+    wide, narrow = explained().plot(0.5).pixels, explained().plot(0.04).pixels
+    assert (wide != narrow).any()
+    assert (explained().plot(0.5).pixels == wide).all()

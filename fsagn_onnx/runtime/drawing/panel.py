@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
 from ..stream import Pixels
@@ -30,7 +30,7 @@ class Panel:
 
         Args:
             explanation: of an image.
-            area: share to show for every filter, in (0, 1]; None: the filters' own.
+            area: share to show for every filter and decision, in (0, 1]; None: their own.
             style: ``outline`` or ``heat``, see `draw_panel`.
 
         Raises:
@@ -43,7 +43,10 @@ class Panel:
                 replace(explained, area=area, retention_predicted=None, retention_measured=None, retention_random=None)
                 for explained in explanation.filters
             )
-            explanation = replace(explanation, filters=filters)
+            unmeasured: dict[str, Any] = {"retention_predicted": None, "retention_measured": None}
+            unmeasured |= {"kept": None, "removed": None, "control": None}
+            evidence = tuple(replace(found, area=area, **unmeasured) for found in explanation.evidence)
+            explanation = replace(explanation, filters=filters, evidence=evidence)
         return cls(draw_panel(explanation, style))
 
     def save(self, path: str | Path) -> Path:
