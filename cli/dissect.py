@@ -16,7 +16,11 @@ from .options import PATH, batch_size_option, read_model, running_options, set_r
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the results; made if it is not there.")
 @click.option("--names", type=PATH, help="Your own names of filters: JSON or CSV (filter,name).")
-@click.option("--filters", default="all", show_default=True, help="all, or ids like 3,17.")
+@click.option(
+    "--filters", default="all", show_default=True,
+    help="all, ids like 3,17, or decisive:K: those among the K that add most to the answer in any image, and in how "
+    "many images of which class they are.",
+)  # fmt: skip
 @click.option("--groups", type=click.IntRange(1), help="Number of groups of filters; else whichever separate best.")
 @click.option("--permutations", type=click.IntRange(99), default=999, show_default=True, help="Of each test.")
 @set_reading_options

@@ -40,6 +40,8 @@ class FilterRow:
         parts: part -> metric -> value.
         classes: class -> frequency, best part and its size-matched IoU there.
         references: images in which it is strongest.
+        decisive: class -> in how many images with this answer the filter is among those that add most to it; empty
+            where that was not asked.
     """
 
     filter: int
@@ -56,6 +58,7 @@ class FilterRow:
     parts: dict[str, dict[str, float | None]] = field(default_factory=dict)
     classes: dict[str, dict[str, Any]] = field(default_factory=dict)
     references: tuple[str, ...] = ()
+    decisive: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The filter's line of ``filters.jsonl``."""
@@ -88,6 +91,11 @@ class Dissection:
     parts: tuple[str, ...]
     filters: tuple[FilterRow, ...]
     summary: dict[str, Any]
+
+    def decisive_for(self, row: FilterRow) -> str | None:
+        """``short 12/15, open 3/9``: in how many of the images with an answer a filter is decisive for it; or None."""
+        pictures = self.summary.get("decisive", {}).get("pictures", {})
+        return ", ".join(f"{name} {count}/{pictures[name]}" for name, count in row.decisive.items()) or None
 
     def filter(self, number: int) -> FilterRow:
         """The row of a filter.
@@ -164,12 +172,12 @@ def _cell(value: float | None, peak: float) -> str:
 def write_tables(folder: ColumnFolder, filters: Sequence[FilterRow], parts: Sequence[str]) -> None:
     """Write ``filters.jsonl``, ``filters.csv`` (a row each) and ``filters.parquet`` (a row per filter and part)."""
     folder.write("filters.jsonl", "".join(json.dumps(row.to_dict(), allow_nan=False) + "\n" for row in filters))
-    head = ("filter", "name", "part", "also", "q", "best", "frequency", "active", "entropy", "group")
+    head = ("filter", "name", "part", "also", "q", "best", "frequency", "active", "entropy", "group", "decisive")
     pairs = [(part, metric) for part in parts for metric in ("matched_iou", "image_iou", "iou", "p")]
     rows: list[list[object]] = []
     for row in filters:
         own = [row.filter, row.name, row.part, " ".join(row.also), row.q, row.best]
-        own += [row.frequency, row.active, row.entropy, row.group]
+        own += [row.frequency, row.active, row.entropy, row.group, sum(row.decisive.values()) or None]
         rows.append([*own, *(row.parts.get(part, {}).get(metric) for part, metric in pairs)])
     folder.write("filters.csv", csv_text([*head, *(f"{metric}:{part}" for part, metric in pairs)], rows))
     _write_parquet(folder.path / "filters.parquet", filters, parts)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..runs.tables import finite
 from ..statistics.bootstrap import Interval
+from .decisive import DecisiveFilters
 from .dissection import LEVEL, METRICS, FilterRow
 from .groups import Groups
 from .scores import DETECTOR, Floats, Scores
@@ -33,6 +34,7 @@ class Findings:
         groups: of the filters.
         references: per filter the images in which it is strongest.
         names: that the user gave.
+        decisive: which of them carry the answers, where that was asked.
     """
 
     filters: tuple[int, ...]
@@ -45,6 +47,7 @@ class Findings:
     groups: Groups
     references: Sequence[tuple[str, ...]]
     names: Mapping[int, str]
+    decisive: DecisiveFilters | None = None
 
     def p_values(self) -> Floats:
         """(K, P), the larger of both tests' p values: a part is given where both null hypotheses fall."""
@@ -92,6 +95,7 @@ def filter_rows(found: Findings) -> tuple[FilterRow, ...]:
                 },
                 classes={name: _in_class(found.parts, k, *sums) for name, sums in classes.items() if sums[0][k]},
                 references=found.references[k],
+                decisive={} if found.decisive is None else found.decisive.of(number),
             )
         )
     return tuple(rows)
@@ -134,6 +138,7 @@ def summary(found: Findings, rows: Sequence[FilterRow], moved: Interval | None) 
         "groups": int(found.groups.numbers.max(initial=-1)) + 1,
         "silhouette": finite(found.groups.silhouette),
         "classes": {name: scores.images for name, scores in found.per_class.items()},
+        **({} if found.decisive is None else {"decisive": found.decisive.to_dict()}),
     }
     if found.place is None or moved is None:
         return members

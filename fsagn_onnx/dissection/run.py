@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from ..runtime.feature_maps import FeatureMaps
 from ..runtime.filter_request import FilterRequest
 from ..runtime.stream import Failure
 from .coco_file import write_coco
+from .decisive import asked_decisive, find_decisive
 from .dissection import Dissection, write_tables
 from .filter_rows import Findings, filter_rows, summary
 from .groups import Groups, Similarity, group
@@ -94,9 +95,14 @@ class DissectRun(FolderRun):
     ) -> None:
         super().__init__(model, explainer, annotations, request)
         self.request = request
-        self.filters = FilterRequest.parse(request.filters, self.tapped.metadata).ascending().ids()
+        asked = FilterRequest.parse(request.filters, self.tapped.metadata).ascending()
         self._names = read_filter_names(names, out)
-        self._paths = some_images(request.images)
+        self._paths: Iterable[Path] = some_images(request.images)
+        self._decisive = None
+        if asked_decisive(asked):
+            self._paths = list(self._paths)  # gone through twice
+            self._decisive = find_decisive(self.tapped, self.classes, asked, self._paths, request.batch_size)
+        self.filters = asked.ids() if self._decisive is None else self._decisive.filters
         self.grid = self._find_grid()
         self.open_folder(DissectionFolder, out, request, resume=resume, overwrite=overwrite)
         self.folder.open_columns(dissection_columns(len(self.filters), self.grid, parts=annotations is not None))
@@ -149,8 +155,9 @@ class DissectRun(FolderRun):
         strongest = strongest_rows(folder, limits, np.ones(folder.rows, dtype=np.bool_), REFERENCES)
         references = [tuple(index[i]["path"] for i in ids.tolist()) for ids in strongest]
         found = Findings(
-            self.filters, self.parts, limits, overall, per_class, place, untrained, groups, references, self._names
-        )
+            self.filters, self.parts, limits, overall, per_class, place, untrained, groups, references, self._names,
+            self._decisive,
+        )  # fmt: skip
         on_stage("writing")
         return self._write(found, strongest, sum(1 for line in index if line["annotated"]))
 

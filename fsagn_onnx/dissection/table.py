@@ -17,16 +17,18 @@ def dissection_table(dissection: Dissection) -> Table:
     )
     iou = [[row.parts.get(part, {}).get("matched_iou") or 0.0 for part in parts] for row in rows]
     peak = max((value for values in iou for value in values), default=0.0) or 1.0
-    head = ("filter", "part", "q", "active", "group", *parts)
+    asked = "decisive" in dissection.summary
+    head = ("filter", "part", "q", "active", "group", *(("decisive in",) if asked else ()), *parts)
     return Table(
         f"What the {len(rows)} filters of layer {dissection.layer} stand for ({dissection.images} images)",
         head,
         tuple(
             (
                 str(row.filter), row.name or row.part, short_number(row.q), f"{100 * row.frequency:.0f} %",
-                None if row.group is None else str(row.group), *(f"{value:.2f}" for value in values),
+                None if row.group is None else str(row.group), *((dissection.decisive_for(row),) if asked else ()),
+                *(f"{value:.2f}" for value in values),
             )
             for row, values in zip(rows, iou, strict=True)
         ),
-        tuple((0.0,) * 5 + tuple(value / peak for value in values) for values in iou),
+        tuple((0.0,) * (5 + asked) + tuple(value / peak for value in values) for values in iou),
     )  # fmt: skip

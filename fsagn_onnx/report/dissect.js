@@ -48,6 +48,15 @@ function wholes(row) {
   }), 190, { class: "cards" });
 }
 
+const decisive = about.summary.decisive;
+const decisions = (row) => Object.values(row.decisive).reduce((sum, count) => sum + count, 0);
+
+// "short 12/15, open 3/9": in how many pictures with that answer the filter is among those that add most to it.
+function decisiveFor(row, most = Infinity) {
+  const found = Object.entries(row.decisive);
+  return found.slice(0, most).map(([name, count]) => `${name} ${count}/${decisive.pictures[name]}`).join(", ") + (found.length > most ? ", …" : "");
+}
+
 function link(row) {
   return el("button", { type: "button", class: "plain", click: () => open(`filter-${row.filter}`) }, String(row.filter));
 }
@@ -60,6 +69,7 @@ function atlas() {
     ...(annotated || records.some((row) => called(row)) ? [{ name: annotated ? "part" : "name", text: true, value: (row) => called(row), show: (row) => called(row) || "–" }] : []),
     ...(annotated ? [{ name: "q", value: (row) => row.q, show: (row) => fixed(row.q, 3) }] : []),
     { name: "active", value: (row) => row.frequency, show: (row) => percent(row.frequency) },
+    ...(decisive ? [{ name: "decisive in", text: true, value: (row) => decisions(row), show: (row) => el("span", { title: decisiveFor(row) }, decisions(row) ? decisiveFor(row, 2) : "–") }] : []),
     ...(annotated ? [{ name: "entropy", value: (row) => row.entropy, show: (row) => fixed(row.entropy) }] : []),
     ...(about.summary.groups > 1 ? [{ name: "group", value: (row) => row.group, show: (row) => row.group ?? "–" }] : []),
     ...about.parts.map((part, i) => ({
@@ -106,7 +116,8 @@ function groups() {
 }
 
 function filterView(row) {
-  const facts = [["active in", `${row.active} images (${percent(row.frequency)})`], ...(annotated ? [["entropy over parts", fixed(row.entropy)], ["q", fixed(row.q, 4)]] : []), ["group", row.group ?? "–"]];
+  const facts = [["active in", `${row.active} images (${percent(row.frequency)})`], ...(annotated ? [["entropy over parts", fixed(row.entropy)], ["q", fixed(row.q, 4)]] : []), ["group", row.group ?? "–"],
+    ...(decisive ? [[`among the ${decisive.most} that add most to`, decisiveFor(row) || "no answer"]] : [])];
   const metrics = ["matched_iou", "image_iou", "iou", "share", "pointed", "located", "instability", "peak_instability", "expected_iou", "p"];
   const classes = Object.entries(row.classes);
   return el("section", { "aria-label": `filter ${row.filter}` }, el("p", {}, el("button", { type: "button", click: () => open("") }, "← atlas")),

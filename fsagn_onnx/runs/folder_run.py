@@ -22,7 +22,7 @@ class RunRequest:
 
     Attributes:
         images: files, folders, globs, ``-``.
-        filters: ``all``, ids, or (`perturb`) ``top:K``.
+        filters: ``all``, ids, ``decisive:K``, or (`perturb`) ``top:K``.
         area: share of the model's input in every mask.
         seed: of everything that is drawn.
         workers: passes at the same time.

@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..model import Model
 from ..model.input_spec import InputSpec
 from ..runtime.classes import Classes, classes_of
-from ..runtime.contract import AREA_RANK, FILTER_IDS
+from ..runtime.contract import AREA_RANK, DECISIVE, FILTER_IDS, STRONGEST
 from ..runtime.engine import Engine
 from ..runtime.feature_maps import FeatureMaps
 from ..runtime.file_engine import FileEngine
@@ -118,6 +118,20 @@ class TappedExplainer:
             area_rank=np.concatenate(ranks, axis=1).astype(np.float32, copy=False),
             feature_map=computed[self.layer].astype(np.float32, copy=False),
         )
+
+    def decisive(self, batch: NDArray[np.float32], most: int) -> list[tuple[int, list[int]]]:
+        """Per image of a preprocessed batch its answer, and the filters that add most to it, at most so many.
+
+        Raises:
+            UsageError: the explainer cannot be asked about classes.
+        """
+        wished = np.full((len(batch), most), DECISIVE, dtype=np.int64)
+        found = self._engine.decide(batch, wished, np.full((len(batch), 1), STRONGEST, dtype=np.int64))
+        if found.decisions is None:
+            raise UsageError(self._engine.silent("classes"))
+        speaking = (found.decisions.contributions[:, 0] > 0) & (found.filter_ids >= 0)
+        ids = found.decisions.class_ids[:, 0].tolist()
+        return [(number, found.filter_ids[n, speaking[n]].tolist()) for n, number in enumerate(ids)]
 
     def close(self) -> None:
         """Free the sessions that it opened."""

@@ -10,6 +10,8 @@ from ..dissection.dissection import Dissection, FilterRow
 from ..runtime.drawing.typeface import printable
 
 MOST_ROWS: Final = 20
+MOST_DECISIVE: Final = 8
+"""Filters that are named for each class."""
 
 
 def dissection_json(dissection: Dissection) -> str:
@@ -29,6 +31,7 @@ def dissection_json(dissection: Dissection) -> str:
 def dissection_lines(dissection: Dissection) -> Iterator[str]:
     """A short table and where everything is."""
     yield f"layer {dissection.layer}: {len(dissection.filters)} filters, {dissection.images} images"
+    yield from _decisive(dissection)
     if dissection.parts:
         yield from _parts(dissection)
     elif dissection.summary["groups"] < 2:
@@ -42,6 +45,18 @@ def dissection_lines(dissection: Dissection) -> Iterator[str]:
     yield f"table     {dissection.folder / 'filters.csv'}"
     yield f"masks     {dissection.folder / 'masks.json'}"
     yield f"report    {dissection.folder / 'report.html'}"
+
+
+def _decisive(dissection: Dissection) -> Iterator[str]:
+    """Per class the filters that carry it most often."""
+    asked = dissection.summary.get("decisive")
+    if asked is None:
+        return
+    yield f"decisive: among the {asked['most']} filters that add most to the answer"
+    for name, pictures in asked["pictures"].items():
+        rows = sorted(dissection.filters, key=lambda row: -row.decisive.get(name, 0))
+        listed = [f"{_called(row)} in {row.decisive[name]}" for row in rows[:MOST_DECISIVE] if name in row.decisive]
+        yield f"  {printable(name)} ({pictures} images): filter {', '.join(listed) or '-'}"
 
 
 def _parts(dissection: Dissection) -> Iterator[str]:
