@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -24,8 +25,10 @@ from .rows import Row
 
 Check = Callable[[Row], dict[str, Any]]
 """Makes a row's result: ``status`` and figures."""
-TIME_LIMIT = 600
-"""Seconds that a row may take."""
+TIME_LIMIT = 900
+"""Seconds of the processor that a row may take: a busy machine makes none of them late."""
+WAIT = 10 * TIME_LIMIT
+"""Seconds of the clock after which a row hangs."""
 
 
 @dataclass
@@ -40,6 +43,7 @@ class _Job:
 def _child(row: Row, answer: Connection, log: int, examine: Check) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (TIME_LIMIT, TIME_LIMIT + 5))
     answer.send(examine(row))
     answer.close()
 
@@ -62,24 +66,26 @@ def _reason(lines: Sequence[str]) -> str:
     return next((line for line in reversed(lines) if _RAISED.match(line)), lines[-1])
 
 
-def _finish(job: _Job, timed_out: bool) -> dict[str, Any]:
+def _finish(job: _Job, waited: bool) -> dict[str, Any]:
     result: dict[str, Any] | None = None
-    if not timed_out and job.answer.poll():
+    if not waited and job.answer.poll():
         try:
             result = job.answer.recv()
         except EOFError:
             result = None
-    if timed_out and job.process.pid is not None:
+    if waited and job.process.pid is not None:
         os.kill(job.process.pid, signal.SIGKILL)
     job.process.join()
     job.log.seek(0)
     lines = [line for line in job.log.read().decode(errors="replace").splitlines() if line.strip()]
     job.log.close()
-    if result is None:
-        text = f"over {TIME_LIMIT} s" if timed_out else _reason(lines) if lines else f"exit {job.process.exitcode}"
+    if result is None and (waited or job.process.exitcode == -signal.SIGXCPU):
+        result = {"status": "late", "error": f"over {WAIT} s" if waited else f"over {TIME_LIMIT} s of the processor"}
+    elif result is None:
+        text = _reason(lines) if lines else f"exit {job.process.exitcode}"
         ours = any("fsagn_onnx/" in line and "File" in line for line in lines)
         # what fails outside of our package is the exporter or the tool that made the file
-        result = {"status": "crashed" if ours or timed_out or job.process.exitcode != 1 else "not made"}
+        result = {"status": "crashed" if ours or job.process.exitcode != 1 else "not made"}
         result["error"] = " ".join(text.split())[:400]
     row = job.row
     columns = {"id": row.id, "network": row.network, "family": row.family, "exporter": row.exporter}
@@ -95,7 +101,7 @@ def run(rows: Sequence[Row], jobs: int, examine: Check = check) -> Iterator[dict
             running.append(_start(waiting.pop(), examine))
         wait([job.process.sentinel for job in running] + [job.answer for job in running], timeout=1)
         for job in list(running):
-            late = time.monotonic() - job.started > TIME_LIMIT
+            late = time.monotonic() - job.started > WAIT
             if late or not job.process.is_alive() or job.answer.poll():
                 running.remove(job)
                 yield _finish(job, late and not job.answer.poll())

@@ -17,7 +17,7 @@ import torch
 
 Result = dict[str, Any]
 
-_WORDS = {"passed": "ok", "failed": "**failed**", "crashed": "**crashed**", "not made": "-"}
+_WORDS = {"passed": "ok", "failed": "**failed**", "crashed": "**crashed**", "late": "**late**", "not made": "-"}
 
 
 def _counts(results: Iterable[Result]) -> dict[str, int]:
@@ -27,16 +27,21 @@ def _counts(results: Iterable[Result]) -> dict[str, int]:
     return counts
 
 
+def _bad(counts: dict[str, int]) -> int:
+    return counts["failed"] + counts["crashed"] + counts["late"]
+
+
 def summary(results: list[Result], rows: int | None = None) -> str:
     """One line: how many of the rows that could be made passed."""
     counts = _counts(results)
     made = len(results) - counts["not made"]
     share = 100 * counts["passed"] / made if made else 0.0
     missing = f"; {rows - len(results)} of {rows} rows are not run yet" if rows and rows > len(results) else ""
+    late = f"{counts['late']} are over the time limit; " if counts["late"] else ""
     return (
         f"{counts['passed']} of {made} files convert with parity at every tap ({share:.1f} %); {counts['failed']} fail "
-        f"with a message, {counts['crashed']} crash; {counts['not made']} could not be made by their exporter or tool"
-        f"{missing}"
+        f"with a message, {counts['crashed']} crash; {late}{counts['not made']} could not be made by their exporter or "
+        f"tool{missing}"
     )
 
 
@@ -68,7 +73,7 @@ def _families(results: list[Result]) -> list[str]:
         shown = ", ".join(names) if len(names) <= 6 else f"{len(names)}"
         largest, drift = (f"{max(numbers, default=0.0):.1e}" for numbers in (errors, drifts))
         lines.append(
-            f"| {family} | {shown} | {len(rows)} | {counts['passed']} | {counts['failed'] + counts['crashed']} | "
+            f"| {family} | {shown} | {len(rows)} | {counts['passed']} | {_bad(counts)} | "
             f"{counts['not made']} | {largest} | {drift} |"
         )
     return lines
@@ -81,8 +86,7 @@ def _columns(results: list[Result], key: str, plain: str) -> list[str]:
     lines = [f"| {key} | files | ok | failed | not made |", "|---|---|---|---|---|"]
     for name in sorted(groups):
         counts = _counts(groups[name])
-        bad = counts["failed"] + counts["crashed"]
-        lines.append(f"| {name} | {len(groups[name])} | {counts['passed']} | {bad} | {counts['not made']} |")
+        lines.append(f"| {name} | {len(groups[name])} | {counts['passed']} | {_bad(counts)} | {counts['not made']} |")
     return lines
 
 
@@ -137,7 +141,7 @@ def write_reports(results: list[Result], folder: Path, rows: int) -> None:
         "",
         "## Failed",
         "",
-        *_problems(results, ("failed", "crashed")),
+        *_problems(results, ("failed", "crashed", "late")),
         "",
         "## Not made",
         "",

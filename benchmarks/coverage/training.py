@@ -42,6 +42,7 @@ WORDS = {
     "surprise": "**yes, but `train` fails**",
     "modest": "**no, but `train` succeeds**",
     "crashed": "**crash**",
+    "late": "**over the time limit**",
     "not made": "could not be made by its exporter or tool",
 }
 """Status -> what `inspect` said and what came of it."""
@@ -105,11 +106,12 @@ def summary(results: list[dict[str, Any]], rows: int) -> str:
     counts = Counter(result["status"] for result in results)
     made = len(results) - counts["not made"]
     right = counts["passed"] + counts["refused"]
+    late = f"{counts['late']} are over the time limit; " if counts["late"] else ""
     missing = f"; {rows - len(results)} of {rows} rows are not run yet" if rows > len(results) else ""
     return (
         f"`inspect` was right about {right} of {made} files: {counts['passed']} train and export with parity, "
         f"{counts['refused']} are refused before the first step; {counts['surprise'] + counts['crashed']} surprise, "
-        f"{counts['modest']} train although it said no; {counts['not made']} could not be made{missing}"
+        f"{late}{counts['modest']} train although it said no; {counts['not made']} could not be made{missing}"
     )
 
 
