@@ -16,7 +16,7 @@ from ..model.classifier import SINGLE, Classifier
 from ..model.outputs import PASSING
 from .backward import PREFIX, Sizes
 from .choice import chosen_classes
-from .decision_values import LEAST, ULP, Decision, owners_of
+from .decision_values import LEAST, ULP, Decision, as_type, owners_of, worked_in
 from .dense_decision import DenseDecisionWriter, DenseScores
 from .facts import GraphFacts
 from .writer import NodeWriter
@@ -86,12 +86,13 @@ class DecisionWriter:
         self.count = int(np.prod(self.shape[1:]))
         if self.shape[:1] == () or self.shape[0] != -1 or self.count < 1:
             raise GradientError(f"the output '{classifier.output}' holds no row of scores per image")
-        self.type = facts.type(self.value)
+        self.held = facts.type(self.value)
+        self.type = worked_in(self.held)
 
     def write(self, classes: str, single: bool = False) -> Decision:
         """The nodes, see `add_decision`."""
         write = self.graph
-        scores = write.op("Reshape", self.value, write.constant([-1, self.count]))
+        scores = as_type(write, write.op("Reshape", self.value, write.constant([-1, self.count])), self.held, self.type)
         one = self.kind in SINGLE
         ranked = self._both(scores) if one else scores
         ids = chosen_classes(write, ranked, classes, 2 if one else self.count)
@@ -105,7 +106,8 @@ class DecisionWriter:
         else:
             decision, slope = self._own(scores, ids)
         target = write.constant([-1, *self.shape[1:]])
-        cotangent = write.op("Reshape", slope, target)
+        cotangent = as_type(write, write.op("Reshape", slope, target), self.type, self.held)
+        decision = as_type(write, decision, self.type, TensorProto.FLOAT)
         owners = None if single else owners_of(write, classes)
         return Decision(ids, decision, {self.value: cotangent}, owners)
 
@@ -172,10 +174,15 @@ class DecisionWriter:
 
 
 def _scores(facts: GraphFacts, output: str, kind: str) -> tuple[str, str]:
-    """The value that a decision is taken from, and how: the logits behind a softmax or a sigmoid, where they are."""
-    if kind in ("logits", "logit"):
-        return output, kind
+    """The value that a decision is taken from, and how: the logits behind a softmax or a sigmoid, where they are.
+
+    Logits that the graph computes in float32 and gives in another type are taken before they are rounded.
+    """
     at, nodes, producer = output, facts.topology.nodes, facts.topology.producer
+    if kind in ("logits", "logit"):
+        while at in producer and nodes[producer[at]].op_type == "Cast" and facts.type(at) != TensorProto.FLOAT:
+            at = nodes[producer[at]].input[0]
+        return (at if facts.type(at) == TensorProto.FLOAT else output), kind
     while at in producer and nodes[producer[at]].op_type in PASSING:
         at = nodes[producer[at]].input[0]
     node = nodes[producer[at]] if at in producer else None

@@ -11,12 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from ..errors import GradientError
 from ..model.score_value import ScoreValue
 from .choice import chosen_classes
-from .decision_values import LEAST, ULP, Decision, owners_of
+from .decision_values import LEAST, ULP, Decision, as_type, owners_of, worked_in
 from .facts import GraphFacts
 from .writer import NodeWriter
 
@@ -57,7 +57,8 @@ class DenseDecisionWriter:
                 f"'{score.value}' holds scores of boxes that were chosen already: they have no gradient"
             )
         self.source, self.score, self.graph = source, score, write
-        self.shape, self.type = facts.shape(score.value), facts.type(score.value)
+        self.shape, self.held = facts.shape(score.value), facts.type(score.value)
+        self.type = worked_in(self.held)
         if len(self.shape) < 2 or self.shape[0] >= 0:
             raise GradientError(f"'{score.value}' must hold scores (N, classes, places), but is {self.shape}")
         self.axis = score.axis if score.axis is None else score.axis % len(self.shape)
@@ -93,7 +94,8 @@ class DenseDecisionWriter:
         if self.axis is not None and self.axis != len(self.shape) - 1:
             order = [axis for axis in range(len(self.shape)) if axis != self.axis]
             value = write.op("Transpose", value, perm=[*order, self.axis])
-        return write.op("Reshape", value, write.constant([-1, self.places, self.width]))
+        rows = write.op("Reshape", value, write.constant([-1, self.places, self.width]))
+        return as_type(write, rows, self.held, self.type)
 
     def _likely(self, inner: str, objects: str | None) -> str:
         """Numbers that rise with the log-odds of each class."""
@@ -176,6 +178,7 @@ class DenseDecisionWriter:
                 more = write.op("Mul", write.op("Mul", steep, write.unsqueeze(self._of_class(inner, ids), 3)), weighed)
                 slope = write.op("Mul", slope, write.unsqueeze(objects, 1))
         decision = write.sum(write.op("Mul", odds, weights), [2], keep=False)
+        decision = as_type(write, decision, self.type, TensorProto.FLOAT)
         return decision, self._placed(write.op("Mul", slope, weighed), more)
 
     def _placed(self, slope: str, more: str | None) -> str:
@@ -197,6 +200,7 @@ class DenseDecisionWriter:
     def _back(self, slope: str) -> str:
         """(N, J, P, width) -> rows of the value's own shape."""
         write, rank = self.graph, len(self.shape)
+        slope = as_type(write, slope, self.type, self.held)
         if self.axis is None:
             return write.op("Reshape", slope, write.constant([-1, *self.shape[1:]]))
         rest = [size for axis, size in enumerate(self.shape) if axis not in (0, self.axis)]

@@ -35,7 +35,9 @@ def asked(source: DenseScores | Classifier, scores: Array, classes: Array) -> tu
     )  # fmt: skip
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     made = add_decision(proto, source, "classes", sizes={"given": scores.shape[1:]})
-    names = (made.class_ids, made.decision, made.cotangents["scores"])
+    rounded = next(node for node in proto.graph.node if node.output[0] == made.decision)
+    assert rounded.op_type == "Cast"  # to float32, which every decision is given in
+    names = (made.class_ids, rounded.input[0], made.cotangents["scores"])
     kinds = (TensorProto.INT64, TensorProto.DOUBLE, TensorProto.DOUBLE)
     del proto.graph.output[:]
     for name, kind in zip(names, kinds, strict=True):

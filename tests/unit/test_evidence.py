@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto
 
 from fsagn_onnx.errors import GradientError, LayerError, UsageError
 from fsagn_onnx.model import Model, load_model
@@ -110,3 +112,27 @@ def test_what_cannot_be_explained_is_said(tmp_path: Path, model: Model) -> None:
     scores = odd.op("Softmax", odd.op("Mul", odd.op("Det", maps), odd.constant(np.ones(4, np.float32))), out="p")
     with pytest.raises(GradientError, match=r"no rule for Det"):
         PlainEvidence(load_model(odd.save(tmp_path / "odd.onnx", [scores])))
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16])
+@pytest.mark.parametrize("ending", [None, "Softmax", "LogSoftmax"])
+def test_scores_of_another_precision_are_decided_like_float32(tmp_path: Path, kind: int, ending: str | None) -> None:
+    """The contributions, the evidence and the decision of a model do not hang on the type that its scores leave in."""
+    found = []
+    for wanted in (TensorProto.FLOAT, kind):
+        graph = GraphBuilder()
+        scores = graph.head(graph.conv(graph.conv("image", 3, 8), 8, 16), 16)
+        scores = scores if ending is None else graph.op(ending, scores, axis=1)
+        graph.op("Cast", scores, to=wanted, out="scores")
+        path = graph.save(tmp_path / f"{wanted}.onnx", ["scores"])
+        proto = onnx.load(path)
+        proto.graph.output[0].type.tensor_type.elem_type = wanted
+        onnx.save(proto, path)
+        picture = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+        with PlainEvidence(load_model(path), threads=1) as engine:
+            found.append(engine.decide(picture, np.array([[-2, -3]] * 2), np.array([[-1, 4]] * 2)).decisions)
+    plain, other = found
+    assert plain is not None
+    assert other is not None
+    for name in ("class_ids", "decision", "contributions", "support", "evidence_rank"):
+        assert np.allclose(getattr(other, name), getattr(plain, name), atol=1e-4), name
