@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from ..errors import GradientError
+from ..model.fresh_names import FreshNames
 from ..model.opset import opset_of
 
 __all__ = ["LEAST_OPSET", "NodeWriter"]
@@ -37,19 +38,14 @@ class NodeWriter:
                 f"gradients are written at opset {LEAST_OPSET} or later, but the graph has {self.opset}; convert it "
                 "with onnx.version_converter"
             )
-        self._taken = {name for node in proto.graph.node for name in (*node.input, *node.output)}
-        self._taken.update(item.name for item in (*proto.graph.input, *proto.graph.initializer))
+        taken = {name for node in proto.graph.node for name in (*node.input, *node.output)}
+        self._names = FreshNames(taken.union(item.name for item in (*proto.graph.input, *proto.graph.initializer)))
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._made: dict[tuple[Any, ...], str] = {}
 
     def fresh(self, stem: str) -> str:
         """A value name that nothing has."""
-        number, name = 0, f"{self.prefix}{stem}"
-        while name in self._taken:
-            number += 1
-            name = f"{self.prefix}{stem}_{number}"
-        self._taken.add(name)
-        return name
+        return self._names.like(f"{self.prefix}{stem}")
 
     def constant(self, values: NDArray[Any] | Sequence[int] | int) -> str:
         """An initializer; Python ints become int64."""

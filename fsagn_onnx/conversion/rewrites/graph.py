@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...model.cut import without_data
+from ...model.fresh_names import FreshNames
 from ...model.opset import opset_of
 from ...model.topology import copied_node, subgraphs
 
@@ -43,7 +44,7 @@ class Graph:
         self.outputs = tuple(v.name for v in proto.graph.output)
         self.opset = opset_of(proto) or 1
         taken = {name for node in self.nodes for name in (*node.input, *node.output)}
-        self._taken = taken | set(self.constants) | set(self.inputs)
+        self._names = FreshNames(taken | set(self.constants) | set(self.inputs))
 
     @property
     def proto(self) -> onnx.ModelProto:
@@ -74,12 +75,7 @@ class Graph:
 
     def unused(self, like: str) -> str:
         """A value name that nothing in the graph has, made from `like`; taken from now on."""
-        number, name = 0, like
-        while name in self._taken or name in self.constants:
-            number += 1
-            name = f"{like}_{number}"
-        self._taken.add(name)
-        return name
+        return self._names.like(like, self.constants)
 
     def rename_uses(self, names: dict[str, str]) -> None:
         """Let every node read `names[value]` instead of `value` (chains are followed); outputs stay."""
