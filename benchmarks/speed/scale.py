@@ -3,9 +3,9 @@
     python -m benchmarks.speed.scale [--pictures 200000] [--turns 1] [--dollars 0.09]
 
 A list that repeats 2,000 small pictures is explained into a dataset by one process and by `--cluster` on this
-machine's cores, in turns (`--turns`), each a process of its own. Wall time, CPU time of all processes together, resident
-memory of each kind of process every half second, and what lies in the folder of Ray's session. The rows must be the
-same. What millions of pictures would take is computed from these parts. Writes build/bench_scale.json.
+machine's cores, in turns (`--turns`), each a process of its own. Wall time, CPU time of all processes together,
+resident memory of each kind of process every half second, and what lies in the folder of Ray's session. The rows must
+be the same. What millions of pictures would take is computed from these parts. Writes build/bench_scale.json.
 """
 
 from __future__ import annotations
