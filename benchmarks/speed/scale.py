@@ -36,10 +36,11 @@ RUN = "import sys; from fsagn_onnx.cli.main import run; sys.exit(run(sys.argv[1:
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SESSIONS = Path("/tmp/ray")
-S3_GETS, S3_PUTS = 5500, 3500
-"""Requests a second that S3 promises for one prefix."""
-PART_PICTURES = 1000
-UNITS_LISTED = 1_000_000
+S3_GETS = 5500
+"""Reads a second that S3 promises for one prefix."""
+PARTS = {10**6: 1000, 10**9: 10_000}
+"""Pictures of a run -> pictures of a part."""
+LISTED = 10**6
 
 
 def tree(root: int) -> list[int]:
@@ -87,7 +88,7 @@ def watched(words: list[str], out: Path) -> dict[str, Any]:
     cpu: dict[tuple[int, str], float] = {}
     memory: dict[str, list[tuple[float, int]]] = defaultdict(list)
     files: list[tuple[float, int]] = []
-    first = 0.0
+    first, start_cpu = 0.0, {}
     while process.poll() is None:
         now, most = time.perf_counter() - start, defaultdict(int)
         for pid in tree(process.pid):
@@ -98,21 +99,28 @@ def watched(words: list[str], out: Path) -> dict[str, Any]:
         for kind, resident in most.items():
             memory[kind].append((now, resident))
         if not first and part_names(Store(out)):
-            first = now
+            first, start_cpu = now, summed(cpu)
         if len(files) < now / 10:
             files.append((now, sum(held(folder) for folder in SESSIONS.glob(f"session_*_{process.pid}"))))
         time.sleep(0.5)
     wall = time.perf_counter() - start
     assert process.returncode == 0, process.communicate()[1]
-    by_kind: dict[str, float] = defaultdict(float)
-    for (_, kind), seconds in cpu.items():
-        by_kind[kind] += seconds
+    by_kind = summed(cpu)
     return {
-        "wall_s": wall, "cpu_s": sum(by_kind.values()), "cpu_by_kind_s": dict(by_kind), "first_part_s": first,
+        "wall_s": wall, "cpu_s": sum(by_kind.values()), "cpu_by_kind_s": by_kind, "first_part_s": first,
+        "cpu_at_first_part_s": start_cpu,
         "memory": {kind: halves(points, first, wall) for kind, points in memory.items()},
         "temporary_files": halves(files, first, wall),
         "parts": len(part_names(Store(out))), "digest": digest(out), "bytes": held(out / "rows"),
     }  # fmt: skip
+
+
+def summed(cpu: dict[tuple[int, str], float]) -> dict[str, float]:
+    """CPU seconds by kind of process."""
+    by_kind: dict[str, float] = defaultdict(float)
+    for (_, kind), seconds in cpu.items():
+        by_kind[kind] += seconds
+    return dict(by_kind)
 
 
 def halves(points: list[tuple[float, int]], first: float, last: float) -> dict[str, float]:
@@ -136,51 +144,65 @@ def digest(out: Path) -> str:
     return told.hexdigest()
 
 
-def listing(folder: Path) -> dict[str, float]:
-    """What a million names cost the driver, in a process of its own."""
-    listed = folder / "million.txt"
-    with listed.open("w") as lines:
-        lines.writelines(f"s3://bucket/pictures/{number:09}.jpg\n" for number in range(UNITS_LISTED))
-    before, start = seen(os.getpid(), os.getpid())[2], time.perf_counter()
-    units = list(units_of([f"@{listed}"], PART_PICTURES))
-    assert sum(len(unit.names) for unit in units) == UNITS_LISTED
-    seconds, after = time.perf_counter() - start, seen(os.getpid(), os.getpid())[2]
-    return {"us_per_name": 1e6 * seconds / UNITS_LISTED, "bytes_per_name": (after - before) / UNITS_LISTED}
+def listing(folder: Path) -> dict[str, dict[str, float]]:
+    """What a million names cost the driver: as lines of a text, and as rows of a Parquet file."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    names = [f"s3://bucket/pictures/{number:09}.jpg" for number in range(LISTED)]
+    (folder / "million.txt").write_text("\n".join(names))
+    parquet.write_table(arrow.table({"path": names}), folder / "million.parquet")
+    del names
+    costs = {}
+    for kind, asked in (("text", f"@{folder / 'million.txt'}"), ("parquet", str(folder / "million.parquet"))):
+        start = time.process_time()
+        units = list(units_of([asked], PARTS[10**6]))
+        seconds = time.process_time() - start
+        assert units[-1].stop == LISTED
+        size = sum(sys.getsizeof(unit) + sum(map(sys.getsizeof, (unit.names, *unit.names))) for unit in units)
+        costs[kind] = {"us_per_picture": 1e6 * seconds / LISTED, "bytes_per_picture": size / LISTED}
+    return costs
 
 
 def on_paper(result: dict[str, Any], dollars: float) -> list[dict[str, Any]]:
-    """Pictures a second, hours and dollars; what limits, and what breaks first."""
-    pictures, cluster, listed = result["pictures"], result["cluster"], result["listing"]
-    cores = result["machine"]["cores"]
-    worker_s = cluster["cpu_by_kind_s"]["worker"] / pictures
-    ray_s = cluster["cpu_by_kind_s"].get("ray", 0.0) / pictures
-    driver_s = cluster["cpu_by_kind_s"]["driver"] / cluster["parts"]
+    """Pictures a second, hours and dollars of very many pictures, and what limits.
+
+    CPU seconds are those after the first part was there: what a run costs before is the same for any number.
+    """
+    cluster, listed = result["cluster"], result["listing"]
+    cores, pictures = result["machine"]["cores"], result["pictures"]
+    spent = {kind: seconds - cluster["cpu_at_first_part_s"].get(kind, 0.0)
+             for kind, seconds in cluster["cpu_by_kind_s"].items()}  # fmt: skip
+    parts = cluster["parts"] - 1
+    worker_s = (spent["worker"] + spent.get("ray", 0.0)) / (parts * pictures / cluster["parts"])
     rows = []
-    for count in (10**6, 10**9):
+    for count, part in PARTS.items():
         for nodes in (1, 10, 100):
             limits = {
-                "cores of the workers": nodes * cores / (worker_s + ray_s),
-                "the driver's core": PART_PICTURES / driver_s,
+                "the workers' cores": nodes * cores / worker_s,
+                "the driver's core": part * parts / spent["driver"],
                 "reading one prefix of S3": float(S3_GETS),
             }
             rate = min(limits.values())
-            hours = count / rate / 3600 + count * listed["us_per_name"] / 1e6 / 3600
-            list_gib = count * listed["bytes_per_name"] / 2**30
+            hours = count / rate / 3600
             rows.append({
                 "pictures": count, "nodes": nodes, "pictures_per_s": rate, "hours": hours,
                 "dollars": hours * nodes * dollars, "limit": min(limits, key=lambda name: limits[name]),
-                "list_gib": list_gib, "rows_gib": count * cluster["bytes"] / pictures / 2**30,
-                "parts": count // PART_PICTURES,
+                "rows_gib": count * cluster["bytes"] / pictures / 2**30, "parts": count // part,
+                **{f"{kind}_list_gib": count * cost["bytes_per_picture"] / 2**30 for kind, cost in listed.items()},
+                **{f"{kind}_list_s": count * cost["us_per_picture"] / 1e6 for kind, cost in listed.items()},
             })  # fmt: skip
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    head = "| pictures | nodes | pictures/s | hours | dollars | what limits | the list in the driver | rows |"
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    head = ("pictures", "nodes", "pictures a second", "hours", "dollars", "limited by", "rows", "parts",
+            "names in the driver: text, Parquet")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += [
         f"| {row['pictures']:,} | {row['nodes']} | {row['pictures_per_s']:,.0f} | {row['hours']:,.1f} | "
-        f"{row['dollars']:,.2f} | {row['limit']} | {row['list_gib']:,.1f} GiB | {row['rows_gib']:,.1f} GiB |"
+        f"{row['dollars']:,.2f} | {row['limit']} | {row['rows_gib']:,.1f} GiB | {row['parts']:,} | "
+        f"{row['text_list_gib']:,.2f} GiB, {row['parquet_list_gib']:,.3f} GiB |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -71,6 +71,7 @@ def connected(cluster: Cluster) -> Iterator[int]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is lost is said by us, once
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy
     require_ray()
     import ray
 

@@ -79,6 +79,7 @@ def nodes(bucket: str) -> Iterator[Any]:
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "600")
         options = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=options)
         cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
