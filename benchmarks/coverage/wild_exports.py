@@ -75,6 +75,15 @@ def lite0_int8(*, operators: bool, opset: int = 13) -> Export:
     return write
 
 
+def fire(weights: Path, out: Path) -> None:
+    """ResNet-18 with two classes out of its package's halves, in float32 by the classic exporter."""
+    from torchvision.models import resnet18
+
+    network = resnet18(weights=None, num_classes=2)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    _written(network, torch.zeros(1, 3, 224, 224), out, ["output"], opset=17)
+
+
 class _Cascade(nn.Module):
     """One of the three networks of MTCNN (Zhang et al. 2016): a trunk, then boxes and scores (and five points)."""
 

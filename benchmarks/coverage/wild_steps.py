@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -29,12 +30,16 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: exit status (None: over its limit), what it printed, seconds, largest memory in MB."""
+    """How a process ended: exit status (None: over its limit), what it printed, largest memory in MB.
+
+    `seconds` are those of a clock on the wall, `cpu` those of the processor: on a busy machine only these mean much.
+    """
 
     status: int | None
     out: str
     err: str
     seconds: float
+    cpu: float
     memory: float
 
     @property
@@ -77,7 +82,20 @@ def run(command: list[str], limit: float) -> Ended:
         for stream in (out, err):
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
-    return Ended(None if over else status, texts[0], texts[1], seconds, usage.ru_maxrss / 1024)
+    return Ended(
+        None if over else status, texts[0], texts[1], seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    )
+
+
+def code() -> str:
+    """Which program ran: its version and the beginning of a SHA-256 over its files."""
+    import fsagn_onnx
+
+    digest = hashlib.sha256()
+    root = Path(fsagn_onnx.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{fsagn_onnx.__version__}+{digest.hexdigest()[:12]}"
 
 
 def picture(name: str) -> Path:
@@ -124,13 +142,10 @@ def _shares(before: int, after: int) -> NDArray[np.float64]:
     return shares
 
 
-def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]:
-    """All outputs of a model or an explainer for one picture, by onnxruntime and nothing of this program."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def sample(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]:
+    """What a model or an explainer is given for one picture."""
     given: dict[str, Any] = {network.spec["name"]: preprocessed(network.spec, image)}
-    for port in session.get_inputs():
+    for port in _session(path).get_inputs():
         if port.name in given:
             continue
         if port.name in ("filters", "classes") and port.type == "tensor(int64)":
@@ -139,7 +154,20 @@ def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]
         value = json.loads(dict(feed.split("=", 1) for feed in network.feeds)[port.name])
         shape = [side if isinstance(side, int) else 1 for side in port.shape]
         given[port.name] = np.broadcast_to(np.asarray(value, dtype=np.float32), shape).copy()
-    return dict(zip([port.name for port in session.get_outputs()], session.run(None, given), strict=True))
+    return given
+
+
+def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]:
+    """All outputs of a model or an explainer for one picture, by onnxruntime and nothing of this program."""
+    session = _session(path)
+    found = session.run(None, sample(network, path, image))
+    return dict(zip([port.name for port in session.get_outputs()], found, strict=True))
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def probabilities(row: NDArray[Any]) -> NDArray[np.float64]:
@@ -158,6 +186,5 @@ def as_result(ended: Ended) -> Result:
     """What is kept of a step."""
     kept = asdict(ended)
     del kept["out"], kept["err"]
-    return {**kept, "seconds": round(ended.seconds, 1), "memory": round(ended.memory), "ok": ended.status == 0} | (
-        {} if ended.status == 0 else {"line": ended.line}
-    )
+    kept |= {"seconds": round(ended.seconds, 1), "cpu": round(ended.cpu, 1), "memory": round(ended.memory)}
+    return {**kept, "ok": ended.status == 0} | ({} if ended.status == 0 else {"line": ended.line})

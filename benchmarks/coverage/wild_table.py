@@ -20,7 +20,7 @@ from .wild_verdicts import classes_verdict, prediction_verdict, spec_verdict
 PARITY = 1e-3
 """Largest difference of an explainer's outputs from its model's, relative, that passes from outside."""
 SOON = 30.0
-"""Seconds within which a refusal must come."""
+"""Seconds within which a refusal must come: of the processor, as those of the clock depend on what else runs."""
 
 
 def verdicts(network: Network, result: Result) -> dict[str, str]:
@@ -29,7 +29,7 @@ def verdicts(network: Network, result: Result) -> dict[str, str]:
         return dict.fromkeys(("inspect", "explain", "train", "export", "prediction", "layer", "spec"), "not fetched")
     inspect, explain, train = (result.get(step, {}) for step in ("inspect", "explain", "train"))
     if network.refused:
-        clear = network.refused in inspect.get("line", "") and inspect["seconds"] <= SOON
+        clear = network.refused in inspect.get("line", "") and inspect.get("cpu", inspect["seconds"]) <= SOON
         return {"inspect": "refused" if clear else "**not refused clearly**"}
     words = {
         "inspect": _word(inspect),
@@ -88,6 +88,7 @@ def summary(network: Network, result: Result) -> str:
 def write_page(networks: Sequence[Network], results: list[Result], out: Path) -> str:
     """Write docs/wild.md; returns the summary in one line."""
     known = {result["id"]: result for result in results if "fetch" not in result}
+    missing = [network.id for network in networks if network.id not in known]
     rows = [(network, known[network.id]) for network in networks if network.id in known]
     head = total(rows, len(networks))
     lines = [
@@ -101,20 +102,24 @@ def write_page(networks: Sequence[Network], results: list[Result], out: Path) ->
         head,
         "",
         f"onnxruntime {onnxruntime.__version__}, torch {torch.__version__.split('+')[0]}, Python "
-        f"{platform.python_version()}, one thread of a busy machine: seconds are an upper bound.",
+        f"{platform.python_version()}, one thread of a busy machine: seconds of the clock are an upper bound. "
+        + _states([result for _, result in rows]),
         "",
-        "| network | kind | inspect | explain | train | export | prediction | layer | spec | s | MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --: | --: |",
+        "| network | kind | inspect | explain | train | export | prediction | layer | spec | CPU s | s | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --: | --: | --: |",
     ]
     for network, result in rows:
         words = verdicts(network, result)
         steps = [result[step] for step in ("inspect", "explain", "train") if step in result]
         cells = [words.get(column, "") for column in ("inspect", "explain", "train", "export", "prediction")]
         cells += [words.get(column, "") for column in ("layer", "spec")]
-        spent = " + ".join(f"{step['seconds']:.0f}" for step in steps)
+        clock = " + ".join(f"{step['seconds']:.0f}" for step in steps)
+        spent = " + ".join(f"{step['cpu']:.0f}" if "cpu" in step else "-" for step in steps)
         most = max(step["memory"] for step in steps)
-        lines.append(f"| {network.id} | {network.kind} | {' | '.join(cells)} | {spent} | {most:.0f} |")
+        lines.append(f"| {network.id} | {network.kind} | {' | '.join(cells)} | {spent} | {clock} | {most:.0f} |")
+    lines += ["", "Not run: " + ", ".join(missing) + "."] if missing else []
     lines += ["", *_legend(), "", "## What does not pass", "", *(_failures(rows) or ["Nothing."])]
+    lines += ["", "## Default layers", "", *_layers(rows)]
     lines += [
         "",
         "## The networks",
@@ -122,9 +127,16 @@ def write_page(networks: Sequence[Network], results: list[Result], out: Path) ->
         "| network | package | written by | answers with |",
         "| --- | --- | --- | --- |",
     ]
-    lines += [f"| {n.id} | `{n.package.split(':', 1)[1]}` | {n.producer} | {n.outputs} |" for n, _ in rows]
+    lines += [
+        f"| {n.id} | `{n.package.split(':', 1)[1].split('#')[0]}` | {n.producer} | {n.outputs} |" for n, _ in rows
+    ]
     write_file(out, ["\n".join([*lines, ""]).encode()])
     return head
+
+
+def _package(network: Network) -> str:
+    """Name and version, without the index and a hash."""
+    return network.package.partition(":")[2].partition("#")[0]
 
 
 def total(rows: Sequence[tuple[Network, Result]], all_networks: int) -> str:
@@ -153,10 +165,34 @@ def _legend() -> list[str]:
     return [
         "**prediction**: of networks with classes, the class and probability of a few independent lines of "
         "onnxruntime and numpy; of detectors, their best box; of the others, that no class is invented. **layer**: "
-        "`explain` takes the layer that the list names, unless told. **spec**: what `inspect` finds alone: *right*; "
-        "*guessed*: wrong, and said to be guessed. **s**: inspect + explain + train. **MB**: the largest memory of a "
-        "step.",
+        "`explain` takes the layer that the list names, unless told (see below). **spec**: what `inspect` finds alone: "
+        "*right*; *guessed*: wrong, and said to be guessed. **CPU s** and **s**: inspect + explain + train, of the "
+        "processor and of the clock. **MB**: the largest memory of a step.",
     ]
+
+
+def _states(results: Sequence[Result]) -> str:
+    """Did all rows come from the same program?"""
+    states = {result.get("code", "") for result in results}
+    return "All rows are of one state of the program." if len(states) == 1 else f"Rows of {len(states)} states of it."
+
+
+def _layers(rows: Sequence[tuple[Network, Result]]) -> list[str]:
+    """Where the list's default layers come from."""
+    held = [(network, result["deepest"]) for network, result in rows if "deepest" in result]
+    same = [network for network, found in held if found.get("value") == network.layer]
+    other = [(network, found) for network, found in held if found.get("value") != network.layer]
+    lines = [
+        "The layer of the list is the deepest conv, by the number of convs before it and then by its receptive field, "
+        "from which every prediction is computed, taken behind its activation. `benchmarks/coverage/wild_deepest.py` "
+        "looks for it in the file by onnx, numpy and onnxruntime alone, and shares no code with the program. "
+        f"It names the same value for {len(same)} of {len(held)} networks.",
+    ]
+    lines += [""] if other else []
+    for network, found in other:
+        why = f"read by hand: {network.read}" if network.read else "**nobody has said why**"
+        lines.append(f"- {network.id}: `{found.get('value', 'none')}`, in the list `{network.layer}`; {why}.")
+    return lines
 
 
 def _failures(rows: Sequence[tuple[Network, Result]]) -> list[str]:

@@ -30,6 +30,7 @@ _Expansion = Callable[[ExpansionWriter, str], None]
 """Writes nodes that end in the given output."""
 _EXPANSIONS: dict[str, _Expansion] = {}
 _PER_PLACE = "BatchNormalization"
+CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _LAYER_NORMS = ("LayerNormalization", "SimplifiedLayerNormalization")
 
 
@@ -195,8 +196,7 @@ def _quantised_pair(writer: ExpansionWriter, output: str) -> None:
 def _quantised_one(writer: ExpansionWriter, output: str) -> None:
     op = writer.node.op_type.removeprefix("QLinear")
     given = dict(writer.attributes)
-    if given.pop("channels_last", 0):
-        raise NotImplementedError
+    last = given.pop("channels_last", 0)
     coerced = op == "Softmax" and int(given.pop("opset", writer.opset)) < 13 <= writer.opset
     axis = int(given.get("axis", -1)) if op == "Softmax" else 0
     if coerced and axis != -1:
@@ -204,8 +204,22 @@ def _quantised_one(writer: ExpansionWriter, output: str) -> None:
     if "auto_pad" in given:
         given["auto_pad"] = writer.text("auto_pad")
     value = writer.dequantised(0)
+    value = writer.add("Transpose", [value], perm=CHANNELS_FIRST) if last else value
     value = writer.add(op, [value], **given)
+    value = writer.add("Transpose", [value], perm=CHANNELS_LAST) if last else value
     writer.quantised(value, writer.input(3), writer.input(4), output)
+
+
+@_expansion("QLinearConv")
+def _quantised_conv(writer: ExpansionWriter, output: str) -> None:
+    """The standard one between two transpositions, where its maps have the channels last."""
+    given = dict(writer.attributes)
+    inputs = list(writer.node.input)
+    if not given.pop("channels_last", 0):
+        writer.add("QLinearConv", inputs, output, **given)
+        return
+    inputs[0] = writer.add("Transpose", inputs[:1], perm=CHANNELS_FIRST)
+    writer.add("Transpose", [writer.add("QLinearConv", inputs, **given)], output, perm=CHANNELS_LAST)
 
 
 @_expansion("QLinearConcat")

@@ -29,6 +29,7 @@ from .kept_batch import with_kept_batch
 from .layers import Layer, find_layers
 from .onnx_file import ValueInfo, metadata_of, read_proto, value_info
 from .opset import opset_of
+from .optimised import for_one_processor
 from .preparation import prepared
 from .runnable import runnable_outputs
 from .shapes import static_shapes
@@ -213,6 +214,8 @@ class Model:
         raise LayerError(f"{what} {self.path.name}; nearest: {listed}. {self._hint()}")
 
     def _no_layers(self) -> str:
+        if optimised := for_one_processor(self.proto.graph):
+            return f"{self.path.name} has no layer that can be explained: {optimised}"
         nodes = self.proto.graph.node
         alike = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in nodes if "Conv" in node.op_type)
         found = ", ".join(f"{count} {op}" for op, count in alike.items()) or "no convolution at all"

@@ -28,7 +28,7 @@ def respell(proto: onnx.ModelProto) -> None:
     - The standard domain written out, ``ai.onnx``, becomes the empty one.
     - IR 3 without its weights among the inputs becomes IR 4.
     - The experimental operators Affine, Crop and ImageScaler, which onnx dropped and converters of CoreML and WinML
-      wrote, become standard ones.
+      wrote, become standard ones; so does Scaler of ai.onnx.ml, with which they normalise pixels, too.
 
     Args:
         proto: the model; changed.
@@ -43,9 +43,9 @@ def respell(proto: onnx.ModelProto) -> None:
     listed = {item.name for item in proto.graph.input}
     if proto.ir_version < _WITHOUT_WEIGHT_INPUTS and any(t.name not in listed for t in proto.graph.initializer):
         proto.ir_version = _WITHOUT_WEIGHT_INPUTS
-    if any(node.op_type in _EXPERIMENTAL and not node.domain for node in proto.graph.node):
+    if any((node.domain, node.op_type) in _STANDARD for node in proto.graph.node):
         opset = next((entry.version for entry in proto.opset_import if not entry.domain), 1)
-        _without_experimental(proto.graph, opset)
+        _standardise(proto.graph, opset)
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -55,15 +55,17 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
             yield from _graphs(inner)
 
 
-def _without_experimental(graph: onnx.GraphProto, opset: int) -> None:
+def _standardise(graph: onnx.GraphProto, opset: int) -> None:
     nodes: list[onnx.NodeProto] = []
+    floats = {item.name for item in graph.input if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     for number, node in enumerate(graph.node):
-        write = _EXPERIMENTAL.get(node.op_type) if not node.domain else None
-        if write is None:
-            nodes.append(node)
-            continue
-        made, constants = write(node, f"{node.output[0]}/standard{number}", opset)
-        nodes.extend(made)
+        write = _STANDARD.get((node.domain, node.op_type))
+        name = f"{node.output[0]}/standard{number}"
+        made, constants = write(node, name, opset) if write else ([], [])
+        if made and node.op_type == "Scaler" and node.input[0] not in floats:  # it takes whole numbers, too
+            nodes.append(helper.make_node("Cast", [node.input[0]], [f"{name}/float"], to=onnx.TensorProto.FLOAT))
+            made[0].input[0] = f"{name}/float"
+        nodes.extend(made or [node])
         graph.initializer.extend(constants)
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
@@ -113,8 +115,34 @@ def _crop(node: onnx.NodeProto, name: str, opset: int) -> Made:
     return [helper.make_node("Slice", [node.input[0], *names], list(node.output), name=node.name)], constants
 
 
-_EXPERIMENTAL: Final[dict[str, Callable[[onnx.NodeProto, str, int], Made]]] = {
-    "Affine": _affine,
-    "Crop": _crop,
-    "ImageScaler": _image_scaler,
+def _scaler(node: onnx.NodeProto, name: str, opset: int) -> Made:
+    """(x - offset) scale; of F numbers, onnxruntime takes one after the other along the memory, whatever the axes."""
+    offset, scale = (np.asarray(_attributes(node).get(key, ()), dtype=np.float32) for key in ("offset", "scale"))
+    if offset.size != scale.size or not offset.size:
+        return [], []  # onnxruntime refuses it, in words of its own
+    if (offset == offset[0]).all() and (scale == scale[0]).all():
+        offset, scale = offset[:1], scale[:1]
+    constants = [numpy_helper.from_array(offset, f"{name}/offset"), numpy_helper.from_array(scale, f"{name}/scale")]
+    x, y, rows = node.input[0], node.output[0], offset.size > 1
+    first, last = (f"{name}/rows", f"{name}/scaled") if rows else (x, y)
+    nodes = [
+        helper.make_node("Sub", [first, f"{name}/offset"], [f"{name}/centred"], name=node.name),
+        helper.make_node("Mul", [f"{name}/centred", f"{name}/scale"], [last]),
+    ]
+    if rows:
+        constants.append(numpy_helper.from_array(np.array([-1, offset.size], np.int64), f"{name}/row"))
+        nodes.insert(0, helper.make_node("Reshape", [x, f"{name}/row"], [first]))
+        nodes += [
+            helper.make_node("Shape", [x], [f"{name}/shape"]),
+            helper.make_node("Reshape", [last, f"{name}/shape"], [y]),
+        ]
+    return nodes, constants
+
+
+_STANDARD: Final[dict[tuple[str, str], Callable[[onnx.NodeProto, str, int], Made]]] = {
+    ("", "Affine"): _affine,
+    ("", "Crop"): _crop,
+    ("", "ImageScaler"): _image_scaler,
+    ("ai.onnx.ml", "Scaler"): _scaler,
 }
+"""(domain, op) -> what writes it in standard operators; it returns no nodes where it cannot."""

@@ -110,6 +110,17 @@ CONTRIBUTED = {
         a = com.microsoft.QLinearAveragePool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(
             q, s, z, s, z)
         y = DequantizeLinear(a, s, z)""",
+    "QLinearConv": """
+        q = QuantizeLinear(x, s, z) c = com.microsoft.QLinearConv<pads = [1, 1, 1, 1]>(q, s, z, wq, ws, wz, t, z, bias)
+        y = DequantizeLinear(c, t, z)""",
+    "QLinearConv, channels last": """
+        q = QuantizeLinear(x, s, z) h = Transpose<perm = [0, 2, 3, 1]>(q)
+        c = com.microsoft.QLinearConv<channels_last = 1, strides = [2, 1]>(h, s, z, wq, ws, wz, t, z, bias)
+        n = Transpose<perm = [0, 3, 1, 2]>(c) y = DequantizeLinear(n, t, z)""",
+    "QLinearGlobalAveragePool, channels last": """
+        q = QuantizeLinear(x, s, z) h = Transpose<perm = [0, 2, 3, 1]>(q)
+        a = com.microsoft.QLinearGlobalAveragePool<channels_last = 1>(h, s, z, s, z)
+        n = Transpose<perm = [0, 3, 1, 2]>(a) y = DequantizeLinear(n, s, z)""",
     "QGemm": f"{Q} a = com.microsoft.QGemm(q, s, z, g8, gs, gz, gb, t, z) y = DequantizeLinear(a, t, z)",
     "QLinearWhere": f"""
         {Q} m = Less(r, half) a = com.microsoft.QLinearWhere(m, q, s, z, p, t, z, t, o)

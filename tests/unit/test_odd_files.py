@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from fsagn_onnx.cli.main import run
 from fsagn_onnx.conversion import check_parity, convert
+from fsagn_onnx.errors import LayerError
 from fsagn_onnx.generator.variants import at_opset
 from fsagn_onnx.model import load_model
 from fsagn_onnx.model.description import read_preprocess
@@ -147,6 +148,56 @@ def test_experimental_operators_are_written_in_standard_ones(opset, op, attribut
     values = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
     found = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": values})[0]
     np.testing.assert_allclose(found, expected(values), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+@pytest.mark.parametrize(
+    ("offset", "scale"),
+    [([127.5], [1 / 128]), ([120.0] * 3, [0.02] * 3), ([123.0, 117.0, 104.0], [1 / 58, 1 / 57, 1 / 56])],
+)
+def test_a_scaler_of_classical_learning_is_written_as_onnxruntime_computes_it(kind, offset, scale) -> None:  # type: ignore[no-untyped-def]
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=offset, scale=scale)
+    x = helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(np.dtype(kind)), [2, 3, 5, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, 5, 4])
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid("ai.onnx.ml", 1)]
+    proto = helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=8)
+    values = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 4)).astype(kind)
+    expected = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": values})[0]
+    respell(proto)
+    assert not {item.domain for item in proto.graph.node} - {""}
+    assert ("Reshape" in {item.op_type for item in proto.graph.node}) == (len(set(offset)) > 1)
+    onnx.checker.check_model(proto)
+    found = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": values})[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_scaler_before_the_convs_is_a_normalisation_inside_the_graph(tmp_path: Path) -> None:
+    b = GraphBuilder()
+    scaled = b.op("Scaler", "image", domain="ai.onnx.ml", offset=[127.5], scale=[1 / 128])
+    b.head(b.conv(b.conv(scaled, 3, 8), 8, 16), 16)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits"], domain="ai.onnx.ml"))
+    spec = model.input_spec
+    assert (spec.scale, set(spec.mean), set(spec.std)) == (1.0, {0.0}, {1.0})
+    assert "pixels in 0..255 (the graph normalises them itself)" in spec.guessed
+    assert check_parity(model, convert(model, [model.default_layer.value], check=False)).max_relative_error < 1e-5
+
+
+def test_a_scaler_that_onnxruntime_refuses_stays(tmp_path: Path) -> None:
+    node = helper.make_node("Scaler", ["x"], ["y"], domain="ai.onnx.ml", offset=[1.0, 2.0], scale=[1.0])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in "xy")
+    proto = helper.make_model(helper.make_graph([node], "g", [x], [y]))
+    respell(proto)
+    assert [item.op_type for item in proto.graph.node] == ["Scaler"]
+
+
+def test_a_file_optimised_for_one_processor_says_what_it_is(tmp_path: Path) -> None:
+    b = GraphBuilder()
+    weights = b.constant(b.rng.normal(size=(8, 3, 3, 3)).astype(np.float32))
+    blocked = b.op("Conv", "image", weights, domain="com.microsoft.nchwc", activation="Relu")
+    b.head(b.op("ReorderOutput", blocked, domain="com.microsoft.nchwc", channels=8), 8)
+    file = b.save(tmp_path / "m.onnx", ["logits"], domain="com.microsoft.nchwc")
+    with pytest.raises(LayerError, match=r"for one kind of processor \(found 1 com.microsoft.nchwc.Conv.*EXTENDED"):
+        _ = load_model(file).default_layer
 
 
 @pytest.mark.parametrize("last", ["main", "shortcut"])

@@ -29,13 +29,14 @@ WORDS = ["color order RGB", "mean of ImageNet", "standard deviation of ImageNet"
 
 
 def step(**more: Any) -> Result:
-    return {"status": 0, "seconds": 2.0, "memory": 100, "ok": True, **more}
+    return {"status": 0, "seconds": 2.0, "cpu": 1.0, "memory": 100, "ok": True, **more}
 
 
 def passed() -> Result:
     inspect = step(input=FOUND, guessed=[], output="out", layer="other", promises=True, trial="yes")
     explain = step(layer="last", predictions=[{"index": 1, "score": 0.8}], independent={"index": 1, "score": 0.81})
-    return {"id": "one", "size": 5, "inspect": inspect, "explain": explain, "train": step(export=1e-7, left_out=[])}
+    steps = {"inspect": inspect, "explain": explain, "train": step(export=1e-7, left_out=[])}
+    return {"id": "one", "size": 5, "code": "1", "deepest": {"conv": "conv", "value": "last"}, **steps}
 
 
 def test_the_list_is_whole() -> None:
@@ -103,17 +104,30 @@ def test_what_passes_and_what_is_a_surprise() -> None:
                                                         ("TRACEBACK: KeyError", 3.0, False)])  # fmt: skip
 def test_a_refusal_is_one_line_and_soon(line: str, seconds: float, clear: bool) -> None:
     network = replace(ONE, refused="no conv", layer="")
-    refused = {"id": "one", "inspect": {"ok": False, "line": line, "seconds": seconds, "memory": 1, "status": 1}}
+    refused = {
+        "id": "one",
+        "inspect": {"ok": False, "line": line, "cpu": seconds, "seconds": 99.0, "memory": 1, "status": 1},
+    }
     assert passes(network, refused) is clear
 
 
 def test_a_page_is_written(tmp_path: Path) -> None:
-    head = write_page([ONE], [passed()], tmp_path / "wild.md")
-    assert "1 of 1 networks were run" in head
-    assert (
-        "| one | k | ok | ok | ok | ok | right | right | right | 2 + 2 + 2 | 100 |"
-        in (tmp_path / "wild.md").read_text()
-    )
+    two, three = replace(ONE, id="two"), replace(ONE, id="three", layer="other")
+    found = [passed(), passed() | {"id": "three"}]
+    head = write_page([ONE, two, three], found, tmp_path / "wild.md")
+    text = (tmp_path / "wild.md").read_text()
+    assert "2 of 3 networks were run" in head
+    assert "| one | k | ok | ok | ok | ok | right | right | right | 1 + 1 + 1 | 2 + 2 + 2 | 100 |" in text
+    assert "Not run: two." in text
+    assert "All rows are of one state" in text
+    assert "the same value for 1 of 2 networks" in text
+    assert "- three: `last`, in the list `other`; **nobody has said why**." in text
+    read = replace(three, read="seen")
+    write_page([ONE, read], [passed(), passed() | {"id": "three", "code": "2"}], tmp_path / "wild.md")
+    text = (tmp_path / "wild.md").read_text()
+    assert "read by hand: seen." in text
+    assert "Rows of 2 states" in text
+    assert "Not run" not in text
     assert verdicts(ONE, {"id": "one", "fetch": "gone"})["train"] == "not fetched"
 
 
@@ -138,7 +152,10 @@ def test_files_out_of_archives(tmp_path: Path) -> None:
             packed.add(tmp_path / "part", f"package/{name}")
     assert read_archive(tmp_path / "b.tgz", "/models/small") == b"chunked"
     assert read_archive(tmp_path / "b.tgz", "b.onnx") == b"whole"
-    for archive in ("a.whl", "b.tgz"):
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as packed:
+        packed.add(tmp_path / "part", "c-1.0/m/c.onnx")
+    assert read_archive(tmp_path / "c.tar.gz", "m/c.onnx") == (tmp_path / "part").read_bytes()
+    for archive in ("a.whl", "b.tgz", "c.tar.gz"):
         with pytest.raises(FetchError, match=r"has no file c\.onnx"):
             read_archive(tmp_path / archive, "c.onnx")
 
