@@ -97,9 +97,10 @@ class DissectRun(FolderRun):
         self.request = request
         asked = FilterRequest.parse(request.filters, self.tapped.metadata).ascending()
         self._names = read_filter_names(names, out)
+        decides = asked_decisive(asked) > 0
         self._paths: Iterable[Path] = some_images(request.images)
         self._decisive = None
-        if asked_decisive(asked):
+        if decides:
             self._paths = list(self._paths)  # gone through twice
             self._decisive = find_decisive(self.tapped, self.classes, asked, self._paths, request.batch_size)
         self.filters = asked.ids() if self._decisive is None else self._decisive.filters
