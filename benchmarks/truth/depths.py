@@ -4,11 +4,11 @@
     python -m benchmarks.truth.depths MODEL --photographs FOLDER [--pictures 96] [--first 16]
 
 Every candidate depth is shown alone and hidden alone on unseen pictures under each infill (kept - removed of the
-class's probability, the mean over the areas .03 to .5; more is better). Then each rule (an infill, or the mean of two)
-chooses on every disjoint group of the first pictures that a user might give, and the table says how often it chose
-which depth, and how good the chosen depths are on the pictures that it did not see, by infills that the rule did not
-look at. On boards, where the truth is known, also pointing, IoU with the defect's box and exchange for the good board,
-of the evidence that `explain` shows (its own grid). Writes JSON, prints tables.
+class's probability, the mean over the areas .03 to .5; more is better). Then each rule (an infill, or the mean of
+several) chooses on every disjoint group of the first pictures that a user might give, as `choose_depth` does, and the
+table says how often it chose which depth, and how good the chosen depths are on the pictures that it did not see, by
+infills that the rule did not look at. On boards, where the truth is known, also pointing, IoU with the defect's box and
+exchange for the good board, of the evidence that `explain` shows (its own grid). Writes JSON, prints tables.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from fsagn_onnx.runtime.evidence import PlainEvidence, summed_evidence
 from fsagn_onnx.runtime.masks import area_rank, from_rank, grid_of, grid_stride
 
 INFILLS = ("blur", "inpaint", "mean", "shuffle")
-RULES = (("blur",), ("inpaint",), ("mean",), ("blur", "inpaint"), ("blur", "mean"), ("inpaint", "mean"))
+RULES = (("blur",), ("inpaint",), ("mean",), ("blur", "inpaint"), ("blur", "mean"), ("inpaint", "mean"), INFILLS[:3])
 
 Depths = tuple[str, ...]
 

@@ -63,6 +63,7 @@ def open_explainer(
     detections: str | None = None,
     why: bool = False,
     pictures: Sequence[Path] = (),
+    contributions: str = "zero",
 ) -> Opened:
     """Open an explainer file, or a plain model with a training-free method.
 
@@ -83,11 +84,17 @@ def open_explainer(
         detections: layout of a detector's boxes, see `Explainer`; None: found.
         why: for a plain model: what its decisions rest on, by gradients in its own graph, without torch.
         pictures: for ``why``: the first pictures, on which the depth of the gradients is chosen.
+        contributions: what filters are against: ``zero``, or their ``mean`` over the first pictures.
 
     Raises:
         FsagnError: neither of the two, or options that do not fit to it.
     """
     if read_metadata(path) is not None:
+        if contributions != "zero":
+            raise UsageError(
+                f"--contributions {contributions}: {path} holds no means of its filters over training pictures and "
+                "tells contributions against 0; the plain model with --why takes them over the first pictures"
+            )
         given: dict[str, object] = {"--layer": layer, "--method": method, "--preprocess": preprocess}
         if model is None:
             given |= {"--input": image, "--feed": list(feeds) or None}
@@ -112,9 +119,10 @@ def open_explainer(
         if method is not None:
             raise UsageError(f"--method {method}: not with --why, which takes the gradients of the decision")
         classes = classes_of(plain, output, scores).chosen(detections=detections)
-        return _evidence(
-            plain, PlainEvidence(plain, layer, classes=classes, providers=providers, threads=threads), pictures
-        )
+        engine_of_why = PlainEvidence(plain, layer, classes=classes, providers=providers, threads=threads)
+        return _evidence(plain, engine_of_why, pictures, contributions)
+    if contributions != "zero":
+        raise UsageError(f"--contributions {contributions}: only with --why, which tells contributions")
     engine = _engine_for()(plain, layer, method, providers=providers, threads=threads)
     name = engine.method.name
     explainer = Explainer(
@@ -142,18 +150,25 @@ def _slow(method: str, seconds: float) -> str | None:
     )
 
 
-def _evidence(model: Model, engine: PlainEvidence, pictures: Sequence[Path]) -> Opened:
+def _evidence(model: Model, engine: PlainEvidence, pictures: Sequence[Path], contributions: str) -> Opened:
     """A plain model asked what its decisions rest on; the depth is chosen on the first pictures."""
     prepared = (prepare((str(path), path), model.input_spec, preview=False) for path in pictures)
-    choice = choose_depth(engine, [found.pixels for found in prepared if isinstance(found, Prepared)])
+    ready = [found for found in prepared if isinstance(found, Prepared)]
+    choice = choose_depth(engine, [found.pixels for found in ready])
+    against = None
+    if contributions == "mean":
+        engine.against_means(found.values[None] for found in ready)
+        against = f"contributions are against each filter's mean over the first {len(ready)} pictures"
     providers, threads = engine.session_options
     explainer = Explainer(engine, providers=providers, threads=threads)
     better = (
         "the areas are those of gradients. An explainer, trained once with 'fsagn-onnx train "
         f"{model.path} IMAGES... --out explainer.onnx', also predicts how much each area keeps, and answers in one pass"
     )
-    hints = tuple(line for line in (model.training_mode, model.guess_warning, str(choice), better) if line)
+    hints = tuple(line for line in (model.training_mode, model.guess_warning, str(choice), against, better) if line)
     subject = {**_subject(explainer, model.path, "evidence"), "evidence_depths": list(choice.depths)}
+    if against is not None:
+        subject["contributions"] = contributions
     return Opened(explainer, model, "evidence", subject, (*_read_as(explainer), *hints))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from ..errors import GradientError
@@ -88,7 +89,12 @@ def _alike(shape: Shape, given: Cotangent) -> bool:
 
 
 def contributions_of(
-    back: Backward, layer_value: str, given: Cotangent, classes: str, owners: str | None
+    back: Backward,
+    layer_value: str,
+    given: Cotangent,
+    classes: str,
+    owners: str | None,
+    means: NDArray[np.floating] | None = None,
 ) -> tuple[str, str]:
     """Append the contributions of a layer's filters, and the sums of the positive and of the negative ones.
 
@@ -98,12 +104,16 @@ def contributions_of(
         given: its gradient, rows (N J, ...).
         classes: name of the int64 value (N, J) that was asked for.
         owners: of the rows, None where J is 1.
+        means: (C,), what each filter is against: sum over places of (F_k - mean_k) dd_c / dF_k; None: against 0.
 
     Returns:
         Names of (N, J, C) and (N, J, 2).
     """
     write, shape = back.write, back.facts.shape(layer_value)
     channels, cells = shape[1], shape[2] * shape[3]
+    kind = helper.tensor_dtype_to_np_dtype(back.facts.type(layer_value))
+    if means is not None:
+        layer_value = write.op("Sub", layer_value, write.constant(means.astype(kind).reshape(1, channels, 1, 1)))
     per_class = write.op("Concat", write.op("Shape", classes), write.constant([channels]), axis=0)  # (N, J, C)
     if _alike(shape, given):
         slopes = write.op("Reshape", given.value, per_class)
@@ -114,6 +124,6 @@ def contributions_of(
         product = write.op("Mul", maps, given.value if given.narrow <= {1, 2, 3} else back.full(layer_value, given))
         flat = write.op("Reshape", product, write.constant([-1, channels, cells]))
         phi = write.op("Reshape", write.sum(flat, [2], keep=False), per_class)
-    zero = write.constant(np.zeros((), helper.tensor_dtype_to_np_dtype(back.facts.type(layer_value))))
-    sums = [write.sum(write.op(kind, phi, zero), [2]) for kind in ("Max", "Min")]
+    zero = write.constant(np.zeros((), kind))
+    sums = [write.sum(write.op(extreme, phi, zero), [2]) for extreme in ("Max", "Min")]
     return phi, write.op("Concat", *sums, axis=2)

@@ -7,7 +7,7 @@ on the pictures: see `depth_choice`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -111,6 +111,7 @@ class PlainEvidence(Engine, Closing):
             model.layer(value)
         self._grid = grid_of(model.input_spec.size, grid_stride(model.input_spec.size))
         self._names: dict[str, str] = {}
+        self._means: Array | None = None
         self._session = self._opened()
         self.provider = self._session.provider
 
@@ -158,7 +159,7 @@ class PlainEvidence(Engine, Closing):
         maps = {}
         for value in self.depths:
             maps[value] = write.op("Relu", _channel_sum(back, value, write.op("Mul", value, gradients[value].value)))
-        phi, support = contributions_of(back, layer, gradients[layer], CLASSES, None)
+        phi, support = contributions_of(back, layer, gradients[layer], CLASSES, None, self._means)
         self._names = {"ids": decision.class_ids, "decision": decision.decision, "phi": phi, "support": support}
         outputs = {name: TensorProto.INT64 if name == decision.class_ids else TensorProto.FLOAT
                    for name in (*self._names.values(), *maps.values(), layer)}  # fmt: skip
@@ -200,6 +201,28 @@ class PlainEvidence(Engine, Closing):
             self.depths = tuple(depths)
             self._session.close()
             self._session = self._opened()
+
+    def against_means(self, batches: Iterable[Array]) -> None:
+        """Tell contributions against each filter's mean from now on: sum over places of (F_k - mean_k) dd_c / dF_k.
+
+        That ranks filters by what setting them to their mean costs; against 0, by what switching them off costs.
+
+        Args:
+            batches: preprocessed (N, ...) pictures, over whose places the means are taken.
+
+        Raises:
+            UsageError: no picture.
+        """
+        total, count = np.zeros(self.metadata.filters), 0
+        for batch in batches:
+            found = self.maps(batch, np.full(len(batch), -1, dtype=np.int64))[1][self.metadata.layer]
+            total += found.mean(axis=(2, 3), dtype=np.float64).sum(axis=0)
+            count += len(found)
+        if not count:
+            raise UsageError("no picture could be read to take the filters' means over")
+        self._means = total / count
+        self._session.close()
+        self._session = self._opened()
 
     def maps(self, batch: Array, classes: NDArray[np.int64]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Evidence maps of every depth, and what else one pass gives.

@@ -48,6 +48,22 @@ def test_a_plain_model_says_why(tmp_path: Path) -> None:
     assert "2 explained" in again.output
 
 
+def test_contributions_against_the_mean_are_an_option(tmp_path: Path) -> None:
+    words = [*SHORT, "--no-measure", "--threads", 1]
+    found = {}
+    for kind in ("zero", "mean"):
+        result = explain(BOARDS, *words, "--why", "--contributions", kind, "--out", tmp_path / kind)
+        assert result.exit_code == 0, result.output
+        assert ("each filter's mean over the first 2 pictures" in result.stderr) == (kind == "mean")
+        found[kind] = [entry["contribution"] for entry in lines(tmp_path / kind)[0]["filters"]]  # type: ignore[attr-defined]
+    assert found["zero"] != found["mean"]
+    explainer = ROOT / "models" / "boards_explainer.onnx"
+    for source, message in ((explainer, "holds no means of its filters"), (BOARDS, "only with --why")):
+        result = explain(source, *words, "--contributions", "mean", "--out", tmp_path / "no")
+        assert isinstance(result.exception, UsageError)
+        assert message in str(result.exception)
+
+
 def test_classes_are_asked_about_by_name(tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = explain(

@@ -75,6 +75,28 @@ def test_the_depth_is_measured_and_said(engine: PlainEvidence, pictures: list[np
     assert len(DECISION_AREAS) == 6
 
 
+def test_contributions_can_be_against_the_mean(model: Model, pictures: list[np.ndarray]) -> None:
+    batch = model.input_spec.normalise(np.stack(pictures))
+    for layer in ("block6", "block3"):  # a linear tail, whose gradient is one number per filter, and a layer inside
+        with PlainEvidence(model, layer, ["block6"], threads=1) as engine:
+            _, before = engine.maps(batch, np.full(len(batch), 3))
+            engine.against_means(batch[n : n + 1] for n in range(len(batch)))
+            _, after = engine.maps(batch, np.full(len(batch), 3))
+            with pytest.raises(UsageError, match="no picture"):
+                engine.against_means([])
+        maps, phi = before[layer].astype(np.float64), after["phi"][:, 0]
+        support = np.stack([np.maximum(phi, 0).sum(axis=1), np.minimum(phi, 0).sum(axis=1)], axis=1)
+        assert np.allclose(after["support"][:, 0], support, rtol=1e-4, atol=1e-4)
+        if layer == "block6":
+            sums, means = maps.sum(axis=(2, 3)), maps.mean(axis=(0, 2, 3)) * maps[0, 0].size
+            seen = sums > 1
+            expected = before["phi"][:, 0] * (1 - means / np.maximum(sums, 1e-9))
+            assert seen.sum() > 20
+            assert np.allclose(phi[seen], expected[seen], rtol=1e-3, atol=1e-3)
+        else:
+            assert not np.allclose(phi, before["phi"][:, 0], rtol=0.05)
+
+
 def test_one_candidate_is_not_measured(model: Model, pictures: list[np.ndarray]) -> None:
     with PlainEvidence(model, depths=["block6"], threads=1) as engine:
         choice = choose_depth(engine, pictures)
