@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--filters", help="decisive:K, against:K, top:K, all, or ids like 3,17.  [default: decisive:5 or top:5]")
 @click.option(
+    "--contributions", type=click.Choice(["zero", "mean"]), default="zero", show_default=True,
+    help="For a plain model with --why: what a filter adds against being switched off, or against its mean over the "
+    "first pictures.",
+)  # fmt: skip
+@click.option(
     "--measure/--no-measure", default=None,
     help="Run the model on masked images (about 100 passes per image): what areas keep, what decisions rest on. "
     "Unless told: decisions of all images, areas of the first 20.",
