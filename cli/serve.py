@@ -21,6 +21,7 @@ from .options import PATH, json_option, session_options
 @click.option("--queue", type=click.IntRange(1), default=64, show_default=True, help="Requests in hand at a time.")
 @click.option("--max-body", type=click.IntRange(1), default=32, show_default=True, help="MiB of a request.")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds for headers and for the body.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes on one socket.")
 @click.option("--triton", type=PATH, help="Write a Triton model repository, and serve nothing.")
 @session_options
 @json_option

@@ -7,7 +7,8 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from html import escape
 from typing import Any, Final
 from urllib.parse import quote
@@ -26,12 +27,14 @@ from ..errors import FsagnError
 from ..runtime.contract import FILTERS
 from ..runtime.file_engine import FileEngine
 from ..schema import shown
-from .batching import Batcher, rows_are_images
+from .batching import Batcher
 from .findings import findings_of
-from .jobs import AREAS, EVIDENCE_AREAS, EVIDENCE_MASKS, MASKS, Job, make_job, outputs_of
+from .jobs import AREAS, EVIDENCE_AREAS, EVIDENCE_MASKS, MASKS, Order, make_job, make_order, outputs_of
 from .metrics import Metrics
+from .passes import rows_are_images
 from .settings import Settings
 from .tensors import HEADER_LENGTH, InferRequest, OutputEntry, RequestError, format_answer, parse_request, unpacked
+from .worker_group import WorkerGroup
 
 LONGEST_WAIT: Final = 60
 WORKERS: Final = 4
@@ -52,11 +55,13 @@ KSERVE: Final = {
 class _Server:
     """The routes of one explainer."""
 
-    def __init__(self, engine: FileEngine, name: str, settings: Settings) -> None:
+    def __init__(self, engine: FileEngine, name: str, settings: Settings, group: WorkerGroup | None) -> None:
         self.engine, self.name, self.settings = engine, name, settings
-        self.metrics = Metrics()
+        self.metrics = Metrics(None if group is None else group.folder)
         self.batcher: Batcher | None = None
         self.in_hand = 0
+        self.group = group
+        self.heavy = anyio.CapacityLimiter(1)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -66,7 +71,11 @@ class _Server:
         shares = rows_are_images(warm, PROBED, classifier)
         self.batcher = Batcher(self.engine, self.settings, self.metrics, shares=shares, classifier=classifier)
         self.batcher.start()
+        if self.group is not None:
+            self.group.join()
         yield
+        if self.group is not None:
+            self.group.leave()
         batcher, self.batcher = self.batcher, None
         await batcher.stop()
 
@@ -76,7 +85,8 @@ class _Server:
     async def ready(self, request: Request) -> Response:
         if "name" in request.path_params:
             self._check_name(request)
-        ready = self.batcher is not None and self.batcher.works
+        warm = self.group is None or self.group.is_warm
+        ready = warm and self.batcher is not None and self.batcher.works
         return JSONResponse({"name": self.name, "ready": ready}, 200 if ready else 503)
 
     async def about_server(self, request: Request) -> Response:
@@ -173,24 +183,32 @@ class _Server:
 
     async def _answered(self, request: Request, batcher: Batcher) -> Response:
         body = await self._body(request)
-        asked, job = await run_in_threadpool(self._parse, body, request.headers)
+        light = len(body) <= self.settings.light
+        asked, order = await self._in_thread(light, self._parse, body, request.headers)
         del body
+        light = order.pixels <= self.settings.light
+        job = await self._in_thread(light, make_job, order, self.engine, self.settings)
+        del order
         computed = await batcher.run(job)
-        outputs = await run_in_threadpool(outputs_of, job, computed, self.engine)
+        outputs = await self._in_thread(light, outputs_of, job, computed, self.engine)
         wanted = None if asked.outputs is None else [entry.name for entry in asked.outputs]
-        outputs |= await run_in_threadpool(findings_of, job, computed, self.engine, outputs.keys(), wanted)
+        outputs |= await self._in_thread(light, findings_of, job, computed, self.engine, outputs.keys(), wanted)
         names, binary = _wanted_outputs(asked, list(outputs))
         head = {"model_name": self.name, "model_version": "1", "id": "" if asked.id is None else str(asked.id)}
         chosen = {name: outputs[name] for name in names}
-        content, length = await run_in_threadpool(format_answer, head, chosen, binary)
+        content, length = await self._in_thread(light, format_answer, head, chosen, binary)
         if length is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(length)})
 
-    def _parse(self, body: bytes, headers: Headers) -> tuple[InferRequest, Job]:
+    async def _in_thread(self, light: bool, work: Callable[..., Any], *given: Any) -> Any:
+        """What a call gives; heavy ones take turns in a thread of their own, light ones share the others."""
+        return await anyio.to_thread.run_sync(partial(work, *given), limiter=None if light else self.heavy)
+
+    def _parse(self, body: bytes, headers: Headers) -> tuple[InferRequest, Order]:
         plain = unpacked(body, headers.get("content-encoding"), self.settings.max_body)
         asked, tensors = parse_request(plain, headers.get(HEADER_LENGTH))
-        return asked, make_job(asked, tensors, self.engine, self.settings)
+        return asked, make_order(asked, tensors, self.engine, self.settings)
 
     async def _body(self, request: Request) -> bytes:
         limit = self.settings.max_body
@@ -249,15 +267,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _refusal(detail, status)
 
 
-def make_app(engine: FileEngine, name: str, settings: Settings | None = None) -> Starlette:
+def make_app(
+    engine: FileEngine, name: str, settings: Settings | None = None, group: WorkerGroup | None = None
+) -> Starlette:
     """The ASGI application that serves one explainer.
 
     Args:
         engine: the explainer; the caller closes it after the application has stopped.
         name: what clients call it.
         settings: limits and batching.
+        group: the processes that serve together with this one; None: it is alone.
     """
-    server = _Server(engine, name, settings or Settings())
+    server = _Server(engine, name, settings or Settings(), group)
     model = "/v2/models/{name}"
     routes = [
         Route("/", server.front),

@@ -21,6 +21,7 @@ from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
 from .jobs import Job
 from .metrics import Metrics
+from .passes import joined, part_of, rows_are_images
 from .settings import Settings
 from .tensors import RequestError
 
@@ -130,9 +131,17 @@ class Batcher:
     async def run(self, job: Job) -> Pass:
         """The results of one job; several are computed together where they fit.
 
+        One of more images than a pass takes goes in several passes, and lets others in between.
+
         Raises:
             FsagnError: onnxruntime failed.
         """
+        if not self._shares or len(job.values) <= self._settings.max_batch:
+            return await self._whole(job)
+        passes = [await self._whole(part) for part in job.parts(self._settings.max_batch)]
+        return joined(passes, self._classifier)
+
+    async def _whole(self, job: Job) -> Pass:
         item = _Waiting(job, asyncio.get_running_loop().create_future(), time.monotonic())
         self._waiting.append(item)
         self._arrived.set()
@@ -215,7 +224,7 @@ class Batcher:
             end = start + len(item.job.values)
             if not item.answer.done():
                 rows = slice(start, end)
-                item.answer.set_result(computed if len(batch) == 1 else _part(computed, rows, self._classifier))
+                item.answer.set_result(computed if len(batch) == 1 else part_of(computed, rows, self._classifier))
             start = end
 
     def _answered(self, values: Array, filters: Array, classes: Array | None) -> Pass:
@@ -231,41 +240,3 @@ class Batcher:
         elif isinstance(failure, BaseException):
             known = isinstance(failure, Exception) and not isinstance(failure, StopIteration)  # no future takes that
             self._fail(batch, failure if known else RuntimeError(f"the computation ended with {failure!r:.200}"))
-
-
-def rows_are_images(computed: Pass, images: int, classifier: Classifier | None = None) -> bool:
-    """Whether requests can share a pass and each take its own part of every output.
-
-    They cannot where a model gives a number for all images together or a list of detections: such a file answers
-    request by request. What is the same for every image, such as anchors, comes whole.
-
-    Args:
-        computed: of a pass.
-        images: how many it had.
-        classifier: which outputs belong to the images, as the graph says; None: those with a row per image.
-    """
-    return all(_divides(name, array, images, classifier) for name, array in computed.outputs.items())
-
-
-def _divides(name: str, array: Any, images: int, classifier: Classifier | None) -> bool:
-    if not isinstance(array, np.ndarray):
-        return False
-    axis = 0 if classifier is None else classifier.axis(name)
-    if axis is None:
-        return classifier is not None and name not in classifier.shared
-    return bool(array.shape[axis : axis + 1] == (images,))
-
-
-def _part(computed: Pass, rows: slice, classifier: Classifier | None) -> Pass:
-    def own(name: str, values: NDArray[Any]) -> NDArray[Any]:
-        axis = 0 if classifier is None else classifier.axis(name)
-        return values if axis is None else values[(slice(None),) * axis + (rows,)]
-
-    return Pass(
-        outputs={name: own(name, values) for name, values in computed.outputs.items()},
-        filter_ids=computed.filter_ids[rows],
-        filter_peaks=computed.filter_peaks[rows],
-        area_rank=computed.area_rank[rows],
-        retention=None if computed.retention is None else computed.retention[rows],
-        decisions=None if computed.decisions is None else computed.decisions.of_images(rows),
-    )

@@ -6,10 +6,10 @@ import base64
 import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -65,9 +65,37 @@ class Job:
         about = None if self.classes is None else self.classes.shape[1]
         return (self.values.shape[1:], self.values.dtype, self.filters.shape[1], about)
 
+    def parts(self, images: int) -> Iterator[Job]:
+        """Jobs of at most so many images each."""
+        for start in range(0, len(self.values), images):
+            rows = slice(start, start + images)
+            classes = None if self.classes is None else self.classes[rows]
+            own = (self.values[rows], self.filters[rows], self.masks, self.area, self.geometries[rows], classes)
+            yield Job(*own)
 
-def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileEngine, settings: Settings) -> Job:
-    """Check a request and preprocess its pictures.
+
+class Order(NamedTuple):
+    """What a request asks for, checked before a picture is decoded.
+
+    Attributes:
+        image: its pictures.
+        filters: (n, K).
+        classes: (n, J), or None.
+        masks: ``rle``, ``png`` or None.
+        area: of the masks.
+        pixels: that a thread goes over: of the pictures, and of each mask.
+    """
+
+    image: Tensor
+    filters: NDArray[np.int64]
+    classes: NDArray[np.int64] | None
+    masks: str | None
+    area: float | None
+    pixels: int
+
+
+def make_order(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileEngine, settings: Settings) -> Order:
+    """Check a request; the headers of its pictures are read, nothing else of them.
 
     Raises:
         RequestError: what is wrong with it.
@@ -89,11 +117,33 @@ def make_job(request: InferRequest, tensors: Mapping[str, Tensor], engine: FileE
     masks, area = request.asked.masks, request.asked.area
     filters = asked_filters(request.asked.filters, tensors.get(FILTERS), image.shape[0], engine, settings)
     classes = asked_classes(request.asked.classes, tensors.get(CLASSES), image.shape[0], engine)
-    if masks is not None:
-        count = filters.shape[1] + (0 if classes is None else classes.shape[1])
-        _check_masks(image, count, spec.size, settings)
-    values, geometries = _images(image, engine, settings)
-    return Job(values, filters, masks, area, geometries, classes)
+    count = filters.shape[1] + (0 if classes is None else classes.shape[1])
+    if (pairs := count * image.shape[0]) > settings.max_pairs:
+        raise RequestError(
+            f"{image.shape[0]} images with {count} filters and classes each are {pairs} pairs, more than the limit of "
+            f"{settings.max_pairs}; ask for fewer of them in a request",
+            413,
+        )
+    one = math.prod(image.shape[1:3] if image.datatype == "UINT8" else spec.size)
+    pixels = _pixels(image.values) if isinstance(image.values, list) else one * image.shape[0]
+    drawn = 0 if masks is None else count * pixels
+    if drawn > settings.max_mask_pixels:
+        raise RequestError(
+            f"{count} masks for each picture have {drawn} pixels, more than the limit of {settings.max_mask_pixels}; "
+            "ask for fewer filters, for smaller pictures, or for 'area_rank' alone",
+            413,
+        )
+    return Order(image, filters, classes, masks, area, pixels + drawn)
+
+
+def make_job(order: Order, engine: FileEngine, settings: Settings) -> Job:
+    """Preprocess the pictures of a request.
+
+    Raises:
+        RequestError: what is wrong with them.
+    """
+    values, geometries = _images(order.image, engine, settings)
+    return Job(values, order.filters, order.masks, order.area, geometries, order.classes)
 
 
 def _check_shared(images: int, engine: FileEngine) -> None:
@@ -103,17 +153,6 @@ def _check_shared(images: int, engine: FileEngine) -> None:
         raise RequestError(
             f"output '{shared[0]}' belongs to all images of a pass together, and a pass of this file takes {fixed}: "
             f"send at most so many images, not {images}"
-        )
-
-
-def _check_masks(image: Tensor, count: int, size: tuple[int, int], settings: Settings) -> None:
-    """Refuse masks that would keep a thread busy for long, before a picture is decoded."""
-    one = math.prod(image.shape[1:3] if image.datatype == "UINT8" else size)
-    pixels = count * (_pixels(image.values) if isinstance(image.values, list) else one * image.shape[0])
-    if pixels > settings.max_mask_pixels:
-        raise RequestError(
-            f"{count} masks for each picture have {pixels} pixels, more than the limit of {settings.max_mask_pixels}; "
-            "ask for fewer filters, for smaller pictures, or for 'area_rank' alone"
         )
 
 
@@ -157,7 +196,8 @@ def _check_pixels(name: str, pieces: list[bytes], limit: int) -> None:
     if len(pieces) > 1 and pixels > limit:
         raise RequestError(
             f"input '{name}': {len(pieces)} pictures of {pixels} pixels together, more than the limit of {limit}; "
-            "send fewer in a request, or smaller ones"
+            "send fewer in a request, or smaller ones",
+            413,
         )
 
 

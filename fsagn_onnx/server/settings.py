@@ -19,8 +19,11 @@ class Settings:
         max_body: bytes of a request's body.
         max_images: images of one request.
         max_filters: filters per image.
+        max_pairs: images times filters and classes of one request.
         max_pixels: pixels of all encoded pictures of one request.
         max_mask_pixels: pixels of all masks of one request.
+        light: bytes of a body, and pixels of pictures and masks, up to which a request is read and answered beside
+            others; heavier ones take turns in a thread of their own.
         body_timeout: seconds in which a request's body must arrive.
         header_timeout: seconds in which a request's headers must arrive.
         drain: seconds that a stopping server gives to requests in hand.
@@ -32,8 +35,10 @@ class Settings:
     max_body: int = 32 * 2**20
     max_images: int = 64
     max_filters: int = 256
+    max_pairs: int = 4096
     max_pixels: int = 256 * 2**20
     max_mask_pixels: int = 128 * 2**20
+    light: int = 16 * 2**20
     body_timeout: float = 10.0
     header_timeout: float = 10.0
     drain: float = 30.0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import http.client
 import json
+import os
 import signal
 import socket
 import struct
@@ -27,6 +29,7 @@ from fsagn_onnx.errors import UsageError
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.server import Settings
 from fsagn_onnx.server.jobs import encode_mask
+from fsagn_onnx.server.worker_group import WorkerGroup
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
 EXPLAINER = Path(__file__).resolve().parents[2] / "models" / "demo_explainer.onnx"
@@ -302,7 +305,7 @@ def black(side: int) -> str:
 def test_pictures_that_are_too_large_together_are_refused_before_one_is_decoded(server: Server) -> None:
     many = {"name": "image", "shape": [5], "datatype": "BYTES", "data": [black(8192)] * 5}
     status, answer = server.infer({"inputs": [many]})
-    assert status == 400
+    assert status == 413
     assert "5 pictures of 335544320 pixels together" in answer["error"]
 
 
@@ -310,9 +313,19 @@ def test_masks_of_many_filters_over_large_pictures_are_refused(server: Server) -
     image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [black(3000)]}
     ids = {"name": "filters", "shape": [1, 40], "datatype": "INT64", "data": [-1] * 40}
     status, answer = server.infer({"inputs": [image, ids], "parameters": {"masks": "png"}})
-    assert status == 400
+    assert status == 413
     assert "41 masks for each picture have 369000000 pixels" in answer["error"]
     assert server.infer({"inputs": [image, ids]})[0] == 200
+
+
+def test_many_filters_of_many_pictures_are_refused(server: Server) -> None:
+    ids = {"name": "filters", "shape": [64, 90], "datatype": "INT64", "data": [-1] * 5760}
+    small = base64.b64encode(cv2.imencode(".png", PICTURE[:8, :8])[1].tobytes()).decode()
+    image = {"name": "image", "shape": [64], "datatype": "BYTES", "data": [small] * 64}
+    status, answer = server.infer({"inputs": [image, ids]})
+    assert status == 413
+    assert "64 images with" in answer["error"]
+    assert "more than the limit of 4096" in answer["error"]
 
 
 def test_huge_bodies_are_refused(server: Server) -> None:
@@ -407,3 +420,61 @@ def test_run_lengths_start_with_zeros_and_go_down_the_columns() -> None:
     mask = np.array([[True, False], [True, True]])
     assert json.loads(encode_mask(mask, "rle"))["counts"] == [0, 2, 1, 1]
     assert json.loads(encode_mask(~mask, "rle"))["counts"] == [2, 1, 1]
+
+
+def test_a_group_is_warm_when_all_its_processes_are(tmp_path: Path) -> None:
+    group = WorkerGroup(tmp_path, 2)
+    assert not group.is_warm
+    group.join()
+    assert not group.is_warm
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (tmp_path / f"{other.pid}.warm").touch()
+        assert group.is_warm
+        other.communicate(b"\n")
+    assert not group.is_warm  # one is gone, without a word
+    group.join()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{os.getpid()}.warm"]
+    group.leave()
+    group.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
+def children(parent: int) -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            about = path.read_text().rpartition(")")[2].split()
+            if int(about[1]) == parent and b"spawn_main" in (path.parent / "cmdline").read_bytes():
+                found.add(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_two_processes_serve_as_one_until_sigterm() -> None:
+    server = Server("--workers", "2")
+    first = children(server.process.pid)
+    assert len(first) == 2
+    assert server.ask("GET", "/v2/health/ready")[0] == 200  # all are warm once the address is said
+    for _ in range(10):
+        assert server.infer({"inputs": [png()]})[0] == 200
+    counted = [server.ask("GET", "/metrics")[2] for _ in range(6)]
+    assert all(b'fsagn_requests_total{code="200"} 10.0' in text for text in counted)  # whichever process is asked
+    os.kill(min(first), signal.SIGKILL)
+    until = time.monotonic() + PATIENCE
+    while len(children(server.process.pid) - {min(first)}) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    now = children(server.process.pid)
+    while server.ask("GET", f"{MODEL}/ready")[0] != 200 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert server.infer({"inputs": [png()]})[0] == 200
+    assert server.stop() == (0, "")
+    assert not any(Path(f"/proc/{process}").exists() for process in now)
+
+
+def test_an_explainer_that_no_process_could_open_is_one_line(tmp_path: Path) -> None:
+    code = "from fsagn_onnx.cli.main import main; main()"
+    words = ["serve", str(tmp_path / "x.onnx"), "--port", "0", "--workers", "2", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: ")

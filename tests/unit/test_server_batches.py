@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 from collections.abc import Callable, Coroutine
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -21,9 +23,11 @@ from fsagn_onnx.model.outputs import Output
 from fsagn_onnx.runtime.engine import Pass
 from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.server import Settings, make_app
-from fsagn_onnx.server.batching import Batcher, rows_are_images
+from fsagn_onnx.server import app as app_module
+from fsagn_onnx.server.batching import Batcher
 from fsagn_onnx.server.jobs import Job
 from fsagn_onnx.server.metrics import Metrics
+from fsagn_onnx.server.passes import rows_are_images
 
 
 def awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -218,3 +222,76 @@ def test_files_with_an_output_for_all_images_are_served(kind: str, tmp_path: Pat
 
     awaited(serve())
     engine.close()
+
+
+def infer_body(side: int, masks: bool = True) -> bytes:
+    picture = np.full((side, side, 3), 90, dtype=np.uint8)
+    encoded = base64.b64encode(cv2.imencode(".png", picture)[1].tobytes()).decode()
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [encoded]}
+    ids = {"name": "filters", "shape": [1, 1], "datatype": "INT64", "data": [0]}
+    return json.dumps({"inputs": [image, ids], **({"parameters": {"masks": "rle"}} if masks else {})}).encode()
+
+
+@pytest.mark.parametrize("where", ["make_job", "outputs_of"])
+def test_heavy_requests_do_not_hold_light_ones_up(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many heavy ones as there are threads stand still; a light one is answered all the same."""
+    freed, entered, inner = threading.Event(), threading.Event(), getattr(app_module, where)
+    engine = FileEngine(EXPLAINER, "cpu", 1)
+
+    def slow(first: Any, *given: Any) -> Any:
+        large = first.geometries[0].original if where == "outputs_of" else None
+        pixels = first.pixels if large is None else large[0] * large[1]
+        if pixels > 1000**2:
+            entered.set()
+            freed.wait()
+        return inner(first, *given)
+
+    monkeypatch.setattr(app_module, where, slow)
+    app = make_app(engine, "m", Settings(max_delay=0, light=1000**2))
+
+    async def serve() -> None:
+        path = "/v2/models/m/infer"
+        async with app.router.lifespan_context(app):
+            heavy = [asyncio.create_task(ask(app, "POST", path, infer_body(1100))) for _ in range(app_module.WORKERS)]
+            await asyncio.to_thread(entered.wait)
+            for _ in range(3):
+                status, answer = await ask(app, "POST", path, infer_body(50))
+                assert status == 200, answer
+            assert not any(task.done() for task in heavy)
+            status, answer = await ask(app, "POST", path, infer_body(50, masks=False)[:-1])
+            assert (status, "broken JSON" in answer["error"]) == (400, True)
+            freed.set()
+            assert [status for status, _ in await asyncio.gather(*heavy)] == [200] * len(heavy)
+
+    try:
+        awaited(serve())
+    finally:
+        freed.set()
+        engine.close()
+
+
+def test_a_request_of_many_images_goes_in_passes_and_lets_others_in_between() -> None:
+    made: list[int] = []
+
+    def outputs(values: NDArray[Any]) -> dict[str, Any]:
+        made.append(len(values))
+        return {"own": values * 2}
+
+    async def ask_both() -> tuple[Pass, Pass]:
+        batcher = Batcher(Engine(outputs), Settings(max_batch=2, max_delay=0), Metrics())  # type: ignore[arg-type]
+        batcher.start()
+        numbers = np.arange(20, 27).reshape(7, 1, 1)
+        large = Job(numbers, numbers[:, :, 0], None, None, (None,) * 7)
+        first = asyncio.ensure_future(batcher.run(large))
+        await asyncio.sleep(0)
+        second = await batcher.run(job(1))
+        assert not first.done()
+        found = await first
+        await batcher.stop()
+        return found, second
+
+    found, second = awaited(ask_both())
+    assert found.outputs["own"].ravel().tolist() == list(range(40, 54, 2))
+    assert found.filter_ids.ravel().tolist() == list(range(20, 27))
+    assert second.filter_ids.tolist() == [[1]]
+    assert max(made) == 2
