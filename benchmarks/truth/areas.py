@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsagn_onnx.data.images import list_images, read_image
-from fsagn_onnx.evaluation.run import draw_filters
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explainer, FilterExplanation, Verifier
-from fsagn_onnx.runtime.feature_maps import FeatureMaps
+from fsagn_onnx.runtime.feature_maps import FeatureMaps, draw_filters
 from fsagn_onnx.runtime.masks import Mask, area_rank, common_grid, pixel_mask, to_common_granularity
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,9 +25,9 @@ from fsagn_onnx.evaluation.image_masks import ImageMasks
 from fsagn_onnx.evaluation.metrics.intervention import InterventionAgreement
 from fsagn_onnx.evaluation.metrics.parts import PartMetrics
 from fsagn_onnx.evaluation.metrics.per_image import PerImage
-from fsagn_onnx.evaluation.run import Run, draw_filters
+from fsagn_onnx.evaluation.run import Run
 from fsagn_onnx.model import load_model
-from fsagn_onnx.runtime.feature_maps import retained
+from fsagn_onnx.runtime.feature_maps import draw_filters, retained
 from fsagn_onnx.runtime.masks import area_rank, pixel_mask, to_common_granularity
 from fsagn_onnx.statistics.bootstrap import bootstrap_ratio
 from fsagn_onnx.testing.synthetic import write_folder

@@ -21,9 +21,9 @@ from fsagn_onnx.evaluation.image_masks import ImageMasks
 from fsagn_onnx.evaluation.metrics.per_image import PerImage, mean_of_known
 from fsagn_onnx.evaluation.metrics.specificity import specificity
 from fsagn_onnx.evaluation.part_masks import PartMasks
-from fsagn_onnx.evaluation.run import draw_filters
 from fsagn_onnx.evaluation.sanity import overlap, rank_correlation
 from fsagn_onnx.model import Model
+from fsagn_onnx.runtime.feature_maps import draw_filters
 from fsagn_onnx.runtime.infill import Pixels, masked_images
 from fsagn_onnx.runtime.masks import Mask
 from fsagn_onnx.statistics.bootstrap import Interval, bootstrap_mean, bootstrap_ratio

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data.images import list_images, read_image
 from ..errors import AnnotationError, ImageError, UsageError
 from ..methods import Passes
 from ..model import Model, load_model
+from ..runtime.feature_maps import draw_filters
 from ..runtime.infill import HELD_OUT, MASK_FREE, Pixels
 from ..runtime.stream import Failure
 from .contenders import GENERATOR, Contenders, named_explainers
@@ -29,9 +29,6 @@ from .metrics.retention import RetentionAUC
 from .part_masks import PartMasks
 from .probe import Probe
 from .result import Cost, Evaluation
-
-STRONGEST = 60
-"""Filters are drawn among so many strongest by peak."""
 
 METRICS = tuple(metrics())
 """Names of the families, in the order of the tables."""
@@ -98,14 +95,6 @@ class Options:
 
 SCALE = "-log rank"
 """Of explainers' maps when they are smoothed (see `from_rank`); figures on another one are not to be mixed in."""
-
-
-def draw_filters(feature_map: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw ids among the strongest living filters of one image: ``(C, h, w)`` -> at most ``(count,)``."""
-    peaks = feature_map.max(axis=(1, 2))
-    living = np.argsort(-peaks, kind="stable")[: min(STRONGEST, int((peaks > 0).sum()))]
-    drawn: NDArray[np.int64] = rng.choice(living, size=min(count, living.size), replace=False).astype(np.int64)
-    return drawn
 
 
 class Run:

@@ -20,11 +20,11 @@ from ..errors import ModelError
 from ..methods import make_method
 from ..model import Model
 from ..runtime.engine import Engine
+from ..runtime.feature_maps import draw_filters
 from ..runtime.masks import area_rank, from_rank, to_common_granularity
 from ..statistics.bootstrap import Interval, bootstrap_mean
 from .metrics.per_image import mean_of_known
 from .probe import Probe
-from .run import draw_filters
 
 OVERLAP_AREA: Final = 0.1
 """Area of the masks whose overlap is told beside the correlation, which the background takes part in."""

@@ -21,6 +21,9 @@ from .session import Session
 Array = NDArray[Any]
 Maps = NDArray[np.float32]
 
+DRAWN_AMONG: Final = 60
+"""Filters of an image that are measured are drawn among so many, the strongest by peak."""
+
 BATCH_SIZE: Final = 25
 """Images per pass, where the graph takes any number."""
 
@@ -126,6 +129,14 @@ class FeatureMaps(Closing):
     def close(self) -> None:
         """Free the session."""
         self._session.close()
+
+
+def draw_filters(feature_map: NDArray[np.float32], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw ids among the strongest living filters of one image: ``(C, h, w)`` -> at most ``(count,)``."""
+    peaks = feature_map.max(axis=(1, 2))
+    living = np.argsort(-peaks, kind="stable")[: min(DRAWN_AMONG, int((peaks > 0).sum()))]
+    drawn: NDArray[np.int64] = rng.choice(living, size=min(count, living.size), replace=False).astype(np.int64)
+    return drawn
 
 
 def retained(masked: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from ..data.images import read_image
 from ..errors import ImageError
 from ..statistics.bootstrap import bootstrap_mean
 from .engine import Engine
-from .feature_maps import FeatureMaps, retained
+from .feature_maps import FeatureMaps, draw_filters, retained
 from .infill import HELD_OUT, VERIFY, masked_images
 from .masks import AUC_AREAS, FloatMap, Mask, area_rank, from_rank, pixel_mask, to_common_granularity
 from .stream import Pixels
@@ -23,8 +23,6 @@ from .verifier import random_masks
 
 FILTERS: Final = 4
 """Of a picture."""
-STRONGEST: Final = 60
-"""Filters are drawn among so many."""
 MOST_PICTURES: Final = 40
 LEAST_PICTURES: Final = 4
 """Fewer give no interval worth the name."""
@@ -99,11 +97,9 @@ def _measured(
     """AUC, gain, specificity and error of one picture, and what random areas keep (A,)."""
     about = engine.metadata
     whole = maps.of_pixels(pixels[None])[0]
-    peaks = whole.max(axis=(1, 2))
-    living = np.argsort(-peaks, kind="stable")[: min(STRONGEST, int((peaks > 0).sum()))]
-    if len(living) < FILTERS:
+    ids = draw_filters(whole, FILTERS, rng)
+    if len(ids) < FILTERS:
         return None
-    ids = rng.choice(living, FILTERS, replace=False).astype(np.int64)
     asked = engine.run(engine_input(engine, pixels), ids[None])
     rank, own = asked.area_rank[0], whole[ids]
     theirs = _swept(maps, pixels, from_rank(rank), own, ids)
