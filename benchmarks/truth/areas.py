@@ -3,11 +3,13 @@
     python -m benchmarks.truth.areas [--networks demo,boards] [--pictures 30]
     python -m benchmarks.truth.areas --networks lite0 --photographs FOLDER
     python -m benchmarks.truth.areas --networks vgg --explainer FILE
+    python -m benchmarks.truth.areas --share .9 --groups shown
 
 Of unseen pictures, three groups of filters: those that `explain` shows by default, four drawn among the 60 strongest
 (as `evaluate` draws), and four drawn among all with a peak above 0. Each area is chosen by `Explainer`; then r and what
 four random areas of that size keep, drawn anew and not those that the choice looked at, are measured under blur, as
-`explain` measures, and under inpaint, which nothing was trained or chosen on. Writes docs/areas.json.
+`explain` measures, and under inpaint, which nothing was trained or chosen on. `--share` takes another
+share of the largest lead than the rule does. Writes docs/areas.json.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from fsagn_onnx.data.images import list_images, read_image
 from fsagn_onnx.model import load_model
-from fsagn_onnx.runtime import Explainer, FilterExplanation, Verifier
+from fsagn_onnx.runtime import Explainer, FilterExplanation, Verifier, area
 from fsagn_onnx.runtime.feature_maps import FeatureMaps, draw_filters
 from fsagn_onnx.runtime.masks import Mask, area_rank, common_grid, pixel_mask, to_common_granularity
 
@@ -35,6 +37,7 @@ RANDOM_SEEDS = (101, 102, 103, 104)
 LEAD = 0.1
 """By so much an area has to keep more than a random one."""
 HOLD_OUT_EVERY = 5
+GROUPS = ("shown", "strong", "any active")
 
 
 class Found(NamedTuple):
@@ -81,10 +84,10 @@ def files_of(name: str, explainer: Path | None, out: Path) -> tuple[Path, Path]:
     return model, explainer or shipped
 
 
-def random_areas(size: tuple[int, int], area: float) -> list[Mask]:
+def random_areas(size: tuple[int, int], share: float) -> list[Mask]:
     """Areas of a size at the common granularity that no choice has looked at."""
     fields = [np.random.default_rng(seed).random(common_grid(size), dtype=np.float32) for seed in RANDOM_SEEDS]
-    return [pixel_mask(area_rank(to_common_granularity(field, size)), area, size) for field in fields]
+    return [pixel_mask(area_rank(to_common_granularity(field, size)), share, size) for field in fields]
 
 
 def measured(
@@ -115,7 +118,9 @@ def figures(found: Sequence[Found]) -> dict[str, Any]:
     return row
 
 
-def look(explainer: Explainer, proto: Any, pictures: Sequence[Path]) -> dict[str, dict[str, dict[str, Any]]]:
+def look(
+    explainer: Explainer, proto: Any, pictures: Sequence[Path], wanted: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Group of filters -> how areas were chosen -> figures."""
     about = explainer.metadata
     size = about.input.size
@@ -135,7 +140,8 @@ def look(explainer: Explainer, proto: Any, pictures: Sequence[Path]) -> dict[str
             "strong": draw_filters(peaks, DRAWN, rng).tolist(),
             "any active": rng.choice(alive, min(DRAWN, len(alive)), replace=False).tolist(),
         }
-        for group, filters in groups.items():
+        for group in wanted:
+            filters = groups[group]
             for how, verify in (("measured", True), ("predicted", False)):
                 (one,) = explainer.explain(path, filters, verify=verify)
                 active = [filter for filter in one.filters if filter.active]
@@ -167,18 +173,34 @@ def table(rows: dict[str, dict[str, dict[str, Any]]]) -> str:
 @click.option("--pictures", "count", default=30, show_default=True)
 @click.option("--photographs", type=click.Path(path_type=Path), help="For lite0; every fifth is looked at.")
 @click.option("--explainer", type=click.Path(path_type=Path), help="Of the one network that is named.")
+@click.option("--share", type=float, help="Of the largest lead; .8 unless told.")
+@click.option("--groups", default=",".join(GROUPS), show_default=True, help="Of filters.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/areas"), show_default=True)
 @click.option("--write", type=click.Path(path_type=Path), default=Path("docs/areas.json"), show_default=True)
-def main(networks: str, count: int, photographs: Path | None, explainer: Path | None, out: Path, write: Path) -> None:
+def main(
+    networks: str,
+    count: int,
+    photographs: Path | None,
+    explainer: Path | None,
+    share: float | None,
+    groups: str,
+    out: Path,
+    write: Path,
+) -> None:
     cv2.setNumThreads(1)
+    if share is not None:
+        setattr(area, "SHARE", share)  # noqa: B010  # a constant to everyone else
     result: dict[str, Any] = json.loads(write.read_text()) if write.exists() else {}
     for name in networks.split(","):
         model, path = files_of(name, explainer, out)
         pictures = pictures_of(name, count, out, photographs)
         with Explainer(path, providers="cpu", threads=1) as opened:
-            rows = look(opened, load_model(model).proto, pictures)
-        result[name] = {"pictures": len(pictures), "command": f"--networks {name} --pictures {count}", "rows": rows}
-        print(f"\n{name}: {len(pictures)} pictures\n\n{table(rows)}", flush=True)
+            rows = look(opened, load_model(model).proto, pictures, groups.split(","))
+        told = "" if share is None else f" --share {share:g}"
+        result[name + told] = {
+            "pictures": len(pictures), "command": f"--networks {name} --pictures {count}{told}", "rows": rows
+        }  # fmt: skip
+        print(f"\n{name}{told}: {len(pictures)} pictures\n\n{table(rows)}", flush=True)
         write.parent.mkdir(parents=True, exist_ok=True)
         write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

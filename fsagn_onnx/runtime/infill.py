@@ -81,7 +81,7 @@ RANDOM = ("noise", "shuffle")
 """Those of them that draw on the source of randomness."""
 
 VERIFY = "blur"
-"""The infill under which `explain --verify` measures retention and the retention head learns to predict it."""
+"""The infill under which `explain --measure` measures retention and the retention head learns to predict it."""
 
 HELD_OUT = "inpaint"
 """The infill that no training ever sees."""

@@ -208,7 +208,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         "design/0003-generator.html",
     ):
         assert (tmp_path / "site" / page).is_file(), page
-    assert "--verify" in (tmp_path / "site" / "reference" / "commands" / "explain.html").read_text(encoding="utf-8")
+    assert "--measure" in (tmp_path / "site" / "reference" / "commands" / "explain.html").read_text(encoding="utf-8")
     for page in (tmp_path / "site").rglob("*.html"):
         loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\" >]+)", page.read_text("utf-8"))
         assert not [url for url in loaded if 'rel="canonical"' not in url], page
