@@ -2,17 +2,20 @@
 
     python -m benchmarks.truth.apart [--networks demo,vgg,resnet] [--pictures 100] [--device cuda] [--sanity 7]
     python -m benchmarks.truth.apart --networks lite0 --photographs FOLDER
+    python -m benchmarks.truth.apart --networks boards --photographs DEEPPCB
 
 For the generator, the feature map, the gradient, per-image optimisation (the oracle of what masks can be) and
 optimisation with a term against the picture's other filters: retention AUC, specificity, the same retention at areas
 .03 and .05 alone, rank correlation and overlap between the masks of two filters of a picture, and where parts are known
 agreement, pointing game and IoU at the part's own size (pairs whose filter falls without the part). `--sanity N` draws
 N conv layers anew, trains a generator for that network too, and tells how each method's masks correlate before and
-after. Unseen pictures, an unseen infill (inpaint), common granularity. Writes docs/apart.json.
+after. Unseen pictures, an unseen infill (inpaint), common granularity. Optimised maps are kept in the folder `--out`,
+one file a picture, so that a run that was stopped goes on. Writes docs/apart.json, and its tables as docs/apart.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -24,6 +27,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from benchmarks.networks import ROOT
+from benchmarks.truth.apart_page import write_page
 from benchmarks.truth.filters_apart import Maps, Scene, TorchProbe, measure, table
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.evaluation.sanity import rank_correlation, reinitialise
@@ -62,6 +67,8 @@ def subject(name: str, count: int, out: Path, photographs: Path | None, explaine
             raise click.UsageError("photographs are needed for lite0: --photographs FOLDER")
         held_out = sorted(list_images([photographs]), key=lambda path: path.name)[::HOLD_OUT_EVERY]
         return Subject(load_model(model), explainer or shipped, tuple(held_out[:count]))
+    if name == "boards":
+        return boards(count, out, photographs, explainer)
     from benchmarks.trained_networks import default_subject
 
     model, shipped = default_subject(name)
@@ -73,6 +80,41 @@ def subject(name: str, count: int, out: Path, photographs: Path | None, explaine
     )
 
 
+def boards(count: int, out: Path, data: Path | None, explainer: Path | None) -> Subject:
+    """The boards' network and drawn crops of DeepPCB's test split, each with one defect."""
+    from fsagn_onnx.models.boards import board_pairs, read_boards, write_pairs
+
+    if data is None:
+        raise click.UsageError("boards are needed: --photographs DEEPPCB")
+    folder, models = out / f"boards-{count}", ROOT / "models"
+    if not (folder / "parts.json").exists():
+        pairs = [pair for board in read_boards(data, "test") for pair in board_pairs(board)]
+        write_pairs([pairs[index] for index in np.random.default_rng(0).permutation(len(pairs))[:count]], folder)
+    names = json.loads((folder / "parts.json").read_text())["images"]
+    pictures = tuple(folder / row["file_name"] for row in names if not row["file_name"].startswith("good/"))
+    return Subject(load_model(models / "boards_cnn.onnx"), explainer or models / "boards_explainer.onnx", pictures)
+
+
+def remembered(make: Maps, folder: Path) -> Maps:
+    """The same maps, one file a picture, so that what takes minutes is made once."""
+
+    def kept(batch: NDArray[np.float32], features: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = []
+        for row in range(len(batch)):
+            one = slice(row, row + 1)
+            name = hashlib.sha256(batch[one].tobytes() + features[one].tobytes() + ids[one].tobytes()).hexdigest()[:20]
+            path = folder / f"{name}.npy"
+            if not path.exists():
+                unfinished = path.with_suffix(".part.npy")
+                np.save(unfinished, make(batch[one], features[one], ids[one]))
+                unfinished.replace(path)
+            made.append(np.load(path))
+        return np.concatenate(made)
+
+    return kept
+
+
 def explained(engine: FileEngine) -> Maps:
     def make(batch: NDArray[np.float32], features: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
         return from_rank(engine.run(batch, ids).area_rank)
@@ -80,16 +122,19 @@ def explained(engine: FileEngine) -> Maps:
     return make
 
 
-def methods(model: Model, layer: str, explainer: Path | None, device: str, steps: int) -> dict[str, Maps]:
-    """The compared methods; the generator first."""
+def methods(
+    model: Model, layer: str, explainer: Path | None, device: str, steps: int, against: bool, out: Path
+) -> dict[str, Maps]:
+    """The compared methods; the generator first. ``against``: optimisation against other filters too."""
     made: dict[str, Maps] = {}
     if explainer is not None:
         made["generator"] = explained(FileEngine(explainer, "cpu"))
     for name in ("activation", "gradient", "random"):
         made[name] = make_method(name, model, layer).saliency
     if steps:
-        made["optimise"] = Optimise(model, layer, steps=steps, device=device).saliency
-        made["optimise apart"] = Optimise(model, layer, steps=steps, objective=CONTRAST, device=device).saliency
+        for name, objective in (("optimise", Objective(contrast=0.0)), ("optimise apart", CONTRAST))[: 1 + against]:
+            found = Optimise(model, layer, steps=steps, objective=objective, device=device).saliency
+            made[name] = remembered(found, out / "maps" / f"{model.path.stem}-{name.replace(' ', '-')}-{steps}")
     return made
 
 
@@ -125,10 +170,11 @@ def redrawn(found: Subject, layer: str, layers: int, out: Path, pairs: int, devi
 
 
 @click.command()
-@click.option("--networks", default="demo,vgg,resnet", show_default=True, help="Of demo, vgg, resnet, lite0.")
+@click.option("--networks", default="demo,vgg,resnet", show_default=True, help="Of demo, vgg, resnet, boards, lite0.")
 @click.option("--pictures", "count", default=100, show_default=True, help="Held-out pictures.")
 @click.option("--filters", default=5, show_default=True, help="Of each picture.")
 @click.option("--steps", default=80, show_default=True, help="Of optimisation; 0: none.")
+@click.option("--against/--alone", default=True, show_default=True, help="Optimise against other filters too.")
 @click.option("--photographs", type=click.Path(path_type=Path), help="Folder of photographs, or of DeepPCB.")
 @click.option("--explainer", type=click.Path(path_type=Path), help="Of the one network that is named.")
 @click.option("--sanity", "layers", default=0, show_default=True, help="Conv layers to draw anew; 0: none.")
@@ -141,6 +187,7 @@ def main(
     count: int,
     filters: int,
     steps: int,
+    against: bool,
     photographs: Path | None,
     explainer: Path | None,
     layers: int,
@@ -157,12 +204,14 @@ def main(
         layer = found.model.layer(FileEngine(found.explainer, "cpu").metadata.layer if found.explainer else None).value
         probe = TorchProbe(found.model, layer, device)
         scene = Scene.of(probe, found.pictures, filters, found.parts)
-        of = methods(found.model, layer, found.explainer, device, steps)
+        of = methods(found.model, layer, found.explainer, device, steps, against, out)
         maps = {method: scene.maps(make) for method, make in of.items()}
         figures = measure(probe, scene, maps)
         print(f"\n{name}, {layer}: {len(scene.paths)} pictures x {filters} filters\n\n{table(figures)}", flush=True)
         result[name] = {
-            "command": f"python -m benchmarks.truth.apart --networks {name} --pictures {count} --steps {steps}",
+            "command": f"python -m benchmarks.truth.apart --networks {name} --pictures {count} --steps {steps}"
+            + ("" if against else " --alone")
+            + (f" --sanity {layers} --pairs {pairs}" if layers else ""),
             "pictures": len(scene.paths),
             "filters": filters,
             "figures": {
@@ -171,13 +220,15 @@ def main(
         }
         if layers:
             path, retrained = redrawn(found, layer, layers, out, pairs, device)
-            after = sanity(found, layer, scene, maps, path, methods(load_model(path), layer, retrained, device, steps))
+            after_methods = methods(load_model(path), layer, retrained, device, steps, against, out)
+            after = sanity(found, layer, scene, maps, path, after_methods)
             result[name]["sanity"] = {"layers": layers, "pairs": pairs, "correlation": after}
             for method, value in after.items():
                 print(f"  redrawn, {method}: {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
         print(f"{time.monotonic() - started:.0f} s", flush=True)
         write.parent.mkdir(parents=True, exist_ok=True)
         write.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_page(result, write.with_suffix(".md"))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class GeneratorConfig:
     width: Annotated[int, within(1, MAX_WIDTH)] = 48
     maps: Annotated[int, within(1, MAX_WIDTH)] = 64
     hidden: Annotated[int, within(1, MAX_WIDTH)] = 48
-    sigma: Annotated[float, Meta(gt=0, le=100, description="a number in (0, 100]")] = 1.0
+    sigma: Annotated[float, Meta(gt=0, le=100, description="a number in (0, 100]")] = 0.6
     classes: bool = False
 
     @property
