@@ -57,7 +57,7 @@ class GeneratorConfig:
         width: channels of the trunk.
         maps: R, number of shared maps.
         hidden: channels of the per-filter head.
-        sigma: standard deviation in cells of the Gaussian on the saliency.
+        sigma: standard deviation in cells of the Gaussian on the saliency, once it is trained.
         classes: it has learnt to be asked about classes.
     """
 

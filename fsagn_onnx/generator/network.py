@@ -23,6 +23,9 @@ from .config import GeneratorConfig
 from .encoder import Encoded, OwnEncoder, SharedEncoder
 from .questions import Questions
 
+LEARNING_SIGMA = 1.0
+"""Of the Gaussian on the saliency while training, in cells: under narrower ones masks leak before they are right."""
+
 FLOOR = 0.01
 """Added to the normalised feature map before its logarithm is taken."""
 
@@ -186,6 +189,7 @@ class Generator(nn.Module):
         self.retention_hidden = nn.Linear(hidden + 2 + len(config.areas), hidden)
         self.retention_out = nn.Linear(hidden, len(config.areas))
         self.register_buffer("kernel", gaussian_kernel(config.sigma), persistent=False)
+        self.register_buffer("learning_kernel", gaussian_kernel(LEARNING_SIGMA), persistent=False)
         self._start()
 
     def _start(self) -> None:
@@ -240,7 +244,7 @@ class Generator(nn.Module):
         shift = self.shift(hidden.transpose(2, 3)).view(*size[:2], *coarse.shape[-2:])
         base = torch.log(resize(own, encoded.grid) + FLOOR)
         saliency = asked.alpha[..., None] * base + resize(shift, encoded.grid) + learnt
-        saliency = smoothed(saliency, self.get_buffer("kernel"))
+        saliency = smoothed(saliency, self.get_buffer("learning_kernel" if self.training else "kernel"))
         kept = energy_share(own.detach(), saliency.detach(), self.config.areas)
         retention = self._retention(pooled.detach(), own.detach(), asked.peaks.detach(), kept)
         k = ids.shape[1]

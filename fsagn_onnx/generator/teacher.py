@@ -24,7 +24,7 @@ class GradientTeacher:
         depths: tapped values, deepest first; their maps are added up, each over its largest value.
         layout: of the model's input.
         stride: of the evidence maps' grid.
-        kernel: ``(1, 1, 5, 5)``, smooths as the generator's maps are smoothed.
+        kernel: ``(1, 1, 5, 5)``, smooths as the generator's maps are while it learns.
     """
 
     depths: tuple[str, ...]
@@ -65,4 +65,8 @@ def teaching_loss(evidence: Tensor, teacher: Tensor) -> Tensor:
 def teacher_at(depths: tuple[str, ...], generator: Generator) -> GradientTeacher | None:
     """A teacher of a generator's evidence maps at some depths, deepest first; None at none."""
     config = generator.config
-    return GradientTeacher(depths, config.layout, config.stride, generator.get_buffer("kernel")) if depths else None
+    return (
+        GradientTeacher(depths, config.layout, config.stride, generator.get_buffer("learning_kernel"))
+        if depths
+        else None
+    )

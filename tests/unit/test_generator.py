@@ -22,11 +22,25 @@ from onnx import numpy_helper
 
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.errors import CheckpointError, ImageError, UsageError
-from fsagn_onnx.generator import TrainingOptions, export_explainer, load_checkpoint, make_config, read_quality, train
+from fsagn_onnx.generator import (
+    Generator,
+    TrainingOptions,
+    export_explainer,
+    load_checkpoint,
+    make_config,
+    read_quality,
+    train,
+)
 from fsagn_onnx.generator.area import area_rank, soft_mask, standardise
 from fsagn_onnx.generator.embedding import filter_embedding
 from fsagn_onnx.generator.network import choose_filters
-from fsagn_onnx.generator.objective import Objective, contrast_loss, crosswise_change, relative_change
+from fsagn_onnx.generator.objective import (
+    Objective,
+    contrast_loss,
+    crosswise_change,
+    relative_change,
+    total_variation,
+)
 from fsagn_onnx.generator.options import default_crop
 from fsagn_onnx.generator.schedule import input_size
 from fsagn_onnx.generator.step import Stepper
@@ -219,6 +233,16 @@ def test_sums_are_inside_convolutions(explainer: Path, tmp_path: Path) -> None:
 def test_step_zero_is_the_upsampled_feature_map(model: Model) -> None:
     engine = engine_for(model, TAP, "activation")
     assert found(engine, model, range(1000, 1030)) >= 0.95
+
+
+def test_maps_are_sharper_than_while_they_are_learnt(model: Model) -> None:
+    torch.manual_seed(0)
+    made = Generator(make_config(model, model.layer(TAP)))
+    taps = {tap.value: torch.rand(1, tap.channels, *model.shapes[tap.value][2:]) for tap in made.config.taps}
+    inputs, filters = {"image": torch.rand(1, 3, *model.input_spec.size), **taps}, torch.tensor([[0, 1]])
+    with torch.no_grad():
+        learning, learnt = (made.train(mode)(inputs, filters).saliency for mode in (True, False))
+    assert float(total_variation(learnt[0]).min()) > 1.05 * float(total_variation(learning[0]).max())
 
 
 def test_trained_generator_finds_the_planted_patches(explainer: Path, model: Model) -> None:
