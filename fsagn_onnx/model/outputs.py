@@ -26,6 +26,8 @@ PASSING = frozenset({
 """Ops that pass numbers on as they are, or nearly so."""
 SCALING = frozenset({"Add", "Sub", "Mul", "Div"})
 """Ops that, with a constant, shift and stretch numbers and leave them what they are."""
+BOUNDING = frozenset({"Clip"})
+"""Ops that only keep numbers from growing, as before a sigmoid."""
 DENSE = frozenset({
     "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "Conv", "ConvInteger", "QLinearConv", "Einsum",
 })  # fmt: skip
@@ -147,7 +149,7 @@ class OutputReader:
         rank = len(item.shape) if item.shape is not None else 2
         row = axis == 0 and (rank <= 2 if shape is None else _row(shape))
         width = math.prod(shape[1:]) if row and shape is not None else None
-        whole = row and all(self._is_row(name, width) for name in head)
+        whole = row and all(self._is_row(name, width) for name in head) and not self._joins_places(source)
         if end.endswith("softmax") and whole and not self._over_all(source, width):
             end = "other"
         return Output(item.name, item.dtype, axis, constant, whole, width, end, source, self._open_shape(item, axis))
@@ -188,6 +190,16 @@ class OutputReader:
         """Whether a value holds one row of numbers per image, all of those of the output."""
         shape = self.shapes.get(name)
         return shape is None or (self._batch in shape[:1] and _row(shape) and width in (None, math.prod(shape[1:])))
+
+    def _joins_places(self, name: str) -> bool:
+        """Whether a value joins numbers per place of several maps: the scores of a detector's scales."""
+        node = self._maker(name)
+        if node is not None and node.op_type in ("Sigmoid", "HardSigmoid", "Softmax", "LogSoftmax"):
+            node = self._maker(self._behind(node.input[0], PASSING | SCALING | BOUNDING))
+        if node is None or node.op_type != "Concat":
+            return False
+        parts = [self._behind(part, PASSING | SCALING) for part in node.input if part in self.varying]
+        return any(not _row(self.shapes.get(part, ())) for part in parts)
 
     def _over_all(self, name: str, width: int | None) -> bool:
         """Whether a softmax is one over all numbers of an image."""
@@ -235,7 +247,7 @@ class OutputReader:
 
     def _makers(self, name: str) -> Iterator[str]:
         """The value that a dense layer, or one that joins several, made, behind what passes on, shifts or stretches."""
-        value = self._behind(name, PASSING | SCALING)
+        value = self._behind(name, PASSING | SCALING | BOUNDING)
         node = self._maker(value)
         if node is not None and node.op_type in {"Concat", *DENSE}:
             yield value

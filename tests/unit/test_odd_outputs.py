@@ -16,6 +16,7 @@ from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
 from fsagn_onnx.perturbation.run import perturb
 from fsagn_onnx.runtime import Explainer, Explanation, Session
+from fsagn_onnx.runtime.classes import classes_in
 from fsagn_onnx.runtime.fixed_batch import in_batches
 from fsagn_onnx.testing.graph_builder import GraphBuilder
 
@@ -195,3 +196,35 @@ def test_a_scalar_beside_the_logits_of_an_explainer_that_knows_classes(tmp_path:
         explained = explainer.explain([image, image], classes="top:2", measure=True)
     assert all(len(found.evidence) == 2 for found in explained)
     assert explained[0].evidence[0].removed is not None
+
+
+@pytest.mark.parametrize("end", ["Sigmoid", "Softmax", ""])
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_scores_of_places_are_no_classes_however_the_scales_are_joined(
+    tmp_path: Path, end: str, clipped: bool, levels: int
+) -> None:
+    b = GraphBuilder()
+    maps = [b.conv("image", 3, 8)]
+    maps.append(b.conv(maps[0], 8, 8))
+    rows = b.constant(np.array([0, -1], np.int64))
+    parts = []
+    for value in maps[:levels]:
+        weights = b.constant(b.rng.normal(size=(2, 8, 1, 1)).astype(np.float32))
+        parts.append(b.op("Reshape", b.op("Transpose", b.op("Conv", value, weights), perm=[0, 2, 3, 1]), rows))
+    value = b.op("Concat", *parts, axis=1) if levels > 1 else parts[0]
+    if clipped:
+        value = b.op("Clip", value, b.constant(np.float32(-100)), b.constant(np.float32(100)))
+    b.op(end or "Identity", value, out="scores")
+    model = load_model(b.save(tmp_path / "m.onnx", ["scores"]))
+    assert classes_in(model.proto, model.input_spec, None).classifier.output is None
+
+
+def test_classes_joined_of_two_dense_layers_stay_classes(tmp_path: Path) -> None:
+    b = GraphBuilder()
+    last = b.conv(b.conv("image", 3, 8), 8, 8)
+    parts = [b.head(last, 8, name) for name in ("coarse", "fine")]
+    b.op("Sigmoid", b.op("Concat", *parts, axis=1), out="scores")
+    model = load_model(b.save(tmp_path / "m.onnx", ["scores"]))
+    found = classes_in(model.proto, model.input_spec, None).classifier
+    assert (found.output, found.scores, found.width) == ("scores", "labels", 20)
