@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PATH, classes_options, json_option, keep_options, read_model, reading_options, seed_option
+from .options import (
+    PATH,
+    classes_options,
+    cluster_options,
+    json_option,
+    keep_options,
+    read_model,
+    reading_options,
+    seed_option,
+)
+
+if TYPE_CHECKING:
+    from fsagn_onnx.scale.cluster import Cluster
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 trained but some images could not be read.")
@@ -31,8 +43,11 @@ from .options import PATH, classes_options, json_option, keep_options, read_mode
 @seed_option
 @click.option("--device", default="cpu", show_default=True, help="torch device: cpu, cuda, ...")
 @click.option(
-    "--devices", type=click.IntRange(1), default=1, show_default=True, help="Processes here that share every step."
+    "--devices",
+    type=click.IntRange(1),
+    help="Processes that share every step.  [default: 1; with --cluster all that it has room for]",
 )
+@cluster_options
 @reading_options
 @classes_options
 @click.option("--checkpoint-every", type=click.IntRange(1), default=100, show_default=True, help="Steps.")
@@ -53,7 +68,8 @@ def command(
     no_flip: bool,
     seed: int,
     device: str,
-    devices: int,
+    devices: int | None,
+    cluster: Cluster | None,
     reading: dict[str, Any],
     output: str | None,
     scores: str | None,
@@ -67,6 +83,13 @@ def command(
     from fsagn_onnx.terminal.training import TrainingBar
 
     keep_freed_memory()
+    elsewhere = None
+    if cluster is not None:
+        from functools import partial
+
+        from fsagn_onnx.scale.training import train_on_cluster
+
+        elsewhere = partial(train_on_cluster, cluster=cluster, workers=devices)
     minimised = Objective("fsagn" if objective == "fsagn" else "budget")
     options = TrainingOptions(
         pairs=pairs, questions=tuple(questions.split(",")) if questions else None, crop=crop, flip=not no_flip,
@@ -77,8 +100,8 @@ def command(
         loaded = read_model(model, reading)
         report = train(
             loaded, images, out, layer=layer, encoder="own" if own else "shared", options=options,
-            resume=resume, overwrite=overwrite, device=device, devices=devices, output=output, scores=scores,
-            on_step=bar.step, on_failure=bar.failure, on_phase=bar.phase,
+            resume=resume, overwrite=overwrite, device=device, devices=devices or 1, output=output, scores=scores,
+            on_step=bar.step, on_failure=bar.failure, on_phase=bar.phase, elsewhere=elsewhere,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"explainer": str(out), "parity": vars(report), "failures": bar.failures}))

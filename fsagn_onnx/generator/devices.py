@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 import torch.distributed as dist
@@ -56,7 +56,9 @@ def check_devices(job: TrainingJob, devices: int) -> None:
     if kind != "cpu" and devices > (found := torch.accelerator.device_count()):
         raise UsageError(f"--devices {devices} needs {devices} devices of kind '{kind}', but torch finds {found}")
     if job.encoder == "own":
-        raise UsageError("an encoder of the generator's own is trained on one device: leave out --devices, or --own")
+        raise UsageError(
+            "an encoder of the generator's own is trained on one device: leave out --devices and --cluster, or --own"
+        )
 
 
 def run_on_devices(job: TrainingJob, devices: int, listeners: Listeners) -> None:
@@ -73,7 +75,6 @@ def run_on_devices(job: TrainingJob, devices: int, listeners: Listeners) -> None
         WorkerError: a process was killed.
         FsagnError: what a worker raised.
     """
-    check_devices(job, devices)
     threads = max(1, torch.get_num_threads() // devices)
     ours, theirs = get_context("spawn").Pipe(duplex=False)
     listening = _Listening(ours, listeners)
@@ -133,14 +134,14 @@ def work(job: TrainingJob, threads: int, folder: Path, teller: Connection) -> No
         raise
 
 
-def run_share(job: TrainingJob, device: str, share: Share, teller: Connection) -> None:
+def run_share(job: TrainingJob, device: str, share: Share, teller: Teller) -> None:
     """A worker's share of a training, where the process group is there already.
 
     Args:
         job: what is trained.
         device: of this worker.
         share: which worker it is.
-        teller: see `work`.
+        teller: takes what the listeners are told; the first worker alone writes.
     """
     listeners = Listeners()
     if share.first:
@@ -150,6 +151,13 @@ def run_share(job: TrainingJob, device: str, share: Share, teller: Connection) -
             lambda phase: teller.send(("on_phase", phase)),
         )
     run_job(TrainingJob(**{**vars(job), "device": device}), listeners, share)
+
+
+class Teller(Protocol):
+    """Takes what the first worker tells: the name of a listener's call, and what it is given."""
+
+    def send(self, what: Any, /) -> None:
+        """One message."""
 
 
 class _Listening:

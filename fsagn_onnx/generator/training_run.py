@@ -37,6 +37,7 @@ def train(
     overwrite: bool = False,
     device: str = "cpu",
     devices: int = 1,
+    elsewhere: Callable[[TrainingJob, Listeners], None] | None = None,
     output: str | None = None,
     scores: str | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
@@ -63,6 +64,8 @@ def train(
         devices: processes of this machine that share every step, each on a device of its own (``cpu``: with a share of
             torch's threads). They see the same pairs as one, so the weights agree up to the order of summation. As
             with every use of `multiprocessing`, a script calls this under ``if __name__ == "__main__"``.
+        elsewhere: trains in place of this process, such as `scale.training.train_on_cluster`; the checkpoint then holds
+            the result.
         output: the model's output that classifies, kept in the explainer; None: found in its graph.
         scores: what its numbers are, kept likewise; None: found.
         on_step: is told the progress after each step.
@@ -100,12 +103,16 @@ def train(
 
     job = TrainingJob(model, layer, tuple(paths), checkpoint, encoder, settings, device, output, scores, resume)
     listeners = Listeners(on_step, on_failure, on_phase)
-    if devices == 1:
+    if elsewhere is None and devices == 1:
         trained = run_job(job, listeners)
     else:
-        from .devices import run_on_devices  # torch's launcher takes its time to import
+        from .devices import check_devices, run_on_devices  # torch's launcher takes its time to import
 
-        run_on_devices(job, devices, listeners)
+        check_devices(job, devices)
+        if elsewhere is None:
+            run_on_devices(job, devices, listeners)
+        else:
+            elsewhere(job, listeners)
         trained = load_checkpoint(checkpoint)
     on_phase("writing the explainer and comparing it with torch")
     report = export_explainer(model, trained, out)

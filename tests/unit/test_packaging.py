@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -130,32 +131,85 @@ def test_licence_is_whole(project: dict[str, Any]) -> None:
     assert (ROOT / "NOTICE").is_file()
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_every_file(project: dict[str, Any], tmp_path: Path) -> None:
-    """Build a wheel of a copy of the tree and compare its files with the folders."""
+@pytest.fixture(scope="module")
+def archives(project: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source archive of a copy of the tree, and the wheel built of what is in the archive."""
     pytest.importorskip("setuptools", "77")
-    folders = project["tool"]["setuptools"]["package-dir"]
-    source = tmp_path / "source"
-    for folder in folders.values():
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path_factory.mktemp("release")
+    source = folder / "source"
+    for part in project["tool"]["setuptools"]["package-dir"].values():
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, source / name)
+    build = f"import setuptools.build_meta as backend; backend.build_sdist({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", build], check=True, timeout=1800, capture_output=True, cwd=source)
+    (archive,) = folder.glob("fsagn_onnx-*.tar.gz")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--wheel-dir", str(tmp_path), str(source)],
+         "--wheel-dir", str(folder), str(archive)],
         check=True, timeout=1800, capture_output=True,
     )  # fmt: skip
+    (wheel,) = folder.glob("fsagn_onnx-*.whl")
+    return archive, wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_and_nothing_else(project: dict[str, Any], archives: tuple[Path, Path]) -> None:
+    import fsagn_onnx
+
+    folders = project["tool"]["setuptools"]["package-dir"]
     expected = {
         "/".join([*package.split("."), *path.relative_to(ROOT / folder).parts])
         for package, folder in folders.items()
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    (wheel,) = tmp_path.glob("fsagn_onnx-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-        metadata = archive.read(next(n for n in archive.namelist() if n.endswith("/METADATA"))).decode()
-        assert any(name.endswith("/licenses/NOTICE") for name in archive.namelist())
+    archive, wheel = archives
+    assert all(f"fsagn_onnx-{fsagn_onnx.__version__}" in path.name for path in archives)
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert {"LICENSE", "NOTICE", "pyproject.toml", "README.md", "fsagn_onnx/py.typed"} <= names
+    with zipfile.ZipFile(wheel) as unpacked:
+        held = {name for name in unpacked.namelist() if ".dist-info/" not in name}
+        about = next(name for name in unpacked.namelist() if name.endswith("/METADATA"))
+        metadata = unpacked.read(about).decode()
+        licences = {name.rpartition("/")[2] for name in unpacked.namelist() if "/licenses/" in name}
     assert held == expected
+    assert "fsagn_onnx/py.typed" in held
+    assert not [name for name in held if "test" in name.split("/")[1:-1]]
+    assert licences == set(project["project"]["license-files"])
     assert "License-Expression: Apache-2.0" in metadata
+    assert f"\nVersion: {fsagn_onnx.__version__}\n" in metadata
     assert not [line for line in metadata.splitlines() if line == "Requires-Dist: torch"]
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_environment_of_its_own(archives: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nothing of the checkout is seen there; what the package depends on is lent, which `make dist` fetches anew."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "empty")], check=True, timeout=1800)
+    (python,) = (tmp_path / "empty").glob("*/python")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index",
+         str(archives[1])],
+        check=True, timeout=1800, capture_output=True,
+    )  # fmt: skip
+    places = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    lent = [path for path in sys.path if path.endswith("-packages")]
+    (Path(places.stdout.strip()) / "lent.pth").write_text("\n".join(lent) + "\n", encoding="utf-8")
+    where = "import fsagn_onnx, fsagn_onnx.models; print(fsagn_onnx.__file__); print(fsagn_onnx.models.__path__[0])"
+    told = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True, cwd=tmp_path)
+    package, models = map(Path, told.stdout.split())
+    assert package.is_relative_to(tmp_path)
+    script = python.with_name("fsagn-onnx")
+    version = subprocess.run([script, "--version"], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    assert f"-{version.split()[-1]}-" in archives[1].name
+    picture = ROOT / "examples" / "pcb" / "good"
+    words = [models / "demo_explainer.onnx", picture, "--out", tmp_path / "out", "--providers", "cpu", "--no-measure"]
+    done = subprocess.run([script, "explain", *words], capture_output=True, text=True, cwd=tmp_path, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "index.html").is_file()
