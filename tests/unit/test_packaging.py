@@ -212,4 +212,4 @@ def test_the_wheel_works_in_an_environment_of_its_own(archives: tuple[Path, Path
     words = [models / "demo_explainer.onnx", picture, "--out", tmp_path / "out", "--providers", "cpu", "--no-measure"]
     done = subprocess.run([script, "explain", *words], capture_output=True, text=True, cwd=tmp_path, timeout=1800)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out" / "index.html").is_file()
+    assert (tmp_path / "out" / "explanations.jsonl").is_file()
