@@ -21,7 +21,7 @@ from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
 from .jobs import Job
 from .metrics import Metrics
-from .passes import joined, part_of, rows_are_images
+from .passes import joined_passes, part_of, rows_are_images
 from .settings import Settings
 from .tensors import RequestError
 
@@ -139,7 +139,7 @@ class Batcher:
         if not self._shares or len(job.values) <= self._settings.max_batch:
             return await self._whole(job)
         passes = [await self._whole(part) for part in job.parts(self._settings.max_batch)]
-        return joined(passes, self._classifier)
+        return joined_passes(passes, self._classifier)
 
     async def _whole(self, job: Job) -> Pass:
         item = _Waiting(job, asyncio.get_running_loop().create_future(), time.monotonic())

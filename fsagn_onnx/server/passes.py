@@ -53,7 +53,7 @@ def part_of(computed: Pass, rows: slice, classifier: Classifier | None) -> Pass:
     )
 
 
-def joined(passes: Sequence[Pass], classifier: Classifier | None) -> Pass:
+def joined_passes(passes: Sequence[Pass], classifier: Classifier | None) -> Pass:
     """What several passes say of the images of one request, as one pass: the reverse of `part_of`."""
 
     def whole(name: str) -> NDArray[Any]:
