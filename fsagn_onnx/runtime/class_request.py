@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
+
+import numpy as np
 
 from ..errors import UsageError
 from .classes import Classes
@@ -31,8 +33,11 @@ def class_slots(asked: AskedClasses, classes: Classes) -> tuple[int, ...]:
     """
     if asked is None:
         return ()
-    wanted = [asked] if isinstance(asked, str | int) else list(asked)
-    if wanted and not classes:
+    wanted = [asked] if isinstance(asked, str | int | np.integer) else asked
+    if not isinstance(wanted, Iterable) or not all(isinstance(one, str | int | np.integer) for one in wanted):
+        raise UsageError(f"classes must be names or numbers, one or several, but got {asked!r}")
+    wanted = [one if isinstance(one, str) else int(one) for one in wanted]
+    if wanted and not classes.decides:
         raise UsageError(f"no class can be asked about: the model does not classify ({classes.classifier.reason})")
     slots: list[int] = []
     for one in wanted:

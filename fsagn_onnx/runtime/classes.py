@@ -198,10 +198,16 @@ class Classes:
         return None
 
     @property
+    def decides(self) -> bool:
+        """Whether there is a decision to ask about: for a class of the image, of a box, or of places."""
+        return bool(self) or self.detector is not None or self.class_map is not None
+
+    @property
     def count(self) -> int | None:
-        """How many classes there are, where that is known."""
+        """How many classes there are, of the image or else of boxes or places, where that is known."""
         if not self:
-            return 0
+            found = self.detector or self.class_map
+            return found.classes if found is not None else 0
         return 2 if self.classifier.scores in SINGLE else self.classifier.width
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .evidence import PlainEvidence, summed_evidence
 from .explained_area import rounded
 from .infill import HELD_OUT, VERIFY, masked_images
+from .intervention import probability
 from .masks import Mask, area_rank, grid_of, grid_stride, pixel_mask
 
 __all__ = ["DECISION_AREAS", "DepthChoice", "DepthFigure", "DepthTrial", "choose_depth", "depth_candidates"]
@@ -184,4 +185,4 @@ class DepthTrial:
         for start in range(0, len(images), BATCH):
             part = np.asarray(self._spec.normalise(images[start : start + BATCH]), dtype=np.float32)
             _, decisions = self._engine.decided(part, np.full((len(part), 1), number, dtype=np.int64))
-            yield 1 / (1 + np.exp(-np.clip(decisions[:, 0].astype(np.float64), -700, 700)))
+            yield probability(decisions[:, 0].astype(np.float64))

@@ -46,7 +46,9 @@ def check_directions(directions: ArrayLike, count: int, layer: str) -> NDArray[n
         UsageError: they are of another length, all zero, or not finite.
     """
     try:
-        asked = np.asarray(directions, dtype=np.float32)
+        given = np.asarray(directions)
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            asked = given.astype(np.float32, casting="same_kind" if given.dtype.kind in "fc" else "unsafe")
     except (TypeError, ValueError):
         raise UsageError("directions must be an array of numbers, one per filter") from None
     asked = asked[None] if asked.ndim == 1 else asked

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -167,6 +167,11 @@ class Engine(ABC):
             UsageError: it cannot be asked about classes.
         """
         raise UsageError(self.silent("classes"))
+
+    @property
+    def decider(self) -> Callable[[Array, NDArray[np.int64]], tuple[Array, Array]] | None:
+        """What computes class ids and decision values (N, J) alone, without areas; None where nothing does."""
+        return None
 
     def direct(self, batch: Array, directions: NDArray[np.float32]) -> Directed:
         """Where directions (D, C) over the layer's channels look.

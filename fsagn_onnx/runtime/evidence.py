@@ -7,7 +7,7 @@ on the pictures: see `depth_choice`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -183,6 +183,11 @@ class PlainEvidence(Engine, Closing):
     def answers_classes(self) -> bool:
         """It can be asked about classes."""
         return True
+
+    @property
+    def decider(self) -> Callable[[Array, NDArray[np.int64]], tuple[NDArray[np.int64], Array]]:
+        """See `decided`."""
+        return self.decided
 
     @property
     def model(self) -> Model:

@@ -25,7 +25,7 @@ from .explanation import Explanation
 from .explanation_builder import Answering, not_finite
 from .file_engine import FileEngine
 from .filter_request import FilterRequest
-from .intervention import DecisionMeter
+from .intervention import BoxMeter, DecisionMeter
 from .stream import DECODERS, Failure, Images, Prepared, named_images, ordered_map, prepare
 from .tuning import Tuning
 from .verifier import Verifier
@@ -300,7 +300,10 @@ class Explainer(Closing):
             batch_size=batch_size,
         )
 
-    def _meter(self, model: Model | None, batch_size: int) -> DecisionMeter:
+    def _meter(self, model: Model | None, batch_size: int) -> DecisionMeter | None:
+        if not self.classes and (decide := self.engine.decider) is not None:
+            known = self.classes.count is not None
+            return BoxMeter(decide, self.classes, self.metadata.input, batch_size=batch_size) if known else None
         return DecisionMeter(
             self.engine.model_graph() if model is None else model.proto,
             self.classes,

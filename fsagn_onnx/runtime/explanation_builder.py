@@ -17,7 +17,7 @@ from .engine import Decisions, EngineMetadata, Pass
 from .explained_area import DirectionArea, Evidence
 from .explanation import Explanation, FilterExplanation, locate
 from .filter_request import FilterRequest
-from .intervention import DecisionMeter
+from .intervention import DecisionMeter, probability
 from .masks import pixel_mask
 from .segments import find_segmentation
 from .stream import Pixels, Prepared
@@ -139,8 +139,8 @@ class Answering:
             pixels: fitted to the model's input, uint8 (H, W, c), where the meter is to measure.
         """
         found = computed.decisions
-        if found is None:
-            return ()
+        if found is None or find_detections(self.classes, computed.outputs, n, geometry) == ():
+            return ()  # no box, no decision
         own = {name: computed.outputs[name][n : n + 1] for name in self.classes.wanted if name in computed.outputs}
         scores = self.classes.probabilities(own)
         evidence = []
@@ -149,7 +149,7 @@ class Answering:
             one = Evidence(
                 index=number,
                 label=self.classes.label(number, None if scores is None else scores.shape[1]),
-                score=float("nan") if scores is None else float(scores[0, number]),
+                score=float(probability(found.decision[n, j]) if scores is None else scores[0, number]),
                 decision=float(found.decision[n, j]),
                 support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
                 **self._cut(geometry, found.evidence_rank[n, j], self._predicted(values, filters=False), values),

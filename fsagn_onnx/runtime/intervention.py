@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ from ..errors import ModelError, UsageError
 from ..model.cut import cut
 from ..model.input_spec import Geometry, InputSpec
 from .classes import Classes
+from .contract import STRONGEST
 from .explained_area import Evidence, Intervention
 from .explanation import locate
 from .infill import VERIFY, masked_images
@@ -24,6 +25,8 @@ from .stream import Pixels
 
 AREAS: Final = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 """Areas that are tried to find the one that a decision rests on."""
+
+Decide: TypeAlias = Callable[[NDArray[Any], NDArray[np.int64]], tuple[NDArray[Any], NDArray[Any]]]
 
 SHIFTS: Final = ((0.5, 0.5), (0.0, 0.5), (0.5, 0.0))
 """By how much of height and width the evidence is moved to get areas of its form elsewhere."""
@@ -122,7 +125,7 @@ class DecisionMeter(Closing):
         shown = masked_images(pixels, [~nowhere, nowhere, *masks, *(~mask for mask in masks)], self._infill)
         answers, count = self.answers(shown), len(areas)
         whole, kept, removed = answers[:2], answers[2 : 2 + count], answers[2 + count :]
-        best = _resting(whole.winners[0] == found.index, found.index, kept, removed)
+        best = self._resting(whole, kept, removed, found.index)
         others = [~mask for mask in elsewhere(found.area_rank, masks[best], geometry.size)]
         control = self.answers(masked_images(pixels, others, self._infill))
         nothing, everything = whole.decisions[1, found.index], whole.decisions[0, found.index]
@@ -151,16 +154,59 @@ class DecisionMeter(Closing):
             decision=float(answers.decisions[row, asked]),
         )
 
+    def _says(self, answers: Answers, asked: int) -> NDArray[np.bool_]:
+        """Whether the model answers with a class."""
+        return np.asarray(answers.winners == asked)
+
+    def _resting(self, whole: Answers, kept: Answers, removed: Answers, asked: int) -> int:
+        """The place of the area that a decision rests on, see `measured`."""
+        if self._says(whole, asked)[0] and (fallen := np.flatnonzero(~self._says(removed, asked))).size:
+            return int(fallen[0])
+        return int((kept.probabilities[:, asked] - removed.probabilities[:, asked]).argmax())
+
     def close(self) -> None:
         """Free the session."""
         self._session.close()
 
 
-def _resting(answered: bool, asked: int, kept: Answers, removed: Answers) -> int:
-    """The place of the area that a decision rests on, see `DecisionMeter.measured`."""
-    if answered and (fallen := np.flatnonzero(removed.winners != asked)).size:
-        return int(fallen[0])
-    return int((kept.probabilities[:, asked] - removed.probabilities[:, asked]).argmax())
+class BoxMeter(DecisionMeter):
+    """The same for boxes and maps of classes, whose decisions stand in no output: the engine computes them.
+
+    Probabilities are those that decision values are the log-odds of, 1 / (1 + e^-d). Several classes can be found at
+    the same time: each counts as answered from a probability of .5 on.
+
+    Args:
+        decide: preprocessed batch (N, ...), class ids (N, J) -> ids and decision values (N, J); -1: the best.
+        classes: how the model's outputs are read; it must be known how many there are.
+        spec: the model's input.
+        batch_size: masked images per pass.
+    """
+
+    def __init__(self, decide: Decide, classes: Classes, spec: InputSpec, *, batch_size: int = 8) -> None:
+        self._decide, self._classes, self._spec, self._infill = decide, classes, spec, VERIFY
+        self._batch_size = batch_size
+
+    def answers(self, pictures: Sequence[Pixels] | Pixels) -> Answers:
+        """What the model decides about fitted pictures, uint8 (H, W, c) each."""
+        winners, decisions = [], []
+        for start in range(0, len(pictures), self._batch_size):
+            batch = np.asarray(self._spec.normalise(np.asarray(pictures[start : start + self._batch_size])))
+            every = np.tile(np.arange(self._classes.count or 0, dtype=np.int64), (len(batch), 1))
+            winners.append(self._decide(batch, np.full((len(batch), 1), STRONGEST, dtype=np.int64))[0][:, 0])
+            decisions.append(self._decide(batch, every)[1].astype(np.float64))
+        values = np.concatenate(decisions)
+        return Answers(np.concatenate(winners).astype(np.intp), probability(values), values)
+
+    def _says(self, answers: Answers, asked: int) -> NDArray[np.bool_]:
+        return np.asarray(answers.probabilities[:, asked] >= 0.5)
+
+    def close(self) -> None:
+        """Nothing of its own to free."""
+
+
+def probability(decision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The probability that a decision value is the log-odds of."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(decision, -700, 700))))
 
 
 def elsewhere(rank: FloatMap, mask: Mask, size: tuple[int, int]) -> Iterable[Mask]:

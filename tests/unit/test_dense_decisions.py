@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from fsagn_onnx.errors import GradientError
+from fsagn_onnx.errors import GradientError, UsageError
 from fsagn_onnx.gradient import DenseScores, add_decision
 from fsagn_onnx.model import load_model
 from fsagn_onnx.model.classifier import Classifier
 from fsagn_onnx.model.inference_session import inference_session
 from fsagn_onnx.model.score_value import ScoreValue
+from fsagn_onnx.runtime import explain_decisions
 from fsagn_onnx.runtime.classes import classes_of
 from fsagn_onnx.runtime.evidence import PlainEvidence
 from fsagn_onnx.testing.graph_builder import GraphBuilder
@@ -167,3 +168,12 @@ def test_a_segmentation_network_is_explained(tmp_path: Path) -> None:
     assert (found.class_ids[:, 1] == 2).all()
     assert np.isfinite(found.decision).all()
     assert np.ptp(found.evidence_rank[0, 0]) > 0.9
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    (explained,) = explain_decisions(model, picture, "top:2", measure=True, threads=1)
+    assert explained.segmentation is not None
+    best = explained.evidence[0]
+    assert best.index == explained.segmentation.segments[0].index
+    assert best.score == pytest.approx(1 / (1 + np.exp(-best.decision)))
+    assert best.removed is not None
+    with pytest.raises(UsageError, match="no class 7: the model has 3 classes"):
+        explain_decisions(model, picture, 7, threads=1)

@@ -12,10 +12,12 @@ from onnx import TensorProto
 
 from fsagn_onnx.errors import GradientError, LayerError, UsageError
 from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.runtime import explain_decisions
 from fsagn_onnx.runtime.classes import classes_of
 from fsagn_onnx.runtime.decision_source import chosen_filters, evidence_depths
 from fsagn_onnx.runtime.depth_choice import DECISION_AREAS, choose_depth
 from fsagn_onnx.runtime.evidence import PlainEvidence, summed_evidence
+from fsagn_onnx.testing.bright_detector import bright_detector, bright_picture
 from fsagn_onnx.testing.graph_builder import GraphBuilder
 from fsagn_onnx.testing.synthetic import render
 
@@ -158,3 +160,28 @@ def test_scores_of_another_precision_are_decided_like_float32(tmp_path: Path, ki
     assert other is not None
     for name in ("class_ids", "decision", "contributions", "support", "evidence_rank"):
         assert np.allclose(getattr(other, name), getattr(plain, name), atol=1e-4), name
+
+
+@pytest.mark.parametrize("layout", ["yolov8", "torchvision", "boxes-scores", "rtdetr"])
+def test_a_detector_says_what_its_best_box_rests_on(layout: str, tmp_path: Path) -> None:
+    onnx.save(bright_detector(layout), tmp_path / "detector.onnx")
+    found = bright_picture([(2, 3, 0), (5, 5, 1)])
+    pictures, depths = [found, bright_picture([])], ["features"]
+    best, nothing = explain_decisions(tmp_path / "detector.onnx", pictures, depths=depths, measure=True, threads=1)
+    assert (nothing.detections, nothing.evidence) == ((), ())
+    (one,) = best.evidence
+    assert best.detections is not None
+    box = next(box for box in best.detections if box.index == one.index)
+    assert (one.label, one.score) == (box.label, pytest.approx(box.score, abs=0.02))
+    row, column = divmod(int(one.area_rank.argmin()), one.area_rank.shape[1])
+    step = 64 // one.area_rank.shape[0]
+    x0, y0, x1, y1 = box.box
+    assert x0 - step <= step * column <= x1
+    assert y0 - step <= step * row <= y1
+    assert one.removed is not None
+    assert one.kept is not None
+    assert one.removed.asked < 0.1 < 0.9 < one.kept.asked
+    (other,) = explain_decisions(tmp_path / "detector.onnx", found, "blue thing", depths=depths, threads=1)[0].evidence
+    assert (other.label, round(other.score, 2)) == ("blue thing", 0)
+    with pytest.raises(UsageError, match="no class 'elephant': the model has 3 classes"):
+        explain_decisions(tmp_path / "detector.onnx", found, "elephant", depths=depths, threads=1)
