@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PATH, batch_size_option, read_model, running_options, set_reading_options
+from .options import PATH, batch_size_option, cluster_options, read_model, running_options, set_reading_options
+
+if TYPE_CHECKING:
+    from fsagn_onnx.scale.cluster import Cluster
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -26,6 +29,7 @@ from .options import PATH, batch_size_option, read_model, running_options, set_r
 @set_reading_options
 @batch_size_option()
 @running_options
+@cluster_options
 @click.pass_context
 def command(
     context: click.Context,
@@ -38,6 +42,7 @@ def command(
     formats: tuple[str, ...],
     reading: dict[str, Any],
     kept: dict[str, Any],
+    cluster: Cluster | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -53,7 +58,12 @@ def command(
 
     request = DissectRequest(images, **options)
     with DissectRun(read_model(model, reading), explainer, out, request, names=names, **kept) as run:
-        show_progress(run.images(), "dissecting")
+        passed = run.images()
+        if cluster is not None:
+            from fsagn_onnx.scale.columns import dissect_by_workers
+
+            passed = dissect_by_workers(run, explainer, reading, cluster)
+        show_progress(passed, "dissecting")
         dissection = run.finish(stage)
         failed = run.folder.failures()
     document = dissection_json(dissection)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PATH, json_option, keep_options, read_model, reading_options, seed_option, session_options
+from .options import (
+    PATH,
+    cluster_options,
+    json_option,
+    keep_options,
+    read_model,
+    reading_options,
+    seed_option,
+    session_options,
+)
+
+if TYPE_CHECKING:
+    from fsagn_onnx.scale.cluster import Cluster
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -29,6 +41,7 @@ from .options import PATH, json_option, keep_options, read_model, reading_option
 @click.option("--out", type=PATH, help="Folder for tables, plots and a line per image.")
 @keep_options()
 @session_options
+@cluster_options
 @json_option
 @click.pass_context
 def command(
@@ -36,12 +49,14 @@ def command(
     metrics: str | None, filters: int, layer: str | None, class_methods: str | None, good: Path | None,
     parts: Path | None, refine: int, beside: Path | None,
     seed: int, reading: dict[str, Any], out: Path | None, resume: bool, overwrite: bool, threads: int | None,
-    providers: str, as_json: bool,
+    providers: str, cluster: Cluster | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure masks on held-out IMAGES: EXPLAINER files (.onnx) beside other methods, all at one granularity.
 
     Every figure comes with its 95 % bootstrap interval over images.
     """
+    if cluster is not None:
+        raise click.UsageError("--cluster: evaluate runs on one machine only; explain, dissect and perturb take it")
     from fsagn_onnx.data.files import write_file
     from fsagn_onnx.evaluation import Options, evaluate
     from fsagn_onnx.evaluation.page import evaluation_page

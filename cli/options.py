@@ -62,8 +62,9 @@ def cluster_options(command: Command) -> Command:
             if gpus_per_worker is not None:
                 raise click.UsageError("--gpus-per-worker goes with --cluster")
             return command(*arguments, cluster=None, **options)
-        from fsagn_onnx.scale.cluster import Cluster
+        from fsagn_onnx.scale.cluster import Cluster, require_ray
 
+        require_ray()
         return command(*arguments, cluster=Cluster(address, gpus_per_worker or 0.0), **options)
 
     return packed

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PATH, read_model, running_options, set_reading_options
+from .options import PATH, cluster_options, read_model, running_options, set_reading_options
+
+if TYPE_CHECKING:
+    from fsagn_onnx.scale.cluster import Cluster
 
 
 @click.command(epilog="Exit status: 0 done, 1 an error, 3 finished but some images failed.")
@@ -26,6 +29,7 @@ from .options import PATH, read_model, running_options, set_reading_options
 @click.option("--ablate/--no-ablate", default=True, show_default=True, help="Switch every filter off too.")
 @set_reading_options
 @running_options
+@cluster_options
 @click.pass_context
 def command(
     context: click.Context,
@@ -38,6 +42,7 @@ def command(
     formats: tuple[str, ...],
     reading: dict[str, Any],
     kept: dict[str, Any],
+    cluster: Cluster | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -59,7 +64,13 @@ def command(
         work = run.workload()
         if not as_json:
             click.echo(workload_line(work), err=True)
-        disturbed = run.images() if as_json else saying_time(run.images(), work.images, partial(click.echo, err=True))
+        passed = run.images()
+        if cluster is not None:
+            from fsagn_onnx.scale.columns import perturb_by_workers
+
+            passed = perturb_by_workers(run, explainer, reading, cluster)
+        timed = not as_json and cluster is None
+        disturbed = saying_time(passed, work.images, partial(click.echo, err=True)) if timed else passed
         show_progress(disturbed, "disturbing")
         result = run.finish()
         failed = run.folder.failures()

@@ -4,9 +4,9 @@
 
 One process explains a list of small pictures into a dataset. Then a Ray cluster of three nodes is started on this
 machine, and the same list is explained by it again and again; each time one thing is killed (SIGKILL) at a random
-moment between the first part and the last: a worker, a node with all that runs on it, or the driver, which is then
-started again with --resume. After each kill the sorted rows must be those of the one process. Every third round reads
-and writes an S3 server on loopback, which answers one request in ten with 503.
+moment before three quarters of the parts are there: a worker, a node with all that runs on it, or the driver, which
+is then started again with --resume. After each kill the sorted rows must be those of the one process. Every third
+round reads and writes an S3 server on loopback, which answers one request in ten with 503.
 
 A full disk is a small tmpfs, where the machine lets this script mount one. Results: build/faults.json.
 """
@@ -122,6 +122,7 @@ class Nodes:
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
+        os.environ.setdefault("RAY_worker_niceness", "0")
         options = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=options)
         self.nodes = [self._added() for _ in range(count)]
@@ -161,7 +162,7 @@ def one_kill(kind: str, seed: int, images: str, out: str, nodes: Nodes, parts: i
     """One run with one kill; a run that is over before the moment came is done again with another moment."""
     draw = random.Random(seed)
     while True:
-        at, pause = draw.randrange(parts), draw.random() * 0.3
+        at, pause = draw.randrange(parts * 3 // 4), draw.random() * 0.3  # what comes later is often over by then
         process = explain(images, out, "--cluster", nodes.cluster.address, "--overwrite")
         time.sleep(1)
         while process.poll() is None and (len(part_names(Store(out))) < max(1, at) or not workers()):

@@ -130,7 +130,7 @@ def collect(folder: ColumnFolder, plan: DissectionPass, images: Iterable[Path]) 
             yield batch
 
     def looked(batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
-        return _rows(plan, batch)
+        return observed_rows(plan, batch)
 
     skip = folder.count - start
     try:
@@ -170,8 +170,8 @@ def _answers(plan: DissectionPass, batch: Sequence[Prepared]) -> _Answers:
     return _Answers(seen.area_rank, bits, peaks, places, finite, (rows, columns), plan.classes.winners(seen.outputs))
 
 
-def _rows(plan: DissectionPass, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
-    """Line and row of every image of a batch."""
+def observed_rows(plan: DissectionPass, batch: Sequence[Prepared | Failure]) -> list[LineAndRow]:
+    """Line of the index and row of the columns of every image of a batch."""
     ready = [item for item in batch if isinstance(item, Prepared)]
     answers = _answers(plan, ready) if ready else None
     rows: list[LineAndRow] = []

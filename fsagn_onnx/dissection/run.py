@@ -107,7 +107,7 @@ class DissectRun(FolderRun):
         self.grid = self._find_grid()
         self.open_folder(DissectionFolder, out, request, resume=resume, overwrite=overwrite)
         self.folder.open_columns(dissection_columns(len(self.filters), self.grid, parts=annotations is not None))
-        self._plan = DissectionPass(
+        self.plan = DissectionPass(
             self.tapped,
             self.classes,
             self.filters,
@@ -128,7 +128,7 @@ class DissectRun(FolderRun):
 
     def images(self) -> Iterator[str | Failure]:
         """TappedPass at every image; yields its path or its failure."""
-        yield from collect(self.folder, self._plan, self._paths)
+        yield from collect(self.folder, self.plan, self._paths)
 
     def finish(self, on_stage: Callable[[str], object] = lambda stage: None) -> Dissection:
         """Compute the table and write it.

@@ -16,10 +16,10 @@ from ..data.files import read_lines
 from ..data.store import Store, read_content
 from ..errors import FsagnError, OutputError
 from ..model.input_spec import Geometry
-from ..runs.folder import remove
+from ..runs.folder import ROWS, remove
 from .folder import LINES, ExplanationFolder
 from .parts import PART_PICTURES, PartContent, PartFacts, PartName
-from .rows import ROWS, Row, line_rows, text_of
+from .rows import Row, line_rows, text_of
 
 
 def write_dataset(folder: ExplanationFolder, size: int = PART_PICTURES) -> None:

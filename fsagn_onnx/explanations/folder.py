@@ -22,14 +22,13 @@ import cv2
 from ..data.files import LineFile, make_folder, read_lines, write_file
 from ..report.sheet import TOOL
 from ..report.table import FORMATS
-from ..runs.folder import RunFolder, remove
+from ..runs.folder import ROWS, RunFolder, remove
 from ..runs.manifest import MAX_FAILURES, listed, versions
 from ..runs.names import Names, digest
 from ..runtime.drawing.overlay import OUTLINED
 from ..runtime.stream import Failure
 from .page import MAX_IMAGES, Facts, article_name, detail_of, escaped_name, page
 from .rendering import Place, Rendered
-from .rows import ROWS
 
 LINES: Final = "explanations.jsonl"
 REPORT: Final = "report.html"

@@ -12,9 +12,10 @@ import msgspec
 
 from ..data.store import Store
 from ..errors import OutputError
+from ..runs.folder import ROWS
 from ..runtime.stream import Failure
 from ..schema import checked_json
-from .rows import ROWS, Row, row_schema
+from .rows import Row, row_schema
 
 MEMBER: Final = b"fsagn-onnx"
 """Key of a part's facts in the metadata of its schema."""
@@ -85,8 +86,13 @@ class PartName:
 
 @dataclass
 class PartContent:
-    """A part on its way: rows as they come, written at the end as one file."""
+    """A part on its way: rows as they come, written at the end as one file.
 
+    Attributes:
+        schema: of the rows, a `pyarrow.Schema`.
+    """
+
+    schema: Any = field(default_factory=row_schema)
     _batches: list[Any] = field(default_factory=list)
     _rows: list[Row] = field(default_factory=list)
 
@@ -99,7 +105,7 @@ class PartContent:
     def _flush(self) -> None:
         import pyarrow as arrow
 
-        self._batches += arrow.Table.from_pylist(self._rows, schema=row_schema()).to_batches()
+        self._batches += arrow.Table.from_pylist(self._rows, schema=self.schema).to_batches()
         self._rows.clear()
 
     def save(self, store: Store, name: PartName, facts: PartFacts) -> None:
@@ -112,9 +118,9 @@ class PartContent:
         import pyarrow.parquet as parquet
 
         self._flush()
-        schema = row_schema().with_metadata({MEMBER: msgspec.json.encode(facts)})
         content = io.BytesIO()
-        table = arrow.Table.from_batches(self._batches, schema=row_schema()).replace_schema_metadata(schema.metadata)
+        table = arrow.Table.from_batches(self._batches, schema=self.schema)
+        table = table.replace_schema_metadata({MEMBER: msgspec.json.encode(facts)})
         parquet.write_table(table, content, compression="zstd")
         store.write(name.path, content.getvalue())
 
@@ -156,14 +162,23 @@ def dataset_rows(store: Store, columns: Sequence[str] | None = None) -> Iterator
     Raises:
         OutputError: a part cannot be read, or is damaged.
     """
+    for name in part_names(store):
+        yield from part_rows(store, name, columns)
+
+
+def part_rows(store: Store, name: PartName, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of one part.
+
+    Raises:
+        OutputError: it cannot be read, or is damaged.
+    """
     import pyarrow.parquet as parquet
     from pyarrow import ArrowException
 
-    for name in part_names(store):
-        try:
-            with store.open(name.path) as file, parquet.ParquetFile(file) as part:
-                for batch in part.iter_batches(columns=columns):
-                    yield from batch.to_pylist()
-        except (FileNotFoundError, ArrowException, KeyError) as error:
-            said = str(error).splitlines()[0]
-            raise OutputError(f"{store.at(name.path)} is damaged: {said}; remove it, go on with --resume") from error
+    try:
+        with store.open(name.path) as file, parquet.ParquetFile(file) as part:
+            for batch in part.iter_batches(columns=columns):
+                yield from batch.to_pylist()
+    except (FileNotFoundError, ArrowException, KeyError) as error:
+        said = str(error).splitlines()[0]
+        raise OutputError(f"{store.at(name.path)} is damaged: {said}; remove it, go on with --resume") from error

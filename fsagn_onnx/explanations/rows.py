@@ -19,8 +19,6 @@ from ..model.input_spec import Geometry
 from ..runtime.explanation import Explanation
 from ..runtime.masks import Mask, pixel_mask
 
-ROWS: Final = "rows"
-"""Folder of the dataset inside the folder of a run."""
 FILTER, DECISION, PICTURE = "filter", "decision", "picture"
 FOUND: Final = ("heads", "detections", "segments")
 """Members of a line that stand as JSON in `details` of a picture's first row."""

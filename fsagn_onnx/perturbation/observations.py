@@ -96,7 +96,7 @@ def disturb_images(
     spec = plan.tapped.spec
     prepared = ordered_map(lambda item: prepare(item, spec), named, DECODERS, 4)
     try:
-        for line, row in ordered_map(lambda item: _row(plan, item), prepared, plan.workers, plan.workers):
+        for line, row in ordered_map(lambda item: disturbed_row(plan, item), prepared, plan.workers, plan.workers):
             folder.append([(line, row)])
             error = line.get("error")
             yield line["path"] if error is None else Failure(line["path"], error)
@@ -129,7 +129,8 @@ def require_classes(model: Model, classes: Classes) -> None:
         raise ModelError(f"{model.path}: perturb needs a classifier: {classes.classifier.reason}")
 
 
-def _row(plan: PerturbationPass, item: Prepared | Failure) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def disturbed_row(plan: PerturbationPass, item: Prepared | Failure) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Line of the index and row of the columns of an image; None: it failed."""
     if isinstance(item, Failure):
         return {"path": item.path, "error": item.message}, None
     try:

@@ -11,7 +11,7 @@ from ..data.files import LineFile, make_folder, write_file
 from ..errors import OutputError
 from ..runtime.stream import Failure
 from .columns import Column
-from .folder import RunFolder
+from .folder import ROWS, RunFolder
 from .manifest import MAX_FAILURES, index_lines, listed, versions
 
 COLUMNS: Final = "columns"
@@ -47,7 +47,7 @@ class ColumnFolder(RunFolder):
     def results(self) -> Iterator[Path]:
         """Index, columns, tables and reports."""
         yield from super().results()
-        for name in (COLUMNS, *self.tables, *(f"report.{ending}" for ending in ("html", "json", "md", "png"))):
+        for name in (COLUMNS, ROWS, *self.tables, *(f"report.{ending}" for ending in ("html", "json", "md", "png"))):
             yield self.path / name
 
     def open_columns(self, specs: Mapping[str, ColumnSpec]) -> None:

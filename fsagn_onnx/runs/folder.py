@@ -14,6 +14,8 @@ from ..errors import OutputError, UsageError
 from .manifest import index_lines, manifest_file, read_manifest, require_same
 
 INDEX: Final = "images.jsonl"
+ROWS: Final = "rows"
+"""Folder of a dataset of Parquet parts, inside the folder of a run."""
 
 
 class RunFolder(Closing):

@@ -55,6 +55,9 @@ def tail(proto: onnx.ModelProto, layer: str, outputs: Sequence[str] | None = Non
 class Ablation:
     """Answers of the model with one filter switched off at a time.
 
+    Attributes:
+        means: (C,), as given.
+
     Args:
         model: the model.
         layer: the layer.
@@ -72,7 +75,7 @@ class Ablation:
         **session: Any,
     ) -> None:
         self._session = Session(tail(model.proto, layer, outputs), source=f"{model.path} from '{layer}' on", **session)
-        self._layer, self._means, self._outputs = layer, means, outputs
+        self._layer, self.means, self._outputs = layer, means, outputs
         self._image = next((port.name for port in self._session.inputs if port.name != layer), None)
 
     def run(
@@ -90,7 +93,7 @@ class Ablation:
         for start in range(0, len(filters), step):
             chosen = list(filters[start : start + step])
             maps = np.repeat(feature_map[None], len(chosen), axis=0)
-            maps[np.arange(len(chosen)), chosen] = self._means[chosen][:, None, None]
+            maps[np.arange(len(chosen)), chosen] = self.means[chosen][:, None, None]
             feeds: dict[str, NDArray[Any]] = {self._layer: maps}
             if self._image is not None:
                 feeds[self._image] = np.repeat(values, len(chosen), axis=0)

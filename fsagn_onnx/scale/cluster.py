@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import msgspec
 
+from .. import __version__
 from ..errors import FsagnError, OutputError, UsageError
 from ..explanations.parts import PartFacts
 from .pictures import Unit
-from .work import ExplainJob, Outcome, Work, open_writer
+from .work import ExplainJob, Outcome, Work, open_writer, require_version
 
 LOCAL: Final = "local"
 """The address of this machine's cores."""
@@ -72,6 +73,7 @@ def connected(cluster: Cluster) -> Iterator[int]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is lost is said by us, once
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a machine may be busy
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as nice as one process would be
     require_ray()
     import ray
 
@@ -116,9 +118,12 @@ def _cores() -> int:
 class _Worker:
     """An actor of the pool; its explainer is opened once. Where that fails, every unit says so."""
 
-    def __init__(self, opening: Callable[[], Work]) -> None:
+    def __init__(self, opening: Callable[[], Work], version: str, folder: str) -> None:
         self._failed = ""
         try:
+            require_version(version)
+            if os.path.isdir(folder):
+                os.chdir(folder)  # names of pictures are as the driver's user gave them
             self._work = opening()
         except FsagnError as error:
             self._failed = str(error)
@@ -167,7 +172,7 @@ def done_by_workers(
         warnings.simplefilter("ignore", DeprecationWarning)  # max_task_retries has no other way in (design page 0020)
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
-            fn_constructor_args=(opening,),
+            fn_constructor_args=(opening, __version__, os.getcwd()),
             batch_size=None,
             compute=pool,
             max_task_retries=0 if careful else RETRIES,

@@ -11,7 +11,7 @@ from ..data.store import Store
 from ..errors import OutputError, UsageError
 from ..explanations.folder import About
 from ..explanations.parts import FailedPicture, PartFacts, PartName, part_facts, part_names
-from ..explanations.rows import ROWS
+from ..runs.folder import ROWS
 from ..runs.manifest import MANIFEST, listed, parsed_manifest, require_same, versions
 from ..runs.tables import csv_text
 from .pictures import Unit
@@ -92,35 +92,16 @@ class DatasetFolder:
         Raises:
             OutputError: the parts are of other pictures.
         """
+        failed, after = sorted(self.failures), 0
         parts = [part for part in self._parts if not part.again]
-        failed = sorted(self.failures)
-        place = after = 0
-        for unit in units:
-            start = unit.start
-            while place < len(parts) and parts[place].start < unit.stop:
-                part = parts[place]
-                inside = start <= part.start and part.stop <= unit.stop
-                if not inside or unit.cut(part.start, part.stop).part != part:
-                    raise self._others(unit.name(max(part.start, unit.start)))
-                if part.start > start:
-                    yield unit.cut(start, part.start)
-                start, place = part.stop, place + 1
-            if start < unit.stop:
-                yield unit if start == unit.start else unit.cut(start, unit.stop)
+        for unit, left in undone(units, parts, self.store.where):
+            yield from left
             again = []
             while after < len(failed) and failed[after] < unit.stop:
                 again.append(failed[after])
                 after += 1
             if again:
                 yield Unit(unit.start, unit.stop, unit.names, unit.file, unit.first, tuple(again))
-        if place < len(parts):
-            raise self._others(f"nothing at place {parts[place].start}")
-
-    def _others(self, now: str) -> OutputError:
-        return OutputError(
-            f"{self.store.where} was written for other pictures (now '{now}'): give the same pictures in the same "
-            "order, or replace the results with --overwrite"
-        )
 
     def take(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Count outcomes as they come."""
@@ -160,6 +141,42 @@ class DatasetFolder:
             "counts": {"explained": self.explained, "failed": len(self.failures)},
             "failures": listed([failed.failure for failed in self.failed]),
         }
+
+
+def undone(units: Iterable[Unit], parts: Sequence[PartName], where: str) -> Iterator[tuple[Unit, list[Unit]]]:
+    """Every unit of a list, and what of it has no part.
+
+    Args:
+        units: of the whole list.
+        parts: that are there, in order.
+        where: what to call their folder.
+
+    Raises:
+        OutputError: the parts are of other pictures.
+    """
+
+    def others(now: str) -> OutputError:
+        return OutputError(
+            f"{where} was written for other pictures (now '{now}'): give the same pictures in the same order, or "
+            "replace the results with --overwrite"
+        )
+
+    place = 0
+    for unit in units:
+        start, left = unit.start, []
+        while place < len(parts) and parts[place].start < unit.stop:
+            part = parts[place]
+            inside = start <= part.start and part.stop <= unit.stop
+            if not inside or unit.cut(part.start, part.stop).part != part:
+                raise others(unit.name(max(part.start, unit.start)))
+            if part.start > start:
+                left.append(unit.cut(start, part.start))
+            start, place = part.stop, place + 1
+        if start < unit.stop:
+            left.append(unit if start == unit.start else unit.cut(start, unit.stop))
+        yield unit, left
+    if place < len(parts):
+        raise others(f"nothing at place {parts[place].start}")
 
 
 def places(units: Sequence[Unit]) -> int:

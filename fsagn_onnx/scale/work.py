@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,7 +21,7 @@ from ..explanations.parts import FailedPicture, PartContent, PartFacts, part_fac
 from ..explanations.rows import picture_rows, text_of
 from ..explanations.subject import Opened, open_explainer
 from ..runtime.stream import DECODERS, Failure, Frame, ordered_map
-from .pictures import Unit
+from .pictures import SHARD, Unit
 
 AHEAD: Final = 16
 """Pictures that are read and decoded ahead of the explainer."""
@@ -46,6 +46,31 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
+class Luggage:
+    """Files that travel to other machines with those that name them.
+
+    Attributes:
+        contents: of the files, by path.
+    """
+
+    contents: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def packed(cls, paths: Iterable[Path]) -> Luggage:
+        """With the contents of files, as far as they are files."""
+        return cls({str(path): path.read_bytes() for path in paths if path.is_file()})
+
+    def here(self, path: Path, folder: Path) -> Path:
+        """The file where it is, or a copy in ``folder`` where it is not, or another one."""
+        content = self.contents.get(str(path))
+        if content is None or (path.is_file() and path.read_bytes() == content):
+            return path
+        copy = folder / path.name
+        copy.write_bytes(content)
+        return copy
+
+
+@dataclass(frozen=True)
 class ExplainJob:
     """What every worker is told; it travels to other machines, with the files that it names.
 
@@ -55,8 +80,7 @@ class ExplainJob:
         request: what is asked for; the images and the names of filters come another way.
         called: what filters are called.
         where: the folder of the run, or its URL.
-        files: contents of the files that are named, by path.
-        version: of the package; workers must have the same.
+        luggage: the files that are named.
     """
 
     source: Path
@@ -64,37 +88,36 @@ class ExplainJob:
     request: ExplainRequest
     called: Mapping[int, str]
     where: str
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    version: str = __version__
+    luggage: Luggage = field(default_factory=Luggage)
 
     def shipped(self) -> ExplainJob:
-        """The same with the contents of its files."""
+        """The same with its files."""
         paths = [self.source, *(value for value in self.options.values() if isinstance(value, Path))]
-        files = {str(path): path.read_bytes() for path in paths if path.is_file()}
-        return ExplainJob(self.source, self.options, self.request, self.called, self.where, files)
+        return replace(self, luggage=Luggage.packed(paths))
 
     def open(self, folder: Path, threads: int | None = None) -> Opened:
-        """Open the explainer; files that are not here, or other ones, come out of `files` into ``folder``.
+        """Open the explainer; files that are not here come into ``folder``.
 
         Raises:
             FsagnError: it cannot be opened.
         """
-        if self.version != __version__:
-            raise UsageError(f"a worker has fsagn-onnx {__version__}, expected {self.version}: install the same")
-
-        def here(path: Path) -> Path:
-            content = self.files.get(str(path))
-            if content is None or (path.is_file() and path.read_bytes() == content):
-                return path
-            copy = folder / path.name
-            copy.write_bytes(content)
-            return copy
-
         options: dict[str, Any] = dict(self.options)
-        options |= {name: here(value) for name, value in options.items() if isinstance(value, Path)}
+        options |= {
+            name: self.luggage.here(value, folder) for name, value in options.items() if isinstance(value, Path)
+        }
         if options.get("threads") is None:
             options["threads"] = threads
-        return open_explainer(here(self.source), **options)
+        return open_explainer(self.luggage.here(self.source, folder), **options)
+
+
+def require_version(version: str) -> None:
+    """Refuse work of another version of the package.
+
+    Raises:
+        UsageError: naming both.
+    """
+    if version != __version__:
+        raise UsageError(f"a worker has fsagn-onnx {__version__}, expected {version}: install the same everywhere")
 
 
 class Work(Protocol):
@@ -115,6 +138,7 @@ class PartWriter:
 
     def __init__(self, opened: Opened, job: ExplainJob, store: Store) -> None:
         self.opened, self.job, self.store = opened, job, store
+        self.files: object = None
 
     def do(self, unit: Unit) -> Outcome:
         """Explain the pictures of a unit; its part appears whole. One that a killed worker left whole is kept."""
@@ -179,15 +203,22 @@ class PartWriter:
             except MemoryError:
                 return place, Failure(name, f"{name!r} does not fit into the memory of a worker")
 
-        try:
-            for item in ordered_map(decoded, unit.contents(), DECODERS, AHEAD):
-                next_place = item[0] + 1
-                yield item
-        except ImageError as error:  # what holds the pictures: the rest of them
-            places = unit.only or range(next_place, unit.stop if unit.file.endswith(".parquet") else next_place + 1)
-            for place in places:
+        broken: list[str] = []
+
+        def contents() -> Iterator[tuple[int, str, bytes | None]]:
+            try:
+                yield from unit.contents()
+            except ImageError as error:
+                broken.append(str(error))
+
+        for item in ordered_map(decoded, contents(), DECODERS, AHEAD):
+            next_place = item[0] + 1
+            yield item
+        if broken:  # what holds the pictures: the rest of them; of a shard nobody knows how many
+            last = next_place + 1 if unit.file.endswith(SHARD) else unit.stop
+            for place in unit.only or range(next_place, last):
                 if place >= next_place:
-                    yield place, Failure(unit.name(place), str(error))
+                    yield place, Failure(unit.name(place), broken[0])
 
 
 def open_writer(job: ExplainJob, threads: int | None = None) -> PartWriter:
@@ -196,6 +227,7 @@ def open_writer(job: ExplainJob, threads: int | None = None) -> PartWriter:
     Raises:
         FsagnError: it cannot be opened.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        opened = job.open(Path(folder), threads)
-        return PartWriter(opened, job, Store(job.where))
+    folder = tempfile.TemporaryDirectory()  # as long as the writer: an explainer opens its file again when it must
+    writer = PartWriter(job.open(Path(folder.name), threads), job, Store(job.where))
+    writer.files = folder
+    return writer

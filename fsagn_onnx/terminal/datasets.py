@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..explanations.rows import ROWS
+from ..runs.folder import ROWS
 from ..runs.manifest import MANIFEST
 from ..runtime.drawing.typeface import printable
 from ..scale.dataset import FAILED, SAMPLE, DatasetFolder

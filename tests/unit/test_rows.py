@@ -188,6 +188,19 @@ def test_another_list_of_the_same_name_is_refused(pictures: Path, tmp_path: Path
     assert "other pictures" in done.exception.args[0]
 
 
+def test_a_shard_that_breaks_off_loses_only_what_is_behind(pictures: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "whole.tar", "w") as shard:
+        for path in sorted(pictures.iterdir()):
+            shard.add(path, path.name)
+    content = (tmp_path / "whole.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[: len(content) * 2 // 3])
+    ran([str(tmp_path / "cut.tar"), "--out", str(tmp_path / "run"), "--overlays", "0"], status=3)
+    counts = json.loads((tmp_path / "run" / "manifest.json").read_text())["counts"]
+    assert counts["failed"] == 1
+    assert counts["explained"] == len({row["number"] for row in rows_of(tmp_path / "run")}) >= 3
+    assert "cut.tar" in (tmp_path / "run" / "failed.csv").read_text()
+
+
 def test_a_repeated_picture_has_rows_for_each_place(pictures: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join([str(sorted(pictures.iterdir())[0])] * 3))

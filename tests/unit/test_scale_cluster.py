@@ -80,6 +80,7 @@ def nodes(bucket: str) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_raylet_start_wait_time_s", "600")
+        patch.setenv("RAY_worker_niceness", "0")
         options = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=options)
         cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
@@ -231,3 +232,42 @@ def test_a_node_that_leaves_is_made_up_for(nodes: Any, tmp_path: Path) -> None:
     assert leaving is None, "nothing was done on the node that was to leave"
     assert sorted(outcome.start for outcome in done) == list(range(60))
     assert [row["number"] for row in dataset_rows(Store(where))] == list(range(60))
+
+
+@pytest.mark.slow
+def test_dissect_and_perturb_say_the_same_as_one_process(nodes: Any, pictures: Path, tmp_path: Path) -> None:
+    """To the bit: index, columns and tables."""
+    model = str(EXPLAINER.with_name("demo_cnn.onnx"))
+    missing = str(tmp_path / "nothing.png")
+    both = {
+        "dissect": ["--filters", "0,1,2", "--permutations", "99", "--batch-size", "2"],
+        "perturb": ["--filters", "3,4", "--disturbances", "blur,noise"],
+    }
+    for name, options in both.items():
+        for where, more in (("one", []), ("many", ["--cluster", nodes.address])):
+            words = [name, model, str(EXPLAINER), str(pictures), missing, "--out", str(tmp_path / name / where)]
+            done = subprocess.run(
+                [sys.executable, "-c", RUN, *words, "--providers", "cpu", "--threads", "1", *options, *more],
+                capture_output=True, text=True, timeout=1800,
+            )  # fmt: skip
+            assert done.returncode == 3, done.stderr
+            assert "nothing.png" in done.stderr
+        one, many = tmp_path / name / "one", tmp_path / name / "many"
+        assert sorted(path.name for path in (one / "columns").iterdir()) == sorted(
+            path.name for path in (many / "columns").iterdir()
+        )
+        told = [path.relative_to(one) for path in one.rglob("*") if path.suffix in ("", ".jsonl", ".csv", ".json")]
+        for path in told:
+            if (one / path).is_file() and path.name != "manifest.json":
+                assert (one / path).read_bytes() == (many / path).read_bytes(), path
+        assert (many / "rows").is_dir()
+
+
+def test_evaluate_refuses_a_cluster_by_name(pictures: Path) -> None:
+    model = str(EXPLAINER.with_name("demo_cnn.onnx"))
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "evaluate", model, str(EXPLAINER), str(pictures), "--cluster", "auto"],
+        capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "evaluate runs on one machine only" in done.stderr
