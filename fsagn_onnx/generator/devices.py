@@ -55,10 +55,6 @@ def check_devices(job: TrainingJob, devices: int) -> None:
         )
     if kind != "cpu" and devices > (found := torch.accelerator.device_count()):
         raise UsageError(f"--devices {devices} needs {devices} devices of kind '{kind}', but torch finds {found}")
-    if job.encoder == "own":
-        raise UsageError(
-            "an encoder of the generator's own is trained on one device: leave out --devices and --cluster, or --own"
-        )
 
 
 def run_on_devices(job: TrainingJob, devices: int, listeners: Listeners) -> None:

@@ -105,6 +105,12 @@ class Share:
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
+    def added(self, own: Tensor) -> Tensor:
+        """The sum of everybody's tensors of one shape, added in the order of the workers."""
+        parts = [torch.empty_like(own) for _ in range(self.workers)]
+        dist.all_gather(parts, own)
+        return _total(parts)
+
     def joined(self, module: nn.Module) -> nn.Module:
         """The module, with everybody's gradients added up in every worker's; alone the module itself.
 
@@ -177,12 +183,14 @@ def _added(share: Share, bucket: Any) -> torch.futures.Future[Tensor]:
     own: Tensor = bucket.buffer()
     parts = [torch.empty_like(own) for _ in range(share.workers)]
 
-    def total(_: Any) -> Tensor:
-        summed, *others = parts
-        for part in others:
-            summed += part
-        return summed
-
     work: Any = dist.all_gather(parts, own, async_op=True)
-    made: torch.futures.Future[Tensor] = work.get_future().then(total)
+    made: torch.futures.Future[Tensor] = work.get_future().then(lambda _: _total(parts))
     return made
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    """The sum, in the first of them."""
+    summed, *others = parts
+    for part in others:
+        summed += part
+    return summed

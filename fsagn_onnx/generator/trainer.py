@@ -28,6 +28,7 @@ from .options import TrainingOptions
 from .progress import Progress
 from .schedule import learning_rate
 from .share import ALONE, Share
+from .shared_norm import share_norms
 from .step import Stepper, read
 from .teacher import teacher_at
 from .teacher_choice import choose_teacher
@@ -86,6 +87,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
+        if not share.alone:
+            share_norms(self.generator, share)
         on_phase("embedding the filters")
         start = filter_embedding(model, layer, self.config.hidden)
         if start is not None:

@@ -28,6 +28,7 @@ from fsagn_onnx.generator.infill import draw_infills
 from fsagn_onnx.generator.pairs import pairs_of
 from fsagn_onnx.generator.pictures import HostPictures
 from fsagn_onnx.generator.share import ALONE, Share, named_error
+from fsagn_onnx.generator.shared_norm import SharedNorm
 from fsagn_onnx.generator.step import Stepper
 from fsagn_onnx.generator.training_run import checkpoint_path
 from fsagn_onnx.model import Model, load_model
@@ -134,10 +135,11 @@ def trained(planted: Path, out: Path, devices: int, **changes: Any) -> tuple[lis
     losses: list[float] = []
     resume = bool(changes.pop("resume", False))
     on_step = changes.pop("on_step", lambda progress: losses.append(progress.loss))
+    encoder = changes.pop("encoder", "shared")
     options = replace(FEW, **changes)
     train(
         planted / "planted.onnx", [planted / "images"], out, layer=TAP, options=options, devices=devices,
-        resume=resume, on_step=on_step,
+        encoder=encoder, resume=resume, on_step=on_step,
     )  # fmt: skip
     return losses, load_checkpoint(checkpoint_path(out)).tensors
 
@@ -153,6 +155,49 @@ def agree(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.fixture(scope="module")
 def one(planted: Path) -> tuple[list[float], dict[str, Tensor]]:
     return trained(planted, planted / "one.onnx", 1)
+
+
+def test_norms_of_all_workers_are_one_norm() -> None:
+    """Two halves of a batch through shared norms give what a plain norm gives for the whole, and so do gradients."""
+    plain = nn.BatchNorm2d(3)
+    nn.init.normal_(plain.weight)
+    features = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    plain.double()
+    told: list[list[Tensor]] = []
+
+    class Other(Share):
+        """Adds what the other half of the batch said at the same place; the gradients of both halves are alike."""
+
+        def added(self, own: Tensor) -> Tensor:
+            told[self.rank].append(own.detach())
+            return own + told[1 - self.rank][len(told[self.rank]) - 1]
+
+    whole = plain(features)
+    (whole.square() * torch.arange(4)[:, None, None, None]).sum().backward()
+    mean = features.detach().mean(dim=(0, 2, 3))
+    halves = features.detach().split(2)
+    expected = [[half.sum(dim=(0, 2, 3)), (half - mean[:, None, None]).square().sum(dim=(0, 2, 3))] for half in halves]
+    for rank, half in enumerate(halves):
+        told[:] = [[], []]
+        told[1 - rank] = [torch.cat((expected[1 - rank][0], torch.tensor([50.0]))), expected[1 - rank][1]]
+        norm = SharedNorm(nn.BatchNorm2d(3), Other(rank, 2)).double()
+        norm.load_state_dict({**plain.state_dict(), "running_mean": torch.zeros(3), "running_var": torch.ones(3)})
+        torch.testing.assert_close(norm(half), whole.detach()[2 * rank : 2 * rank + 2])
+        torch.testing.assert_close(norm.running_mean, plain.running_mean)
+        torch.testing.assert_close(norm.running_var, plain.running_var)
+        norm.eval()
+        torch.testing.assert_close(norm(half), plain.eval()(half))
+        plain.train()
+
+
+@pytest.mark.slow
+def test_an_encoder_of_its_own_trains_alike(planted: Path, tmp_path: Path) -> None:
+    """Its batch norms look at all workers' pictures, forwards and backwards."""
+    found = [trained(planted, tmp_path / f"{n}.onnx", n, encoder="own", pairs=60) for n in (1, 2)]
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
+    for name, tensor in found[0][1].items():
+        if "running" in name:
+            torch.testing.assert_close(found[1][1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.slow
@@ -237,7 +282,6 @@ def test_what_a_worker_or_a_listener_raises_is_raised(planted: Path, tmp_path: P
         (6, {}, "a step has 5 pictures, so at most as many devices"),
         (2, {"device": "cuda:1"}, "give --device cuda, not cuda:1"),
         (5, {"device": "xpu"}, "needs 5 devices of kind 'xpu'"),
-        (2, {"encoder": "own"}, "trained on one device"),
     ],
 )
 def test_what_cannot_be_shared_is_one_line(
