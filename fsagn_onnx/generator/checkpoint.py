@@ -144,6 +144,7 @@ def _misfit(found: Mapping[str, tuple[Sequence[int], str]], config: GeneratorCon
         group, _, inner = name.partition("/")
         if group not in GROUPS or inner not in expected:
             return f"unknown tensor {shown(name)}"
-        if list(shape) != list(expected[inner].shape) or kind != "F32":
-            return f"tensor '{name}' must be F32 {list(expected[inner].shape)}, but is {kind} {shown(list(shape))}"
+        wanted = "F32" if expected[inner].is_floating_point() else "I64"  # a norm counts its batches
+        if list(shape) != list(expected[inner].shape) or kind != wanted:
+            return f"tensor '{name}' must be {wanted} {list(expected[inner].shape)}, but is {kind} {shown(list(shape))}"
     return ""

@@ -117,6 +117,19 @@ def test_every_tensor_is_checked(change: Callable[[dict[str, Tensor]], object], 
     assert "\n" not in str(caught.value)
 
 
+def test_norms_that_count_their_batches_come_back(tmp_path: Path) -> None:
+    """The own encoder has tensors of whole numbers; a training with one could not be resumed."""
+    config = replace(CONFIG, encoder="own")
+    values = {f"live/{name}": value for name, value in Generator(config).state_dict().items()}
+    values |= {f"weights/{name.removeprefix('live/')}": value for name, value in values.items()}
+    members = {"format": 2, **description(), "generator": json.loads(json.dumps(config.to_dict()))}
+    found = load_checkpoint(write(tmp_path / "c.safetensors", members, values))
+    assert {value.dtype for value in found.tensors.values()} == {torch.float32, torch.int64}
+    values["live/encoder.blocks.0.1.num_batches_tracked"] = torch.zeros(())
+    with pytest.raises(CheckpointError, match=r"num_batches_tracked' must be I64 \[\], but is F32"):
+        load_checkpoint(write(tmp_path / "d.safetensors", members, values))
+
+
 def test_a_header_that_is_no_description(tmp_path: Path) -> None:
     for members in ([], 3, None, {}):
         with pytest.raises(CheckpointError, match="is not a checkpoint of fsagn-onnx, or is damaged"):
