@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from fsagn_onnx.cli.explain import command
 from fsagn_onnx.errors import ExplainerError, FsagnError, UsageError
+from fsagn_onnx.explanations import job
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -52,6 +54,43 @@ def test_writes_all_files_and_escapes_names(images: Path, tmp_path: Path) -> Non
         assert arrays["area_rank"].shape == (5, 16, 16)
         assert arrays["filter_ids"].shape == (5,)
     assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+
+
+def filters_of(out: Path) -> list[list[dict[str, Any]]]:
+    lines = (out / "explanations.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["filters"] for line in lines]
+
+
+def test_the_first_images_are_measured_and_the_rest_predicted(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "MEASURED_IMAGES", 2)
+    out = tmp_path / "out"
+    result = explain(EXPLAINER, images, "--out", out, "--filters", "top:2")
+    assert result.exit_code == 0, result.output
+    known = [[found["retention"]["measured"] is not None for found in filters] for filters in filters_of(out)]
+    assert known == [[True] * 2, [True] * 2, [False] * 2]
+    assert all(0 < found["retention"]["random"] < 1 for filters in filters_of(out) for found in filters)
+    assert "~" in result.stdout
+    explain(EXPLAINER, images / "a.png", "--out", tmp_path / "few", "--filters", "top:2", "--no-measure")
+    assert [found["retention"]["measured"] for found in filters_of(tmp_path / "few")[0]] == [None] * 2
+    monkeypatch.setattr(job, "MEASURED_FILTERS", 1)
+    explain(EXPLAINER, images / "a.png", "--out", tmp_path / "many", "--filters", "top:2")
+    assert [found["retention"]["measured"] for found in filters_of(tmp_path / "many")[0]] == [None] * 2
+
+
+def test_areas_by_a_target_and_filters_without_one(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = explain(EXPLAINER, images / "a.png", "--out", out, "--filters", "all", "--area", "r:.9", "--measure")
+    assert result.exit_code == 0, result.output
+    (filters,) = filters_of(out)
+    there = [found for found in filters if found["area"] is not None]
+    without = [found for found in filters if found["area"] is None]
+    assert there
+    assert all(found["peak"] > 0 and found["retention"]["measured"] > 0.8 for found in there)
+    assert without
+    assert all(found["box"] is None and found["retention"]["measured"] is None for found in without)
+    assert all(found["area"] is None for found in filters if found["peak"] <= 0)
 
 
 def test_corrupt_image_among_good_ones_is_listed_and_skipped(images: Path, tmp_path: Path) -> None:

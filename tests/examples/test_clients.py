@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from fsagn_onnx.model.input_spec import InputSpec
 from fsagn_onnx.runtime import Explainer
+from fsagn_onnx.runtime.area import sufficient_area
 from fsagn_onnx.testing.planted import planted_picture
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 from fsagn_onnx.testing.synthetic import SyntheticParts
@@ -312,3 +313,33 @@ def test_packages_are_pinned(name: str) -> None:
     described = json.loads((EXAMPLES / name / "package.json").read_text(encoding="utf-8"))
     asked = {**described["dependencies"], **described.get("devDependencies", {})}
     assert all(version[0].isdigit() for version in asked.values())
+
+
+AREA_CASES = [
+    ([0.05, 0.1, 0.2, 0.4, 0.8], curve, random)
+    for curve in ([0.1, 0.5, 0.6, 0.74, 1], [0.8, 0.81, 0.85, 0.99, 1], [0.05, 0.06, 0.1, 0.24, 1], [0.0] * 5)
+    for random in ([0.01, 0.02, 0.06, 0.2, 0.7], None)
+]
+
+
+def test_the_examples_choose_the_areas_that_we_choose(need_node: str | None) -> None:
+    ours = [sufficient_area(areas, curve, random) for areas, curve, random in AREA_CASES]
+    assert 0 in ours
+    assert len(set(ours)) >= 4
+    python = runpy.run_path(str(EXAMPLES / "python" / "explain.py"))["sufficient_area"]
+    assert [python(*case) for case in AREA_CASES] == pytest.approx(ours)
+    if need_node is not None:
+        script = (
+            f"import {{ sufficientArea }} from {json.dumps(str(EXAMPLES / 'javascript' / 'fsagn.mjs'))};"
+            f"const cases = {json.dumps(AREA_CASES)};"
+            "console.log(JSON.stringify(cases.map(([a, r, c]) => sufficientArea(a, r, c ?? undefined))));"
+        )
+        done = subprocess.run([need_node, "--input-type=module", "-e", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == pytest.approx(ours)
+
+
+@pytest.fixture
+def need_node() -> str | None:
+    """Node, where it is installed; the function needs no package."""
+    return shutil.which("node")

@@ -30,11 +30,13 @@ from fsagn_onnx.runtime.feature_maps import FeatureMaps
 from fsagn_onnx.runtime.file_engine import read_metadata
 from fsagn_onnx.runtime.filter_request import FilterRequest
 from fsagn_onnx.runtime.infill import MASK_FREE, infill
+from fsagn_onnx.runtime.masks import pixel_mask
 from fsagn_onnx.runtime.metadata import ExplainerMetadata
 from fsagn_onnx.runtime.providers import wanted_providers
 from fsagn_onnx.runtime.stream import named_images, ordered_map, prepare, reduced
 from fsagn_onnx.runtime.trust import Trust
 from fsagn_onnx.runtime.variant import check_filters
+from fsagn_onnx.runtime.verifier import MEASURED_AREAS, random_masks
 
 SPEC = InputSpec("x", "NCHW", "RGB", (16, 16), 1.0, (0.0,) * 3, (1.0,) * 3, "stretch")
 METADATA = ExplainerMetadata(
@@ -307,6 +309,15 @@ def test_measured_retention_is_its_definition(monkeypatch: pytest.MonkeyPatch) -
         assert r == pytest.approx(1 - min(1, np.linalg.norm(masked - whole) / np.linalg.norm(whole)), abs=1e-5)
     assert measured[-1] == 1
     assert np.isnan(verifier.measure(pixels, masks[:1], [1])[0])
+    rank = np.arange(1, 257, dtype=np.float32).reshape(16, 16) / 256
+    curves = verifier.curves(pixels, np.stack([rank, rank.T]), [0, 1])
+    own = verifier.measure(pixels, [pixel_mask(rank, area, (16, 16)) for area in MEASURED_AREAS], [0] * 7)
+    np.testing.assert_array_equal(curves.own[0], own)
+    drawn = random_masks((16, 16), MEASURED_AREAS)
+    assert [mask.sum() for mask in drawn[0]] == [round(256 * area) for area in MEASURED_AREAS]
+    chance = [verifier.measure(pixels, draw, [0] * 7) for draw in drawn]
+    np.testing.assert_allclose(curves.random[0], np.mean(chance, axis=0))
+    assert np.isnan(curves.own[1]).all()  # a dead filter
     verifier.close()
     with pytest.raises(ExplainerError, match="no node of 'g' makes it"):
         Verifier(sum_model(), "other", SPEC)
