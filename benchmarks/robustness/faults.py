@@ -230,13 +230,13 @@ def silent_store(server: Server, images: str, out: str, address: str) -> dict[st
 @click.command()
 @click.option("--kills", default=36, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--pictures", default=600, show_default=True, help="Places of the list; it repeats 100 pictures.")
+@click.option("--pictures", default=600, show_default=True, help="Places of the list; it repeats a sixth as many.")
 def main(kills: int, seed: int, pictures: int) -> None:
     Path("build").mkdir(exist_ok=True)
     results: dict[str, Any] = {"kills": [], "pictures": pictures, "part_pictures": PART}
     with tempfile.TemporaryDirectory(dir="build") as temporary:
         folder = Path(temporary).resolve()
-        write_folder(folder / "pictures", "val", 100)
+        write_folder(folder / "pictures", "val", max(1, pictures // 6))
         paths = sorted((folder / "pictures" / "images").iterdir())
         server = Server(seed)
         bucket = server.bucket()
