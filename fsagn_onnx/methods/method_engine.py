@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..errors import ExplainerError
 from ..model import InputSpec, Model
 from ..runtime.classes import Classes, classes_of
 from ..runtime.engine import Engine, Pass
@@ -101,9 +102,18 @@ class MethodEngine(Engine):
         return classes_of(self._model)
 
     def run(self, batch: NDArray[np.float32], filters: NDArray[np.int64]) -> Pass:
-        """Explain filters ``(N, K)`` of a preprocessed batch; retention is not predicted."""
+        """Explain filters ``(N, K)`` of a preprocessed batch; retention is not predicted.
+
+        Raises:
+            ExplainerError: the layer gives another number of maps than there are images.
+        """
         computed = self._maps.run(batch)
         feature_map = computed[self.metadata.layer].astype(np.float32, copy=False)
+        if len(feature_map) != len(batch):
+            raise ExplainerError(
+                f"the layer '{self.metadata.layer}' gives {len(feature_map)} maps for {len(batch)} images: the graph "
+                "holds the batch size that it was exported with; export it again with a dynamic batch"
+            )
         ids, peaks = strongest(feature_map, filters)
         maps = self.method.saliency(batch, feature_map, np.maximum(ids, 0))
         return Pass(

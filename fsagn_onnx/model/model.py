@@ -16,7 +16,7 @@ from onnx import inliner
 
 from ..errors import LayerError, ModelError
 from .batch import pin_batch
-from .batch_trial import held_batch
+from .batch_trial import held_batch, mixing_node
 from .branches import with_chosen_branches
 from .class_names import given_names
 from .content_hash import content_hash, file_hash
@@ -64,6 +64,7 @@ class Model:
         input_spec: The image input and its preprocessing.
         left_out: Outputs of the file that nothing can compute as numbers (see `runnable_outputs`) -> why.
         group: Images that the graph takes at a time where its file says any number (see `held_batch`), else None.
+        mixing: The node by which the images of a batch change one another's answers (see `mixing_node`), else None.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class Model:
     input_spec: InputSpec
     left_out: Mapping[str, str] = field(default_factory=dict)
     group: int | None = None
+    mixing: str | None = None
     named: bool = False
 
     @cached_property
@@ -131,15 +133,19 @@ class Model:
         return (
             f"{self.path.name} was exported in training mode ({found[0]}{' and others' if len(found) > 1 else ''}): "
             "its answers hang on the rest of a batch or on chance; here each picture is a batch of its own and nothing "
-            "is dropped; for the network as it was trained export it again in inference mode (torch: model.eval())"
+            "left to chance; for the network as it was trained export it again in inference mode (torch: model.eval())"
         )
 
     @property
     def group_warning(self) -> str | None:
         """That the graph takes images in groups although its file says any number; None where it does not."""
+        if self.mixing is not None:
+            alone = "here each picture is a batch of its own"
+            return f"{self.path.name}: an answer hangs on the rest of the batch ({self.mixing}); {alone}"
+        if self.group is None:
+            return None
         many = "one image" if self.group == 1 else f"{self.group} images"
-        words = f"{self.path.name} says that it takes any number of images, but its graph takes {many} at a time"
-        return None if self.group is None else words
+        return f"{self.path.name} says that it takes any number of images, but its graph takes {many} at a time"
 
     @property
     def guess_warning(self) -> str | None:
@@ -313,7 +319,8 @@ def _described(
     metadata = metadata_of(proto)
     spec = settled(input_spec(inputs, metadata, override, graph=proto.graph, image=image), proto, inputs)
     source, proto = _both(source, proto, lambda graph: with_kept_batch(with_chosen_branches(graph, spec), spec))
-    group = held_batch(proto, spec)
+    group, mixing = held_batch(proto, spec), mixing_node(proto, spec)
+    group = 1 if mixing else group
     if group is not None:
         source, proto = _both(source, proto, lambda graph: pin_batch(graph, spec.name, group))
     inputs = tuple(value_info(item) for item in proto.graph.input if item.name not in initializers)
@@ -330,6 +337,7 @@ def _described(
         labels=names or labels_of(metadata),
         input_spec=spec,
         group=group,
+        mixing=mixing,
         left_out=left_out,
         named=names is not None,
     )

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PIXEL_TYPES", "settled"]
 
-USUAL: Final = ((224, 224), (256, 256), (32, 320), (48, 320), (64, 256), (640, 640), (112, 112), (299, 299), (128, 128))
-"""Sizes that are tried in turn: classifiers, text lines of recognisers, detectors, faces."""
+SQUARES: Final = (640, 112, 299, 128, 227, 192, 160, 96, 64, 32, 28, 240, 320, 384, 416, 512)
+USUAL: Final = ((224, 224), (256, 256), (32, 320), (48, 320), (64, 256), *((side, side) for side in SQUARES))
+"""Sizes that are tried in turn: classifiers, text lines of recognisers, detectors, faces, and rarer ones."""
 LARGEST: Final = 640 * 640
 PIXEL_TYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(float)": np.float32,

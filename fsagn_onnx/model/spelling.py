@@ -16,6 +16,8 @@ __all__ = ["respell"]
 _WITHOUT_WEIGHT_INPUTS: Final = 4
 """The first IR version in which weights need not be listed as inputs."""
 
+_NORM_AXES: Final = (0, 2, 3)
+"""Of MeanVarianceNormalization, the batch's among them."""
 SLICE_INPUTS: Final = 10
 """The first opset in which Slice takes its bounds as inputs."""
 
@@ -29,6 +31,7 @@ def respell(proto: onnx.ModelProto) -> None:
     - IR 3 without its weights among the inputs becomes IR 4.
     - The experimental operators Affine, Crop and ImageScaler, which onnx dropped and converters of CoreML and WinML
       wrote, become standard ones; so does Scaler of ai.onnx.ml, with which they normalise pixels, too.
+    - The default axes of MeanVarianceNormalization are written out: without them onnx's shape inference stops there.
 
     Args:
         proto: the model; changed.
@@ -40,6 +43,8 @@ def respell(proto: onnx.ModelProto) -> None:
         for node in graph.node:
             if node.domain == "ai.onnx":
                 node.domain = ""
+            if node.op_type == "MeanVarianceNormalization" and not node.domain and not node.attribute:
+                node.attribute.append(helper.make_attribute("axes", _NORM_AXES))
     listed = {item.name for item in proto.graph.input}
     if proto.ir_version < _WITHOUT_WEIGHT_INPUTS and any(t.name not in listed for t in proto.graph.initializer):
         proto.ir_version = _WITHOUT_WEIGHT_INPUTS

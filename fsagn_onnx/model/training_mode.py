@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from .content_hash import array_of
 from .shapes import value_types
@@ -18,6 +19,8 @@ from .topology import Topology, copied_node
 
 __all__ = ["has_training_nodes", "leave_training", "training_nodes"]
 
+DRAWN = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"})
+"""Operators that draw numbers."""
 MAP_RANK = 3
 """Axes from which a picture has places to measure: (N, C, L)."""
 
@@ -29,11 +32,11 @@ def _switched(node: onnx.NodeProto, values: Mapping[str, onnx.TensorProto]) -> b
         return sum(map(bool, node.output)) > 1 or any(a.name == "training_mode" and a.i for a in node.attribute)
     if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in values:
         return bool(array_of(values[node.input[2]]).any())
-    return False
+    return node.op_type in DRAWN
 
 
 def training_nodes(graph: onnx.GraphProto) -> list[str]:
-    """Nodes in training mode, as "op 'value'": batch norms that measure their batch, dropouts that drop."""
+    """Nodes in training mode, as "op 'value'": batch norms that measure their batch, dropouts and noise."""
     values = Topology(graph).tensors
     return [f"{node.op_type} '{node.output[0]}'" for node in graph.node if _switched(node, values)]
 
@@ -50,7 +53,8 @@ def leave_training(proto: onnx.ModelProto) -> None:
     """
     graph = proto.graph
     topology = Topology(graph)
-    types = value_types(proto, [node.input[0] for node in topology.nodes if _switched(node, topology.tensors)])
+    switched = [node.input[0] for node in topology.nodes if node.input and _switched(node, topology.tensors)]
+    types = value_types(proto, switched)
     ranks = {name: len(kind.tensor_type.shape.dim) for name, kind in types.items()}
     nodes: list[onnx.NodeProto] = []
     for node in topology.nodes:
@@ -58,6 +62,8 @@ def leave_training(proto: onnx.ModelProto) -> None:
             nodes.append(copied_node(node))
         elif node.op_type == "Dropout":
             nodes += _passing(node, topology)
+        elif node.op_type in DRAWN:
+            nodes += _mean(node, types)
         elif ranks.get(node.input[0], 0) >= MAP_RANK:
             nodes += _measuring(node, topology)
         else:
@@ -76,6 +82,22 @@ def _passing(node: onnx.NodeProto, topology: Topology) -> list[onnx.NodeProto]:
     kept = copied_node(node)
     del kept.input[2:]
     return [kept]
+
+
+def _mean(node: onnx.NodeProto, types: Mapping[str, onnx.TypeProto]) -> list[onnx.NodeProto]:
+    """What noise is on average, in its shape."""
+    given = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    low, high = given.get("low", 0.0), given.get("high", 1.0)
+    mean = given.get("mean", 0.0) if "Normal" in node.op_type else (low + high) / 2
+    kind = given.get("dtype") or (types[node.input[0]].tensor_type.elem_type if node.input else 0) or TensorProto.FLOAT
+    shape = f"{node.output[0]}.shape"
+    if node.input:
+        sized = helper.make_node("Shape", [node.input[0]], [shape], name=shape)
+    else:
+        sizes = numpy_helper.from_array(np.array(given["shape"], np.int64))
+        sized = helper.make_node("Constant", [], [shape], name=shape, value=sizes)
+    value = helper.make_tensor("value", kind, [1], [mean])
+    return [sized, helper.make_node("ConstantOfShape", [shape], [node.output[0]], name=node.name, value=value)]
 
 
 def _measuring(node: onnx.NodeProto, topology: Topology) -> list[onnx.NodeProto]:

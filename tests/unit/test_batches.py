@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,13 @@ def made(path: Path, write: Write, **saved: object) -> Path:
     return b.save(path, ["logits"], **saved)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("write", "group"), [(baked, 1), (frames, 8), (shifted_frames, 8)])
+def resized(b: GraphBuilder) -> None:
+    """One image among the sizes of a Resize: it would make one image of two, without an error."""
+    large = b.op("Resize", b.conv("image", 3, 8), "", "", ints(b, 1, 8, 24, 24), mode="nearest")
+    b.head(b.conv(large, 8, 16), 16)
+
+
+@pytest.mark.parametrize(("write", "group"), [(baked, 1), (frames, 8), (shifted_frames, 8), (resized, 1)])
 def test_images_go_in_the_groups_that_the_graph_takes(tmp_path: Path, pictures: Path, write: Write, group: int) -> None:
     file = made(tmp_path / "m.onnx", write)
     model = load_model(file)
@@ -84,6 +91,49 @@ def test_images_go_in_the_groups_that_the_graph_takes(tmp_path: Path, pictures: 
     train(model, [pictures], tmp_path / "explainer.onnx", options=FEW)
     with Explainer(tmp_path / "explainer.onnx") as explainer:
         assert len(list(explainer.stream([str(pictures)], "top:2"))) == 3
+
+
+def written_out(b: GraphBuilder) -> None:
+    """A batch norm in training mode, node by node."""
+    value = b.conv("image", 3, 8)
+    centred = b.op("Sub", value, b.op("ReduceMean", value, axes=[0, 2, 3]))
+    scale = b.op("Sqrt", b.op("ReduceMean", b.op("Mul", centred, centred), axes=[-4, -2, -1]))
+    b.head(b.conv(b.op("Div", centred, scale), 8, 16), 16)
+
+
+def normalised(b: GraphBuilder) -> None:
+    """Over the batch too, unless told."""
+    b.head(b.conv(b.op("MeanVarianceNormalization", b.conv("image", 3, 8)), 8, 16), 16)
+
+
+@pytest.mark.parametrize("write", [written_out, normalised])
+def test_images_that_change_one_another_go_one_by_one(tmp_path: Path, pictures: Path, write: Write) -> None:
+    file = made(tmp_path / "m.onnx", write)
+    model = load_model(file)
+    assert model.group == 1
+    assert model.default_layer is model.layers[-1]
+    assert sum("hangs on the rest of the batch" in line for line in inspect_file(file)["warnings"]) == 1
+    found = []
+    for given in ([pictures], sorted(pictures.iterdir())):
+        answers = []
+        for number, part in enumerate(given):
+            out = tmp_path / f"{len(given)}-{number}"
+            assert run(["explain", str(file), str(part), "--method", "activation", "--out", str(out)]) == 0
+            lines = (out / "explanations.jsonl").read_text().splitlines()
+            answers += [json.loads(line)["predictions"] for line in lines]
+        found.append(answers)
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
+
+
+def test_one_number_of_a_whole_batch_changes_no_answer(tmp_path: Path) -> None:
+    def mean(b: GraphBuilder) -> None:
+        b.op("ReduceMean", b.head(body(b), 16), keepdims=0, out="mean")
+
+    b = GraphBuilder()
+    mean(b)
+    model = load_model(b.save(tmp_path / "m.onnx", ["logits", "mean"]))
+    assert (model.group, model.mixing) == (None, None)
 
 
 def test_a_batch_that_is_free_stays_free(tmp_path: Path) -> None:

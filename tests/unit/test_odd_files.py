@@ -263,6 +263,19 @@ def test_a_guessed_size_that_the_graph_does_not_take_gives_way_to_one_that_it_ta
     assert "does not take 224x224" in spec.guessed[0]
 
 
+@pytest.mark.parametrize(("pool", "size"), [(7, (28, 28)), (24, (96, 96)), (57, (227, 227))])
+def test_a_dense_layer_tells_which_size_a_graph_takes(tmp_path: Path, pool: int, size: tuple[int, int]) -> None:
+    b = GraphBuilder()
+    maps = b.conv(b.conv("image", 3, 8), 8, 16)
+    weights = b.constant(b.rng.normal(size=(16 * pool * pool, 10)).astype(np.float32))
+    b.op("Gemm", b.op("Flatten", maps), weights, out="logits")
+    file = b.save(tmp_path / "m.onnx", ["logits"])
+    proto = onnx.load(file)
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"]))
+    onnx.save(proto, file)
+    assert load_model(file).input_spec.size == size
+
+
 def test_a_guess_is_recorded_wherever_something_rests_on_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = plain(tmp_path / "m.onnx")
     cv2.imwrite(str(tmp_path / "p.png"), np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))

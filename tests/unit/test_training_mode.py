@@ -28,15 +28,23 @@ def dropout(b: GraphBuilder, value: str, opset: int) -> str:
     return b.op("Dropout", value, b.constant(np.float32(0.5)), b.constant(np.array(True)), out="dropped")
 
 
+def noise(b: GraphBuilder, value: str, opset: int) -> str:
+    """Of every picture and place, or the same for all."""
+    if opset > 13:
+        return b.op("Add", value, b.op("RandomNormalLike", value, mean=0.25, out="noise"))
+    return b.op("Mul", value, b.op("RandomUniform", shape=[1, 8, 1, 1], low=0.5, high=2.0, out="noise"))
+
+
 def network(path: Path, kind: str, opset: int, outputs: tuple[str, ...] = ()) -> Path:
     b = GraphBuilder()
     first = b.conv("image", 3, 8)
-    value = batch_norm(b, first, opset) if kind == "BatchNormalization" else dropout(b, first, opset)
+    value = {"BatchNormalization": batch_norm, "Dropout": dropout}.get(kind, noise)(b, first, opset)
     b.head(b.conv(value, 8, 16), 16)
     return b.save(path, ["logits", *outputs], opset=opset)
 
 
 KINDS = [("BatchNormalization", 9), ("BatchNormalization", 15), ("Dropout", 12), ("Dropout", 17)]
+KINDS += [("RandomUniform", 11), ("RandomNormalLike", 17)]
 
 
 @pytest.mark.parametrize(("kind", "opset"), KINDS)
