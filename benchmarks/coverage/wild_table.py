@@ -173,8 +173,11 @@ def _legend() -> list[str]:
 
 def _states(results: Sequence[Result]) -> str:
     """Did all rows come from the same program?"""
-    states = {result.get("code", "") for result in results}
-    return "All rows are of one state of the program." if len(states) == 1 else f"Rows of {len(states)} states of it."
+    states = Counter(result.get("code", "") for result in results)
+    if len(states) == 1:
+        return "All rows are of one state of the program."
+    counts = " + ".join(str(count) for _, count in states.most_common())
+    return f"The rows are of {len(states)} states of the program ({counts})."
 
 
 def _layers(rows: Sequence[tuple[Network, Result]]) -> list[str]:

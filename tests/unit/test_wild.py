@@ -126,7 +126,7 @@ def test_a_page_is_written(tmp_path: Path) -> None:
     write_page([ONE, read], [passed(), passed() | {"id": "three", "code": "2"}], tmp_path / "wild.md")
     text = (tmp_path / "wild.md").read_text()
     assert "read by hand: seen." in text
-    assert "Rows of 2 states" in text
+    assert "of 2 states of the program (1 + 1)." in text
     assert "Not run" not in text
     assert verdicts(ONE, {"id": "one", "fetch": "gone"})["train"] == "not fetched"
 
