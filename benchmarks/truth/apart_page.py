@@ -40,7 +40,8 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     """Write the tables of all networks that were measured.
 
     Args:
-        result: what `apart.py` writes as JSON: by network its command, pictures, filters, figures and perhaps sanity.
+        result: what `apart.py` writes as JSON: by network its command, pictures, filters, figures, perhaps sanity and
+            a note.
         path: the page.
     """
     text = [
@@ -59,7 +60,8 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         text += [
             f"## {NAMES.get(name, name)}",
             "",
-            f"`{found['command']}`: {found['pictures']} pictures x {found['filters']} filters.",
+            f"`{found['command']}`: {found['pictures']} pictures x {found['filters']} filters."
+            + (f" {found['note']}" if "note" in found else ""),
             "",
             *rows(found["figures"]),
             "",
