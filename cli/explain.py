@@ -185,13 +185,14 @@ def _many(
     """Explain very many images into a dataset of rows; gives the number of those that failed."""
     from fsagn_onnx.explanations.subject import open_explainer
     from fsagn_onnx.scale.dataset import places
-    from fsagn_onnx.scale.explain import DatasetRun, Scale
+    from fsagn_onnx.scale.explain import DatasetRun, Scale, first_files
     from fsagn_onnx.terminal.datasets import DatasetTerminal
 
     if set(formats) - {"parquet"}:
         raise click.UsageError("--format: of a dataset of rows parquet only; its sample has a page of its own")
     cluster, overlays, part_pictures = scale
-    opened = open_explainer(source, why=request.why is not None, **opening)
+    opening |= {"why": request.why is not None}
+    opened = open_explainer(source, pictures=first_files(request) if opening["why"] else (), **opening)
     terminal = DatasetTerminal(quiet=as_json)
     with opened.explainer:
         how = Scale(cluster, "200" if overlays is None else overlays, part_pictures)

@@ -10,12 +10,13 @@ from random import Random
 from typing import Any
 
 from ..data.images import decode_image
-from ..data.store import Store, read_content
+from ..data.store import Store, is_url, read_content
 from ..errors import FsagnError, UsageError
 from ..explanations.folder import About
 from ..explanations.job import ExplainRequest, explain_into, open_folder
 from ..explanations.parts import PART_PICTURES
 from ..explanations.subject import Opened
+from ..runtime.depth_choice import MOST_PICTURES
 from ..runtime.stream import Frame
 from .cluster import Cluster, connected, done_by_workers, opening_of, require_ray
 from .dataset import SAMPLE, DatasetFolder
@@ -91,7 +92,8 @@ class DatasetRun:
         about = About(
             source.name, opened.explainer.metadata.layer, opened.subject, arguments, opened.explainer.provider
         )
-        self.job = ExplainJob(source, dict(options), request, names, str(out))
+        depths = tuple(opened.subject.get("evidence_depths", ()))
+        self.job = ExplainJob(source, dict(options), request, names, str(out), depths)
         self.folder = DatasetFolder(Store(out), about, resume=resume, overwrite=overwrite)
         self._all = units
         self.units = list(self.folder.rest(units))
@@ -160,6 +162,12 @@ class DatasetRun:
                     if path.is_file():
                         name = path.relative_to(where).as_posix()
                         self.folder.store.write(f"{SAMPLE}/{name}", path.read_bytes())
+
+
+def first_files(request: ExplainRequest) -> list[Path]:
+    """The first pictures of a request that are files here: the depth of gradients is chosen on these."""
+    first = next(units_of(request.images, MOST_PICTURES), None)
+    return [Path(name) for name in (first.names if first is not None else ()) if not is_url(name)]
 
 
 def _span(unit: Unit) -> range:

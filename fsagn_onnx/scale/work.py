@@ -20,6 +20,7 @@ from ..explanations.job import ExplainRequest, called
 from ..explanations.parts import FailedPicture, PartContent, PartFacts, part_facts
 from ..explanations.rows import picture_rows, text_of
 from ..explanations.subject import Opened, open_explainer
+from ..runtime.evidence import PlainEvidence
 from ..runtime.stream import DECODERS, Failure, Frame, ordered_map
 from .pictures import SHARD, Unit
 
@@ -80,6 +81,7 @@ class ExplainJob:
         request: what is asked for; the images and the names of filters come another way.
         called: what filters are called.
         where: the folder of the run, or its URL.
+        depths: of a plain model's gradients, as the driver chose them.
         luggage: the files that are named.
     """
 
@@ -88,6 +90,7 @@ class ExplainJob:
     request: ExplainRequest
     called: Mapping[int, str]
     where: str
+    depths: tuple[str, ...] = ()
     luggage: Luggage = field(default_factory=Luggage)
 
     def shipped(self) -> ExplainJob:
@@ -107,7 +110,10 @@ class ExplainJob:
         }
         if options.get("threads") is None:
             options["threads"] = threads
-        return open_explainer(self.luggage.here(self.source, folder), **options)
+        opened = open_explainer(self.luggage.here(self.source, folder), **options)
+        if isinstance(opened.explainer.engine, PlainEvidence):
+            opened.explainer.engine.focus(self.depths)
+        return opened
 
 
 def require_version(version: str) -> None:

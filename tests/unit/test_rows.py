@@ -104,6 +104,16 @@ def test_a_large_run_shows_a_few_pictures(large: Path) -> None:
     assert json.loads((large / "manifest.json").read_text())["counts"] == {"explained": COUNT, "failed": 0}
 
 
+def test_a_plain_model_says_why_by_the_same_gradients(pictures: Path, tmp_path: Path) -> None:
+    for name, more in (("ordinary", ["--format", "parquet"]), ("large", ["--overlays", "0"])):
+        words = [str(MODELS / "demo_cnn.onnx"), str(pictures), "--why=top:1", "--out", str(tmp_path / name)]
+        words += [*more, *OPTIONS]
+        assert CliRunner().invoke(explain, words).exit_code == 0
+    rows = rows_of(tmp_path / "large")
+    assert rows == rows_of(tmp_path / "ordinary")
+    assert {row["kind"] for row in rows} == {"filter", "decision"}
+
+
 def test_chosen_pictures_have_overlays(pictures: Path, tmp_path: Path) -> None:
     chosen = sorted(pictures.iterdir())[3]
     ran([str(pictures), "--out", str(tmp_path / "run"), "--overlays", str(chosen)])
