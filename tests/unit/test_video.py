@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -87,6 +88,9 @@ def test_each_frame_shows_what_its_answer_rests_on(clip: Path, tmp_path: Path) -
     assert beside.sum() > 100
     assert (drawn[beside] == (frame[beside] * 0.55).astype(np.uint8)).all()
     assert (drawn[edge] == 255).all(axis=1).any()
+    nowhere = replace(explained, evidence=(replace(explained.evidence[0], area=0.0),), filters=())
+    below = draw_frame(frame, nowhere)[frame.shape[0] // 2 :]
+    assert (below == frame[frame.shape[0] // 2 :]).all()  # nothing is known to carry it: nothing is dimmed
 
 
 def test_part_of_a_clip_and_a_sequence(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
