@@ -1,10 +1,12 @@
 """Pairs per second of training with several processes of one thread each, over those of one, in turns.
 
     python -m benchmarks.speed.training_devices [PHOTOS...] [--network demo] [--devices 1,2] [--rounds 6] [--steps 4]
+        [--edge 1.0]
 
 All processes are started first; then each group takes its steps while the others wait. Wall time counts on a machine
 with idle cores only; CPU time per pair, and the share of a worker's time in which it gathers (it waits for the slowest
 worker there), are printed too. That the groups train alike is asserted: the running loss.
+Filters alone are asked about: a choice of teachers before the first step would take longer than the steps.
 Writes build/bench_train_devices.json.
 """
 
@@ -30,6 +32,7 @@ from fsagn_onnx.generator import TrainingOptions, keep_freed_memory
 from fsagn_onnx.generator.share import Share
 from fsagn_onnx.generator.trainer import Trainer
 from fsagn_onnx.model import load_model
+from fsagn_onnx.runtime.metadata import QUESTIONS
 
 WARM = 2
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo_cnn.onnx"
@@ -60,7 +63,7 @@ def worker(share: Share, network: str, photos: list[Path], folder: Path, edge: f
         dist.init_process_group("gloo", init_method=meeting, rank=share.rank, world_size=share.workers)
     gathering = GatheringTime()
     model = load_model(DEMO) if network == "demo" else opened(network)
-    options = TrainingOptions(ramp=((1.0, edge),) if edge < 1 else (), pairs=10**6)
+    options = TrainingOptions(ramp=((1.0, edge),) if edge < 1 else (), pairs=10**6, questions=QUESTIONS[:1])
     checkpoint = folder / f"{share.workers}.safetensors"
     trainer = Trainer(model, model.default_layer, photos, checkpoint, options=options, share=share)
     trainer.calibrate()
@@ -78,7 +81,7 @@ def measured(
     network: str, photos: list[Path], devices: list[int], rounds: int, steps: int, edge: float
 ) -> dict[str, Any]:
     options, context = TrainingOptions(), get_context("spawn")
-    pairs = steps * options.images_per_step * (options.filters_per_image + options.classes_per_image)
+    pairs = steps * options.images_per_step * options.filters_per_image
     groups: dict[int, list[Connection]] = {}
     with tempfile.TemporaryDirectory() as folder:
         processes = []
