@@ -8,8 +8,8 @@
 Of unseen pictures, three groups of filters: those that `explain` shows by default, four drawn among the 60 strongest
 (as `evaluate` draws), and four drawn among all with a peak above 0. Each area is chosen by `Explainer`; then r and what
 four random areas of that size keep, drawn anew and not those that the choice looked at, are measured under blur, as
-`explain` measures, and under inpaint, which nothing was trained or chosen on. `--share` takes another
-share of the largest lead than the rule does. Writes docs/areas.json.
+`explain` measures, and under inpaint, which nothing was trained or chosen on. `--share` and
+`--least` try other constants of the rule, `--method` other masks. Writes docs/areas.json.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsagn_onnx.data.images import list_images, read_image
+from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explainer, FilterExplanation, Verifier, area
 from fsagn_onnx.runtime.feature_maps import FeatureMaps, draw_filters
@@ -119,7 +120,7 @@ def figures(found: Sequence[Found]) -> dict[str, Any]:
 
 
 def look(
-    explainer: Explainer, proto: Any, pictures: Sequence[Path], wanted: Sequence[str]
+    explainer: Explainer, proto: Any, pictures: Sequence[Path], wanted: Sequence[str], ways: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Group of filters -> how areas were chosen -> figures."""
     about = explainer.metadata
@@ -142,8 +143,8 @@ def look(
         }
         for group in wanted:
             filters = groups[group]
-            for how, verify in (("measured", True), ("predicted", False)):
-                (one,) = explainer.explain(path, filters, verify=verify)
+            for how in ways:
+                (one,) = explainer.explain(path, filters, verify=how == "measured")
                 active = [filter for filter in one.filters if filter.active]
                 found.setdefault((group, how), []).extend(measured(meters, pixels, each, size) for each in active)
         click.echo(f"\r{number + 1}/{len(pictures)}", nl=False, err=True)
@@ -174,6 +175,9 @@ def table(rows: dict[str, dict[str, dict[str, Any]]]) -> str:
 @click.option("--photographs", type=click.Path(path_type=Path), help="For lite0; every fifth is looked at.")
 @click.option("--explainer", type=click.Path(path_type=Path), help="Of the one network that is named.")
 @click.option("--share", type=float, help="Of the largest lead; .8 unless told.")
+@click.option("--least", type=float, help="Lead that there must be; .05 unless told.")
+@click.option("--method", help="Explain with a training-free method instead.")
+@click.option("--ways", default="measured,predicted", show_default=True, help="How areas are chosen.")
 @click.option("--groups", default=",".join(GROUPS), show_default=True, help="Of filters.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/areas"), show_default=True)
 @click.option("--write", type=click.Path(path_type=Path), default=Path("docs/areas.json"), show_default=True)
@@ -183,20 +187,28 @@ def main(
     photographs: Path | None,
     explainer: Path | None,
     share: float | None,
+    least: float | None,
+    method: str | None,
+    ways: str,
     groups: str,
     out: Path,
     write: Path,
 ) -> None:
     cv2.setNumThreads(1)
-    if share is not None:
-        setattr(area, "SHARE", share)  # noqa: B010  # a constant to everyone else
+    tried = {"SHARE": share, "LEAST_LEAD": least}
+    for constant, value in tried.items():
+        if value is not None:
+            setattr(area, constant, value)
     result: dict[str, Any] = json.loads(write.read_text()) if write.exists() else {}
     for name in networks.split(","):
         model, path = files_of(name, explainer, out)
         pictures = pictures_of(name, count, out, photographs)
-        with Explainer(path, providers="cpu", threads=1) as opened:
-            rows = look(opened, load_model(model).proto, pictures, groups.split(","))
-        told = "" if share is None else f" --share {share:g}"
+        loaded = load_model(model)
+        engine = path if method is None else engine_for(loaded, None, method, providers="cpu", threads=1)
+        with Explainer(engine, providers="cpu", threads=1) as opened:
+            rows = look(opened, loaded.proto, pictures, groups.split(","), ways.split(","))
+        options = {"share": share, "least": least, "method": method}
+        told = "".join(f" --{word} {value}" for word, value in options.items() if value is not None)
         result[name + told] = {
             "pictures": len(pictures), "command": f"--networks {name} --pictures {count}{told}", "rows": rows
         }  # fmt: skip
