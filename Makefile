@@ -106,7 +106,7 @@ dist: $(VENV)/.dev
 
 ## Each benchmark may take BENCH_LIMIT; one that fails or takes longer is named at the end, and the others still run.
 BENCH_LIMIT ?= 20m
-BENCHES := conversion cost dissection gradient report rivals server start stream training variants scale
+BENCHES := conversion cost dissection gradient report rivals server start stream training training_devices variants scale
 bench: $(VENV)/.dev
 	@failed=(); for name in $(BENCHES); do echo "== benchmarks/speed/$$name.py"; \
 	  timeout $(BENCH_LIMIT) $(BIN)/python -m "benchmarks.speed.$$name" || failed+=("$$name"); done; \
