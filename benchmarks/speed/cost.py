@@ -32,8 +32,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.networks import lite0, torchvision_network
 from benchmarks.arithmetic import multiply_adds
+from benchmarks.networks import lite0, torchvision_network
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config
 from fsagn_onnx.model import load_model
 from fsagn_onnx.models.lite0 import build_lite0
