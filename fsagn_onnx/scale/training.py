@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def train_on_cluster(job: TrainingJob, listeners: Listeners, cluster: Cluster, w
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"job": job, "told": told, "gpu": cluster.gpus > 0},
+            train_loop_config={"job": job, "told": told, "gpu": cluster.gpus > 0, "folder": str(Path.cwd())},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if cluster.gpus else "gloo"),
             scaling_config=ray_train.ScalingConfig(
                 num_workers=count,
@@ -71,7 +72,8 @@ def train_on_cluster(job: TrainingJob, listeners: Listeners, cluster: Cluster, w
                 reason = " ".join(str(error).split())[-300:]
                 lost = WorkerError(f"the cluster gave training up ({reason}); go on with --resume")
                 raise lost from error
-        listening.end()
+        finally:
+            listening.end()
         if listening.failed is not None:
             raise named_error(*listening.failed)
         if listening.problem is not None:
@@ -104,10 +106,21 @@ def _work(given: dict[str, Any]) -> None:
     else:
         torch.set_num_threads(1)
     try:
+        _enter(given["folder"])
         run_share(given["job"], device, share, _Teller(told))
     except FsagnError as error:
         told.put(("failed", type(error).__name__, str(error)))
         raise
+
+
+def _enter(folder: str) -> None:
+    """Ray Train gives each worker a folder of its own; relative paths are meant from that of the command."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: not on a node of the cluster ({error.strerror}); start in a folder of a shared disk"
+        ) from error
 
 
 class _Teller:
