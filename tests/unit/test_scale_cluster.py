@@ -10,7 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from fsagn_onnx.data.store import Store
 from fsagn_onnx.explanations.parts import PartContent, PartFacts, dataset_rows, part_names
@@ -18,6 +22,7 @@ from fsagn_onnx.scale.cluster import Cluster
 from fsagn_onnx.scale.isolation import ENDED, all_done
 from fsagn_onnx.scale.pictures import Unit
 from fsagn_onnx.scale.work import Outcome
+from fsagn_onnx.testing.planted import planted_picture, write_planted
 from fsagn_onnx.testing.synthetic import write_folder
 
 pytest.importorskip("pyarrow")
@@ -261,6 +266,30 @@ def test_dissect_and_perturb_say_the_same_as_one_process(nodes: Any, pictures: P
             if (one / path).is_file() and path.name != "manifest.json":
                 assert (one / path).read_bytes() == (many / path).read_bytes(), path
         assert (many / "rows").is_dir()
+
+
+@pytest.mark.slow
+def test_a_training_of_two_workers_agrees_with_one_process(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths are those of the command, though Ray Train gives each worker a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    write_planted(Path("planted.onnx"))
+    Path("images").mkdir()
+    for seed in range(8):
+        cv2.imwrite(f"images/{seed}.png", planted_picture(seed).image[..., ::-1])
+    learnt = []
+    for more in ([], ["--cluster", nodes.address, "--devices", "2"]):
+        out = f"{len(more)}.onnx"
+        words = ["train", "planted.onnx", "images", "--out", out, "--pairs", "48", "--questions", "filters"]
+        done = subprocess.run([sys.executable, "-c", RUN, *words, *more], capture_output=True, text=True, timeout=1800)
+        assert done.returncode == 0, done.stderr
+        weights = {item.name: numpy_helper.to_array(item) for item in onnx.load(out).graph.initializer}
+        learnt.append({name: value for name, value in weights.items() if value.dtype == np.float32})
+    one, many = learnt
+    assert one.keys() == many.keys()
+    for name, value in one.items():
+        np.testing.assert_allclose(many[name], value, atol=1e-3, err_msg=name)
 
 
 def test_evaluate_refuses_a_cluster_by_name(pictures: Path) -> None:
