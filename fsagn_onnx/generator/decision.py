@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from ..model import Model
@@ -97,9 +98,21 @@ def decision_value(model: Model, classes: Classes, layer: str) -> DecisionValue 
             output = value
         elif scores != "log-probabilities":
             scale = "probability"
+    if scale == "logit":
+        output = _unrounded(topology, output)
     if topology.producer.get(layer) not in topology.ancestors([output]):
         return None
     return DecisionValue(output, kind, scale, classes.classifier.width)
+
+
+def _unrounded(topology: Topology, name: str) -> str:
+    """Logits before a last Cast to float16, as `gradient` takes them."""
+    while (index := topology.producer.get(name)) is not None:
+        node = topology.nodes[index]
+        if node.op_type != "Cast" or node.attribute[0].i != TensorProto.FLOAT16:
+            return name
+        name = node.input[0]
+    return name
 
 
 def _behind(topology: Topology, name: str) -> tuple[str, str]:
