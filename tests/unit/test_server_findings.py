@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.server import Settings
 from fsagn_onnx.server.findings import findings_of
-from fsagn_onnx.server.jobs import make_job
+from fsagn_onnx.server.jobs import make_job, make_order
 from fsagn_onnx.server.tensors import InferRequest, Tensor
 from fsagn_onnx.testing.planted_explainer import planted_explainer
 
@@ -59,7 +59,8 @@ def answers(path: Path, count: int, wanted: list[str] | None = None) -> dict[str
     pictures = np.zeros((count, 64, 32, 3), np.uint8)
     pictures[:, :16, :, 0] = 255
     tensor = Tensor("image", "UINT8", pictures.shape, pictures.ravel())
-    job = make_job(InferRequest(inputs=[]), {"image": tensor}, engine, Settings())
+    order = make_order(InferRequest(inputs=[]), {"image": tensor}, engine, Settings())
+    job = make_job(order, engine, Settings())
     found = findings_of(job, engine.run(job.values, job.filters), engine, [], wanted)
     engine.close()
     return {name: [json.loads(text) for (text,) in rows] for name, rows in found.items()}
