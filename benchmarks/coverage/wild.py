@@ -111,7 +111,7 @@ def trained(network: Network, model: Path, folder: Path) -> Result:
     if ended.status != 0:
         return result
     image = picture(network.picture)
-    expected, got = answers(network, model, image), answers(network, explainer, image)
+    expected, got = (answers(network, path, image, fused=False) for path in (model, explainer))
     gaps = {name: _gap(value, got[name]) for name, value in expected.items() if name in got}
     return {**result, "export": max(gaps.values(), default=0.0), "left_out": sorted(set(expected) - set(got))}
 

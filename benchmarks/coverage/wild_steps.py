@@ -157,16 +157,25 @@ def sample(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]
     return given
 
 
-def answers(network: Network, path: Path, image: Path) -> dict[str, NDArray[Any]]:
-    """All outputs of a model or an explainer for one picture, by onnxruntime and nothing of this program."""
-    session = _session(path)
+def answers(network: Network, path: Path, image: Path, fused: bool = True) -> dict[str, NDArray[Any]]:
+    """All outputs of a model or an explainer for one picture, by onnxruntime and nothing of this program.
+
+    Args:
+        network: of the list.
+        path: the file.
+        image: the picture.
+        fused: as a user's session computes; else node by node, since 8-bit nodes that are fused round differently.
+    """
+    session = _session(path, fused)
     found = session.run(None, sample(network, path, image))
     return dict(zip([port.name for port in session.get_outputs()], found, strict=True))
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _session(path: Path, fused: bool = True) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -167,7 +167,9 @@ def _legend() -> list[str]:
         "onnxruntime and numpy; of detectors, their best box; of the others, that no class is invented. **layer**: "
         "`explain` takes the layer that the list names, unless told (see below). **spec**: what `inspect` finds alone: "
         "*right*; *guessed*: wrong, and said to be guessed. **CPU s** and **s**: inspect + explain + train, of the "
-        "processor and of the clock. **MB**: the largest memory of a step.",
+        "processor and of the clock. **MB**: the largest memory of a step. **export**: the explainer's outputs beside "
+        f"the model's, within {PARITY:g}, computed node by node: fused 8-bit nodes round differently, and onnxruntime "
+        "fuses fewer where the explainer reads a value in between.",
     ]
 
 
