@@ -46,13 +46,15 @@ NUDGES = 4
 
 @dataclass(frozen=True)
 class _Computed:
-    """What both sides make of one image: {value: array}, {value: tensor}."""
+    """What both sides make of one image: {value: array}, {value: tensor}, {value: type of torch's tensor}."""
 
     expected: dict[str, Array]
     made: dict[str, Tensor]
+    types: dict[str, torch.dtype]
 
 
-def _computed(proto: onnx.ModelProto, module: TappedModule, image: Array, source: str) -> _Computed:
+def _computed(proto: onnx.ModelProto, module: TappedModule, image: Array, source: str, twice: bool = True) -> _Computed:
+    """Both sides; torch's only where onnxruntime has none, unless all values are to be there twice."""
     piece = cut(proto, module.values, weights=False)
     original = {value for node in piece.graph.node for value in node.output if value}
     values = list(dict.fromkeys(v for step in module.steps for v in (*step.inputs, *step.outputs) if v in original))
@@ -61,9 +63,18 @@ def _computed(proto: onnx.ModelProto, module: TappedModule, image: Array, source
     part = np.resize(image, (size, *image.shape))
     expected = run_reference(proto, values, module.input_name, part, source, module)
     made: dict[str, Tensor] = {module.input_name: torch.from_numpy(part)}
+    there = () if twice else set(values)
+
+    types = {module.input_name: made[module.input_name].dtype}
+
+    def keep(name: str, value: Tensor) -> None:
+        types[name] = value.dtype
+        if name not in there:
+            made[name] = value
+
     with torch.no_grad():
-        module(torch.from_numpy(part), watch=lambda name, value: made.update({name: value}))
-    return _Computed(dict(zip(values, expected, strict=True)), made)
+        module(torch.from_numpy(part), watch=keep)
+    return _Computed(dict(zip(values, expected, strict=True)), made, types)
 
 
 def first_divergence(proto: onnx.ModelProto, module: TappedModule, images: Array, tolerance: float, source: str) -> str:
@@ -94,7 +105,7 @@ def node_errors(
     """
     errors: dict[str, float] = {}
     for image in images:
-        computed = _computed(proto, module, image, source)
+        computed = _computed(proto, module, image, source, twice=False)
         for step, node in zip(module.steps, module.nodes, strict=True):
             for value, a, b in _alone(step, node, module, computed):
                 rounds = isinstance(node, Rounding) and value == step.outputs[0] and a.shape == b.shape
@@ -224,11 +235,11 @@ def _alone(
     """(value, torch's, onnxruntime's) of one node run on onnxruntime's inputs; nothing where some are not known."""
 
     def given(name: str) -> Tensor:
-        if name not in computed.made:
+        if name not in computed.types:
             return module.constant(name)
         if name not in computed.expected:
             return computed.made[name]
-        return torch.from_numpy(np.asarray(computed.expected[name], order="C")).to(computed.made[name].dtype)
+        return torch.from_numpy(np.asarray(computed.expected[name], order="C")).to(computed.types[name])
 
     if not any(value in computed.expected for value in step.outputs):
         return

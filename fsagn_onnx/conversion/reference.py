@@ -94,7 +94,9 @@ def run_reference(
     except ORT_ERRORS as error:
         reason = " ".join(str(error).split())
         raise ConversionError(f"{source}: onnxruntime cannot run the model: {reason}") from error
-    joined = [np.concatenate(arrays) if np.ndim(arrays[0]) else arrays[0] for arrays in zip(*parts, strict=True)]
+    joined = [
+        np.concatenate(arrays) if count > 1 and np.ndim(arrays[0]) else arrays[0] for arrays in zip(*parts, strict=True)
+    ]
     return [array[: len(images)] if np.shape(array)[:1] == (len(padded),) else array for array in joined]
 
 
