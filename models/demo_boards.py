@@ -20,7 +20,7 @@ from fsagn_onnx.evaluation.decision import AnsweringModel, exchanged
 from fsagn_onnx.model import load_model
 from fsagn_onnx.runtime import Explanation
 from fsagn_onnx.runtime.drawing.overlay import encode_png, highlight, shown_area
-from fsagn_onnx.runtime.drawing.typeface import Style, put_text, shorten
+from fsagn_onnx.runtime.drawing.typeface import Style, put_text, shorten, text_width
 from fsagn_onnx.runtime.findings import percent
 
 from .boards import TYPES, Pair, read_pairs
@@ -123,7 +123,7 @@ class ExchangeDemo:
         answer = explanation.predictions[0]
         large = _enlarged(_rgb(pair.defect))
         carriers = ", ".join(str(found.id) for found in explanation.filters[:3])
-        named = next((f"filter {found.id}: {found.part}" for found in explanation.filters if found.part), "")
+        named = next((_named(found.id, found.part) for found in explanation.filters if found.part), "")
         cells = (
             (_enlarged(_rgb(pair.good)), "the good board", ""),
             (large, f"{answer.label} ({percent(answer.score)})", ""),
@@ -149,6 +149,14 @@ class ExchangeDemo:
 
 def _rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _named(number: int, part: str) -> str:
+    """A filter and as many of its names as a cell has room for."""
+    names = part.split(", ")
+    while len(names) > 1 and text_width(f"filter {number}: {', '.join(names)}", TEXT) > EDGE:
+        names = names[:-1]
+    return f"filter {number}: {', '.join(names)}"
 
 
 def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -213,3 +213,12 @@ def write_planted(path: str | Path) -> Path:
     target = Path(path)
     target.write_bytes(planted_model().SerializeToString())
     return target
+
+
+def write_planted_folder(folder: Path, pictures: int) -> Path:
+    """Write ``planted.onnx`` and ``images/00.png``, ... of the first seeds; return the folder."""
+    write_planted(folder / "planted.onnx")
+    (folder / "images").mkdir()
+    for seed in range(pictures):
+        cv2.imwrite(str(folder / "images" / f"{seed:02}.png"), planted_picture(seed).image[..., ::-1])
+    return folder

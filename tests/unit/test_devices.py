@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -32,7 +31,7 @@ from fsagn_onnx.generator.shared_norm import SharedNorm
 from fsagn_onnx.generator.step import Stepper
 from fsagn_onnx.generator.training_run import checkpoint_path
 from fsagn_onnx.model import Model, load_model
-from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
+from fsagn_onnx.testing.planted import TAP, write_planted_folder
 
 CPU = torch.device("cpu")
 FEW = TrainingOptions(
@@ -42,12 +41,7 @@ FEW = TrainingOptions(
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    write_planted(folder / "planted.onnx")
-    (folder / "images").mkdir()
-    for seed in range(12):
-        cv2.imwrite(str(folder / "images" / f"{seed:02}.png"), planted_picture(seed).image[..., ::-1])
-    return folder
+    return write_planted_folder(tmp_path_factory.mktemp("planted"), 12)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -53,7 +52,7 @@ from fsagn_onnx.runtime import masks
 from fsagn_onnx.runtime.engine import Engine
 from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.terminal.training import TrainingBar
-from fsagn_onnx.testing.planted import SIZE, TAP, planted_picture, write_planted
+from fsagn_onnx.testing.planted import SIZE, TAP, planted_picture, write_planted_folder
 
 SMALL = TrainingOptions(
     pairs=384,
@@ -70,12 +69,7 @@ SMALL = TrainingOptions(
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    write_planted(folder / "planted.onnx")
-    (folder / "images").mkdir()
-    for seed in range(40):
-        cv2.imwrite(str(folder / "images" / f"{seed:02}.png"), planted_picture(seed).image[..., ::-1])
-    return folder
+    return write_planted_folder(tmp_path_factory.mktemp("planted"), 40)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -22,7 +21,7 @@ from fsagn_onnx.scale.cluster import Cluster
 from fsagn_onnx.scale.isolation import ENDED, all_done
 from fsagn_onnx.scale.pictures import Unit
 from fsagn_onnx.scale.work import Outcome
-from fsagn_onnx.testing.planted import planted_picture, write_planted
+from fsagn_onnx.testing.planted import write_planted_folder
 from fsagn_onnx.testing.synthetic import write_folder
 
 pytest.importorskip("pyarrow")
@@ -274,10 +273,7 @@ def test_a_training_of_two_workers_agrees_with_one_process(
 ) -> None:
     """Relative paths are those of the command, though Ray Train gives each worker a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    write_planted(Path("planted.onnx"))
-    Path("images").mkdir()
-    for seed in range(8):
-        cv2.imwrite(f"images/{seed}.png", planted_picture(seed).image[..., ::-1])
+    write_planted_folder(tmp_path, 8)
     learnt = []
     for more in ([], ["--cluster", nodes.address, "--devices", "2"]):
         out = f"{len(more)}.onnx"

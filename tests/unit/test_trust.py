@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -22,7 +21,7 @@ from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.trust import Trust, verdict
 from fsagn_onnx.runtime.trust_measurement import affordable_pictures, measure_trust
 from fsagn_onnx.runtime.variant import Variant
-from fsagn_onnx.testing.planted import planted_picture, write_planted
+from fsagn_onnx.testing.planted import write_planted_folder
 from fsagn_onnx.testing.synthetic import write_folder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -37,12 +36,7 @@ KNOWN = Trust(
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("planted")
-    write_planted(folder / "planted.onnx")
-    (folder / "images").mkdir()
-    for seed in range(40):
-        cv2.imwrite(str(folder / "images" / f"{seed:02}.png"), planted_picture(seed).image[..., ::-1])
-    return folder
+    return write_planted_folder(tmp_path_factory.mktemp("planted"), 40)
 
 
 def test_the_figures_are_those_of_evaluate(tmp_path: Path) -> None:
