@@ -123,7 +123,7 @@ class ExchangeDemo:
         answer = explanation.predictions[0]
         large = _enlarged(_rgb(pair.defect))
         carriers = ", ".join(str(found.id) for found in explanation.filters[:3])
-        named = next((_named(found.id, found.part) for found in explanation.filters if found.part), "")
+        named = next((_named(found.id, found.part, answer.label) for found in explanation.filters if found.part), "")
         cells = (
             (_enlarged(_rgb(pair.good)), "the good board", ""),
             (large, f"{answer.label} ({percent(answer.score)})", ""),
@@ -151,9 +151,9 @@ def _rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _named(number: int, part: str) -> str:
-    """A filter and as many of its names as a cell has room for."""
-    names = part.split(", ")
+def _named(number: int, part: str, label: str | None) -> str:
+    """A filter and as many of its names as a cell has room for, that of the answer first."""
+    names = sorted(part.split(", "), key=lambda name: name != label)
     while len(names) > 1 and text_width(f"filter {number}: {', '.join(names)}", TEXT) > EDGE:
         names = names[:-1]
     return f"filter {number}: {', '.join(names)}"
