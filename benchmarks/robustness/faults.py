@@ -1,6 +1,7 @@
 """Are all rows there once, and the same, whatever is killed?
 
-    python -m benchmarks.robustness.faults [--kills 36] [--seed 0] [--pictures 600]
+    python -m benchmarks.robustness.faults [--kills 36] [--first 0] [--seed 0] [--pictures 600]
+        [--disk 400k] [--only kills|disk|store]
 
 One process explains a list of small pictures into a dataset. Then a Ray cluster of three nodes is started on this
 machine, and the same list is explained by it again and again; each time one thing is killed (SIGKILL) at a random
@@ -8,7 +9,11 @@ moment before three quarters of the parts are there: a worker, a node with all t
 is then started again with --resume. After each kill the sorted rows must be those of the one process. Every third
 round reads and writes an S3 server on loopback, which answers one request in ten with 503.
 
-A full disk is a small tmpfs, where the machine lets this script mount one. Results: build/faults.json.
+A full disk is a small tmpfs, where the machine lets this script mount one. A store falls silent (503 to everything)
+until the run gives up; then it answers again.
+
+Every round is a line of build/faults.jsonl as soon as it is over. What stands there of the same pictures and with the
+same seed is not done again, so a campaign may be stopped and gone on with, or done in several goes.
 """
 
 from __future__ import annotations
@@ -22,14 +27,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.robustness.fault_places import Nodes, Server, small_disk, workers
 from fsagn_onnx.data.store import Store
 from fsagn_onnx.explanations.parts import dataset_rows, part_names
 from fsagn_onnx.testing.synthetic import write_folder
@@ -39,48 +44,10 @@ EXPLAINER = ROOT / "models" / "demo_explainer.onnx"
 RUN = "import sys; from fsagn_onnx.cli.main import run; sys.exit(run(sys.argv[1:]))"
 KINDS = ("worker", "node", "driver")
 PART = 20
-STORE_BYTES = 80 * 2**20
-
-
-class Server:
-    """An S3 server on loopback; a share of its answers is 503.
-
-    Attributes:
-        refusing: that share.
-        refused: answers so far that were 503.
-    """
-
-    def __init__(self, seed: int) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import WSGIRequestHandler, make_server
-
-        class Quiet(WSGIRequestHandler):
-            def log(self, type: str, message: str, *args: Any) -> None:
-                pass
-
-        self.refusing, self.refused, self._draw = 0.0, 0, random.Random(seed)
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Quiet)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        os.environ.update(
-            AWS_ENDPOINT_URL=f"http://127.0.0.1:{self._server.server_port}", AWS_ACCESS_KEY_ID="test",
-            AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1", AWS_EC2_METADATA_DISABLED="true",
-        )  # fmt: skip
-
-    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-        if self._draw.random() < self.refusing:
-            self.refused += 1
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-            environ["wsgi.input"].read(length)
-            start("503 Slow Down", [("Content-Type", "application/xml")])
-            return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
-        return self._app(environ, start)
-
-    def bucket(self) -> str:
-        import boto3
-
-        boto3.client("s3").create_bucket(Bucket="faults")
-        return "s3://faults"
+SECTIONS = ("kills", "disk", "store")
+LINES = Path("build/faults.jsonl")
+STARTED: list[subprocess.Popen[str]] = []
+"""Runs of `explain`; none outlives this script."""
 
 
 def rows_digest(where: str) -> tuple[int, str]:
@@ -95,49 +62,15 @@ def rows_digest(where: str) -> tuple[int, str]:
 def explain(images: str, out: str, *words: str) -> subprocess.Popen[str]:
     options = ["--no-measure", "--providers", "cpu", "--overlays", "0", "--part-pictures", str(PART)]
     line = [sys.executable, "-c", RUN, "explain", str(EXPLAINER), images, "--out", out, *options, *words]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    STARTED.append(
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    )
+    return STARTED[-1]
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str]:
     said = process.communicate(timeout=1800)[1]
     return process.returncode, said.strip().splitlines()[-1] if said.strip() else ""
-
-
-def workers() -> list[int]:
-    """Processes of the pool: Ray calls them by their class."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if b"ray::MapWorker" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return found
-
-
-class Nodes:
-    """A head without cores, and nodes that come and go."""
-
-    def __init__(self, count: int) -> None:
-        from ray.cluster_utils import Cluster
-
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        options = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=options)
-        self.nodes = [self._added() for _ in range(count)]
-
-    def _added(self) -> Any:
-        return self.cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
-
-    def kill_one(self, draw: random.Random) -> str:
-        node = self.nodes.pop(draw.randrange(len(self.nodes)))
-        self.cluster.remove_node(node, allow_graceful=False)
-        return str(node.node_id)[:8]
-
-    def fill(self, count: int) -> None:
-        while len(self.nodes) < count:
-            self.nodes.append(self._added())
 
 
 def killed(kind: str, process: subprocess.Popen[str], nodes: Nodes, draw: random.Random) -> str:
@@ -185,23 +118,9 @@ def one_kill(kind: str, seed: int, images: str, out: str, nodes: Nodes, parts: i
     }  # fmt: skip
 
 
-@contextlib.contextmanager
-def small_disk(size: str) -> Iterator[Path | None]:
-    """A folder of a disk that is soon full; None where it cannot be made."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
-        if done.returncode:
-            yield None
-            return
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", folder], check=True)
-
-
-def full_disk(images: str, address: str) -> dict[str, Any]:
+def full_disk(images: str, address: str, size: str) -> dict[str, Any]:
     """A disk that fills in the middle; then it is enlarged, and the run goes on."""
-    with small_disk("400k") as disk:
+    with small_disk(size) as disk:
         if disk is None:
             return {"tried": False}
         out = str(disk / "run")
@@ -210,73 +129,142 @@ def full_disk(images: str, address: str) -> dict[str, Any]:
         halves = [path.name for path in Path(out).rglob(".*")]
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         resumed, _ = finished(explain(images, out, "--cluster", address, "--resume"))
+        rows, digest = rows_digest(out)
         return {"tried": True, "status": status, "said": said, "parts_there": there, "half_files": halves,
-                "resumed": resumed, "digest": rows_digest(out)[1]}  # fmt: skip
+                "resumed": resumed, "rows": rows, "digest": digest}  # fmt: skip
 
 
 def silent_store(server: Server, images: str, out: str, address: str) -> dict[str, Any]:
     """A store that answers nothing but 503 from some moment on; then it does again, and the run goes on."""
     process = explain(images, out, "--cluster", address, "--overwrite")
-    while process.poll() is None and len(part_names(Store(out))) < 3:
+    while process.poll() is None and not part_names(Store(out)):
         time.sleep(0.1)
-    server.refusing = 1.0
+    server.refusing, before = 1.0, server.refused
+    started = time.monotonic()
     status, said = finished(process)
+    waited, refused = time.monotonic() - started, server.refused - before
     server.refusing = 0.0
     there = len(part_names(Store(out)))
     resumed, _ = finished(explain(images, out, "--cluster", address, "--resume"))
-    return {"status": status, "said": said, "parts_there": there, "resumed": resumed, "digest": rows_digest(out)[1]}
+    rows, digest = rows_digest(out)
+    return {"tried": True, "status": status, "said": said, "parts_there": there, "waited_s": round(waited, 1),
+            "refused": refused, "resumed": resumed, "rows": rows, "digest": digest}  # fmt: skip
+
+
+class Campaign:
+    """The pictures, the rows that they must become, and the lines of what was tried.
+
+    Attributes:
+        lists: what to explain, on the disk and in the store.
+
+    Args:
+        folder: for pictures and runs.
+        pictures: places of the list.
+        server: the store.
+    """
+
+    def __init__(self, folder: Path, pictures: int, server: Server) -> None:
+        self.folder, self.server, self.bucket = folder, server, server.bucket()
+        write_folder(folder / "pictures", "val", max(1, pictures // 6))
+        paths = sorted((folder / "pictures" / "images").iterdir())
+        for path in paths:
+            Store(f"{self.bucket}/in").write(path.name, path.read_bytes())
+        names = {"disk": [str(path) for path in paths], "store": [f"{self.bucket}/in/{path.name}" for path in paths]}
+        self.lists, self.parts = {}, -(-pictures // PART)
+        for place, listed in names.items():
+            file = folder / f"{place}.txt"
+            file.write_text("\n".join(listed[n % len(paths)] for n in range(pictures)))
+            self.lists[place] = f"@{file}"
+        status, said = finished(explain(self.lists["disk"], str(folder / "alone")))
+        assert status == 0, said
+        rows, self.digest = rows_digest(str(folder / "alone"))
+        self.told = {"pictures": pictures, "part_pictures": PART, "alone_rows": rows}
+
+    def lines(self, section: str) -> list[dict[str, Any]]:
+        """What was found of these pictures, in this go and in those before."""
+        text = LINES.read_text(encoding="utf-8") if LINES.is_file() else ""
+        found = [json.loads(line) for line in text.splitlines()]
+        return [line for line in found if line["section"] == section and line["alone"] == self.digest]
+
+    def note(self, section: str, found: dict[str, Any]) -> None:
+        """Write a line; ``same`` says whether the rows are those of one process."""
+        line = {"section": section, **found, **self.told, "alone": self.digest}
+        if "digest" in found:
+            line["same"] = found["digest"] == self.digest
+        with LINES.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+    def kill(self, number: int, seed: int, nodes: Nodes) -> None:
+        """A round of the campaign of kills."""
+        place = "store" if number % 3 == 2 else "disk"
+        self.server.refusing, before = 0.1 if place == "store" else 0.0, self.server.refused
+        out = f"{self.bucket}/run" if place == "store" else str(self.folder / "run")
+        found = one_kill(KINDS[(number + number // 3) % 3], seed, self.lists[place], out, nodes, self.parts)
+        self.server.refusing = 0.0
+        self.note("kills", {**found, "place": place, "refused": self.server.refused - before})
+
+
+@contextlib.contextmanager
+def three_nodes() -> Iterator[Nodes]:
+    """A cluster; it ends with this script, whatever ends that."""
+    nodes = Nodes(3)
+    try:
+        yield nodes
+    finally:
+        for process in STARTED:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        nodes.cluster.shutdown()
+
+
+def told(campaign: Campaign, seeds: range) -> bool:
+    """Print what all goes found; whether anything is missing or other than it should be."""
+    kills = [line for line in campaign.lines("kills") if line["seed"] in seeds]
+    same, kinds = sum(line["same"] for line in kills), dict.fromkeys(KINDS, 0)
+    for line in kills:
+        kinds[line["kind"]] += 1
+    if kills:
+        print(
+            f"{len(kills)} kills ({kinds}), seeds {kills[0]['seed']} to {kills[-1]['seed']}: the same rows after "
+            f"{same}; 503 {sum(line['refused'] for line in kills)} times"
+        )
+    failed = same != len(kills)
+    for section in SECTIONS[1:]:
+        for line in campaign.lines(section)[-1:]:
+            print(f"{section}: " + (f"status {line['status']} ({line['said']}), {line['parts_there']} parts, then the "
+                  f"same rows: {line['same']}" if line["tried"] else "could not be tried here"))  # fmt: skip
+            failed = failed or not (line["tried"] and line["same"] and line["status"])
+    return failed
 
 
 @click.command()
-@click.option("--kills", default=36, show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--kills", default=36, show_default=True, help="Rounds of the whole campaign.")
+@click.option("--first", default=0, show_default=True, help="Round to begin with.")
+@click.option("--seed", default=0, show_default=True, help="Round N has the seed 10,000 SEED + N.")
 @click.option("--pictures", default=600, show_default=True, help="Places of the list; it repeats a sixth as many.")
-def main(kills: int, seed: int, pictures: int) -> None:
-    Path("build").mkdir(exist_ok=True)
-    results: dict[str, Any] = {"kills": [], "pictures": pictures, "part_pictures": PART}
+@click.option("--disk", default="400k", show_default=True, help="Size of the disk that fills.")
+@click.option("--only", type=click.Choice(SECTIONS), multiple=True, help="Do this only; more than once. [default: all]")
+def main(kills: int, first: int, seed: int, pictures: int, disk: str, only: tuple[str, ...]) -> None:
+    LINES.parent.mkdir(exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nodes and runs end too
+    sections = only or SECTIONS
+    seeds = range(seed * 10_000, seed * 10_000 + kills)
     with tempfile.TemporaryDirectory(dir="build") as temporary:
-        folder = Path(temporary).resolve()
-        write_folder(folder / "pictures", "val", max(1, pictures // 6))
-        paths = sorted((folder / "pictures" / "images").iterdir())
-        server = Server(seed)
-        bucket = server.bucket()
-        for path in paths:
-            Store(f"{bucket}/in").write(path.name, path.read_bytes())
-        lists = {"disk": folder / "disk.txt", "store": folder / "store.txt"}
-        names = {"disk": [str(path) for path in paths], "store": [f"{bucket}/in/{path.name}" for path in paths]}
-        for place, listed in lists.items():
-            listed.write_text("\n".join(names[place][n % len(paths)] for n in range(pictures)))
-        status, said = finished(explain(f"@{lists['disk']}", str(folder / "alone")))
-        assert status == 0, said
-        results["rows"], results["digest"] = rows_digest(str(folder / "alone"))
-        nodes, parts = Nodes(3), -(-pictures // PART)
-        for number in range(kills):
-            place = "store" if number % 3 == 2 else "disk"
-            server.refusing = 0.1 if place == "store" else 0.0
-            out = f"{bucket}/run" if place == "store" else str(folder / "run")
-            kind = KINDS[(number + number // 3) % 3]
-            found = one_kill(kind, seed * 10_000 + number, f"@{lists[place]}", out, nodes, parts)
-            found |= {"place": place, "same": found["digest"] == results["digest"]}
-            results["kills"].append(found)
-            print(json.dumps(found), flush=True)
-            Path("build/faults.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        server.refusing = 0.0
-        results["refused"] = server.refused
-        address = nodes.cluster.address
-        results["full_disk"] = full_disk(f"@{lists['disk']}", address)
-        results["silent_store"] = silent_store(server, f"@{lists['store']}", f"{bucket}/silent", address)
-        nodes.cluster.shutdown()
-    for name in ("full_disk", "silent_store"):
-        if "digest" in results[name]:
-            results[name]["same"] = results[name]["digest"] == results["digest"]
-        print(name, json.dumps(results[name]))
-    Path("build/faults.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    same = sum(found["same"] for found in results["kills"])
-    kinds = {kind: sum(found["kind"] == kind for found in results["kills"]) for kind in KINDS}
-    print(
-        f"{kills} kills ({kinds}), seeds {seed * 10_000} on: the same rows after {same}; 503 {results['refused']} times"
-    )
-    sys.exit(same != kills)
+        campaign = Campaign(Path(temporary).resolve(), pictures, Server(seed))
+        with three_nodes() as nodes:
+            address = nodes.cluster.address
+            if "kills" in sections:
+                done = {line["seed"] for line in campaign.lines("kills")}
+                for number, number_seed in enumerate(seeds):
+                    if number >= first and number_seed not in done:
+                        campaign.kill(number, number_seed, nodes)
+            if "disk" in sections:
+                campaign.note("disk", full_disk(campaign.lists["disk"], address, disk))
+            if "store" in sections:
+                out = f"{campaign.bucket}/silent"
+                campaign.note("store", silent_store(campaign.server, campaign.lists["store"], out, address))
+        sys.exit(told(campaign, seeds))
 
 
 if __name__ == "__main__":
