@@ -55,8 +55,6 @@ def command(
 
     Every figure comes with its 95 % bootstrap interval over images.
     """
-    if cluster is not None:
-        raise click.UsageError("--cluster: evaluate runs on one machine only; explain, dissect and perturb take it")
     from fsagn_onnx.data.files import write_file
     from fsagn_onnx.evaluation import Options, evaluate
     from fsagn_onnx.evaluation.page import evaluation_page
@@ -75,10 +73,17 @@ def command(
     images = [name for name in explainers_and_images if not name.endswith(".onnx")]
     if not images:
         raise click.UsageError("name images after the explainers: files, folders, globs, or -", context)
+    measuring = None
+    if cluster is not None:
+        if out is None:
+            raise click.UsageError("--cluster needs --out: its workers write what they measure there", context)
+        from fsagn_onnx.scale.records import MeasuredByWorkers
+
+        measuring = MeasuredByWorkers(cluster, reading)
     with EvaluationBar() as bar:
         found = evaluate(
             read_model(model, reading), explainers, images, options,
-            out=out, resume=resume, overwrite=overwrite, on_image=bar.image,
+            out=out, resume=resume, overwrite=overwrite, on_image=bar.image, measuring=measuring,
         )  # fmt: skip
     plots = write_plots(found, out / "plots") if out is not None else None
     if out is not None:

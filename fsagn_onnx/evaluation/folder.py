@@ -2,6 +2,7 @@
 
 DIR/run.json          what was asked for; a run goes on only with the same
 DIR/images.jsonl      a line per image: what every metric measured
+DIR/rows/*.parquet    the same as workers of a cluster wrote it, where they did
 DIR/evaluation.json   all rows, costs, dead filters, failures
 DIR/evaluation.md     the same as tables
 DIR/plots/*.png       one per metric (with matplotlib)
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..runs.folder import RunFolder, remove
+from ..runs.folder import ROWS, RunFolder, remove
 from ..runs.manifest import EVALUATION, manifest_file
 from .result import Evaluation
 
@@ -42,9 +43,9 @@ class EvaluationFolder(RunFolder):
             self.write(EVALUATION, content)
 
     def results(self) -> Iterator[Path]:
-        """Lines, tables and report."""
+        """Lines, tables, report, and the parts that workers wrote."""
         yield from super().results()
-        for name in (TABLE, MARKDOWN, "report.html"):
+        for name in (TABLE, MARKDOWN, "report.html", ROWS):
             yield self.path / name
 
     def append(self, record: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ class Options:
         ):
             raise UsageError(f"areas must be rising and between 0 and 1, but got {list(self.areas)}")
 
+
+Records = Iterator[dict[str, Any]]
+Measuring = Callable[["Run", Mapping[str, str | Path], EvaluationFolder, Sequence[Path], int], Records]
+"""Who measures: gives the records of images from a place of the list on, of an opened run with its explainers."""
 
 SCALE = "-log rank"
 """Of explainers' maps when they are smoothed (see `from_rank`); figures on another one are not to be mixed in."""
@@ -267,6 +272,7 @@ def evaluate(
     resume: bool = False,
     overwrite: bool = False,
     on_image: Callable[[int, int], None] = lambda done, count: None,
+    measuring: Measuring | None = None,
 ) -> Evaluation:
     """Measure explainers and methods side by side.
 
@@ -279,6 +285,7 @@ def evaluate(
         resume: go on with the images that the folder lacks.
         overwrite: replace what the folder holds.
         on_image: is told how many of how many images are done.
+        measuring: who measures, see `Measuring`; None: this process. It needs ``out``.
 
     Returns:
         The figures.
@@ -296,16 +303,22 @@ def evaluate(
         >>> found.methods, found.images
         (('generator', 'activation', 'random'), 4)
     """
+    if measuring is not None and out is None:
+        raise UsageError("workers of a cluster write what they measure into the folder of --out: name one that all see")
     model = model if isinstance(model, Model) else load_model(model)
-    run = Run(model, named_explainers(explainers), options or Options())
+    named = named_explainers(explainers)
+    run = Run(model, named, options or Options())
     paths = list(list_images(images))
     if not paths:
         raise ImageError(f"no images in {', '.join(map(str, images))}: name files, folders or globs")
     arguments = run.arguments(paths)
     beside = None if run.options.beside is None else EarlierEvaluation(run.options.beside, arguments)
     folder = None if out is None else EvaluationFolder(Path(out), arguments, resume=resume, overwrite=overwrite)
+    elsewhere = None
+    if measuring is not None and folder is not None:
+        elsewhere = partial(measuring, run, named, folder, paths)
     with closing(run.probe), closing(folder) if folder is not None else nullcontext():
-        for done, record in enumerate(_records(run, folder, paths), start=1):
+        for done, record in enumerate(_records(run, folder, paths, elsewhere), start=1):
             run.add(record if beside is None else beside.join(record))
             on_image(done, len(paths))
         if len(run.failures) == len(paths):
@@ -316,13 +329,17 @@ def evaluate(
     return evaluation
 
 
-def _records(run: Run, folder: EvaluationFolder | None, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+def _records(
+    run: Run, folder: EvaluationFolder | None, paths: Sequence[Path], elsewhere: Callable[[int], Records] | None
+) -> Iterator[dict[str, Any]]:
     """The record of every image, in order: from the folder where it is there, else measured and appended."""
-    done = {record["path"]: record for record in folder.lines()} if folder is not None else {}
-    for index, path in enumerate(paths):
-        record = done.get(str(path))
-        if record is None:
-            record = run.record(paths, index)
-            if folder is not None:
-                folder.append(record)
+    start = 0
+    if folder is not None:
+        for record in folder.lines():
+            yield record
+            start += 1
+    measured = (run.record(paths, index) for index in range(start, len(paths)))
+    for record in measured if elsewhere is None else elsewhere(start):
+        if folder is not None:
+            folder.append(record)
         yield record

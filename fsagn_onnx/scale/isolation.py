@@ -15,7 +15,7 @@ from .work import Outcome
 
 PIECES: Final = 32
 """Into so many a unit is cut that ended its worker twice."""
-ENDED: Final = "it ended the worker twice (out of memory, or in the decoder): skipped; --resume tries it again"
+ENDED: Final = "it ended the worker twice (out of memory, or in the decoder): skipped"
 
 TRIES: Final = 2
 """Times that a picture is given to a worker alone before it is skipped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -288,11 +289,33 @@ def test_a_training_of_two_workers_agrees_with_one_process(
         np.testing.assert_allclose(many[name], value, atol=1e-3, err_msg=name)
 
 
-def test_evaluate_refuses_a_cluster_by_name(pictures: Path) -> None:
+def test_evaluate_by_workers_needs_a_folder(pictures: Path) -> None:
     model = str(EXPLAINER.with_name("demo_cnn.onnx"))
     done = subprocess.run(
         [sys.executable, "-c", RUN, "evaluate", model, str(EXPLAINER), str(pictures), "--cluster", "auto"],
         capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "evaluate runs on one machine only" in done.stderr
+    assert "--cluster needs --out" in done.stderr
+
+
+@pytest.mark.slow
+def test_evaluate_says_the_same_as_one_process(nodes: Any, pictures: Path, tmp_path: Path) -> None:
+    """To the bit: rows of all tables, and every picture's line but for its seconds."""
+    words = ["evaluate", str(EXPLAINER.with_name("demo_cnn.onnx")), str(EXPLAINER), str(pictures)]
+    options = ["--providers", "cpu", "--threads", "1", "--metrics", "retention,specificity,intervention"]
+    told = []
+    for name, more in (("one", []), ("many", ["--cluster", nodes.address])):
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *words, "--out", str(out), *options, "--filters", "2", *more],
+            capture_output=True, text=True, timeout=1800,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        document = json.loads((out / "evaluation.json").read_text())
+        lines = [json.loads(line) for line in (out / "images.jsonl").read_text().splitlines()]
+        assert all(line.pop("seconds") for line in lines)
+        assert document.pop("costs")
+        told.append((document, lines))
+    assert told[0] == told[1]
+    assert (tmp_path / "many" / "rows").is_dir()
