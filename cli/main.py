@@ -135,6 +135,13 @@ def _os_error(error: OSError) -> str:
     return f"{where}{what}" + (f"; {advice}" if advice else "")
 
 
+def _torch_memory(error: RuntimeError) -> str:
+    """What torch says where it gets no memory, of the machine or of a device; "" for any other error."""
+    words = " ".join(str(error).split())
+    found = re.search(r"(tried to allocate [\d.]+ \w+)", words, re.IGNORECASE)
+    return found[1] if found and "memory" in words else ""
+
+
 def _fail(message: str, status: int = 1) -> int:
     click.echo(f"error: {_one_line(message)}", err=True)
     return status
@@ -175,6 +182,10 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except OSError as error:
         return _fail(_os_error(error))
+    except RuntimeError as error:
+        if not (said := _torch_memory(error)):
+            raise
+        return _fail(f"not enough memory: {said}; use fewer --images-per-step, a smaller batch or smaller images")
     except MemoryError as error:
         reason = f": {error}" if str(error) else ""
         return _fail(f"not enough memory{reason}; use a smaller batch or smaller images")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pairs", type=click.IntRange(1), default=40_000, show_default=True, help="(image, filter) pairs to see."
 )
+@click.option("--images-per-step", type=click.IntRange(1), default=8, show_default=True, help="Fewer take less memory.")
 @click.option(
     "--questions",
     type=click.Choice(["filters", "filters,classes"]),
@@ -63,6 +64,7 @@ def command(
     own: bool,
     objective: str,
     pairs: int,
+    images_per_step: int,
     questions: str | None,
     crop: float | None,
     no_flip: bool,
@@ -92,7 +94,8 @@ def command(
         elsewhere = partial(train_on_cluster, cluster=cluster, workers=devices)
     minimised = Objective("fsagn" if objective == "fsagn" else "budget")
     options = TrainingOptions(
-        pairs=pairs, questions=tuple(questions.split(",")) if questions else None, crop=crop, flip=not no_flip,
+        pairs=pairs, images_per_step=images_per_step, crop=crop, flip=not no_flip,
+        questions=tuple(questions.split(",")) if questions else None,
         seed=seed, checkpoint_every=checkpoint_every, objective=minimised,
     )  # fmt: skip
     with TrainingBar() as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import io
 import os
@@ -34,6 +35,9 @@ IMAGE_SUFFIXES = frozenset({
 """Endings, in lower case, of the files that count as images when a folder is listed."""
 MAX_LINE = 65536
 """Characters of a line in a list of images."""
+TABLES = (".csv", ".tsv")
+COLUMNS = ("file", "path", "image", "filename", "image_path")
+"""Endings of lists that are tables, and names of the column that holds the images."""
 _TWELVE_BITS = 2**12 - 1
 
 if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -184,7 +188,10 @@ def _listed(name: str) -> Iterator[Path]:
 
 
 def list_lines(name: str) -> Iterator[str]:
-    """The lines of a list file that name something: a path, a folder, a glob.
+    """What a list file names, one on each line: a path, a folder, a glob.
+
+    Of a table (``.csv``, ``.tsv``; commas, semicolons or tabs) it is the column ``file``, ``path``, ``image``,
+    ``filename`` or ``image_path``; without such a head the first column.
 
     Raises:
         ImageError: the file cannot be read.
@@ -194,16 +201,36 @@ def list_lines(name: str) -> Iterator[str]:
             encoding = encoding_of(file.peek(4)[:4]) if isinstance(file, io.BufferedReader) else "utf-8-sig"
             errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"  # names of any bytes
             lines = io.TextIOWrapper(file, encoding=encoding, errors=errors)
-            while line := lines.readline(MAX_LINE):
-                if len(line) == MAX_LINE:
-                    raise ImageError(f"list of images {name!r}: a line is longer than {MAX_LINE} characters")
-                path = _stripped(line)
+            bounded = _bounded(lines, name)
+            for path in _column(bounded) if name.lower().endswith(TABLES) else map(_stripped, bounded):
                 if path and path != "-" and not path.startswith("@"):
                     yield path
+    except csv.Error as error:
+        raise ImageError(f"list of images {name!r} is a broken table: {error}") from error
     except OSError as error:
         raise ImageError(f"list of images {name!r} cannot be read: {error.strerror}") from error
     except UnicodeError as error:
         raise ImageError(f"list of images {name!r} is neither UTF-8 nor UTF-16 text: {error}") from error
+
+
+def _bounded(lines: io.TextIOWrapper, name: str) -> Iterator[str]:
+    while line := lines.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ImageError(f"list of images {name!r}: a line is longer than {MAX_LINE} characters")
+        yield line
+
+
+def _column(lines: Iterator[str]) -> Iterator[str]:
+    """The column of a table that holds the images."""
+    first = next(lines, "").removeprefix("\ufeff")
+    mark = max(",;\t", key=first.count)  # a tie, and none at all, is a comma
+    rows = csv.reader(chain([first], lines), delimiter=mark)
+    head = next(rows, [])
+    names = [name.strip().lower() for name in head]
+    place = next((names.index(name) for name in COLUMNS if name in names), None)
+    for row in rows if place is not None else chain([head], rows):
+        if len(row) > (place or 0):
+            yield row[place or 0].strip()
 
 
 def _in_folder(folder: str) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from .config import make_config
 from .export import rehearse
 from .network import Generator
 from .options import TrainingOptions
+from .step_memory import StepMemory, step_memory
 from .trial import asked_decision, decision_depths, fitting_options
 
 
@@ -34,6 +35,25 @@ def rehearsed(model: Model, layer: Layer) -> str | None:
     except (ConversionError, ExplainerError, LayerError, ModelError, UsageError) as error:
         return str(error)
     return None
+
+
+def training_memory(model: Model, layer: Layer) -> StepMemory | None:
+    """What a training of a layer with default options needs and what is free; None where it is clear that it fits.
+
+    Args:
+        model: the CNN.
+        layer: of it.
+    """
+    options = TrainingOptions()
+    try:
+        model.require_one_input()
+        decision, options = asked_decision(model, layer, "shared", options, {})
+        taps = [tap.value for tap in make_config(model, layer, classes=decision is not None).taps]
+        taps += [] if decision is None else [decision.value]
+        made = step_memory(lambda: convert(model, taps, check=False), model, options, classes=decision is not None)
+    except (ConversionError, ExplainerError, LayerError, ModelError, UsageError):
+        return None  # the trial says why
+    return None if made is None or made.fitting == made.images else made
 
 
 def _rehearse(model: Model, layer: Layer, options: TrainingOptions) -> None:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..conversion import convert
+from ..conversion import check_parity, convert
 from ..data.files import make_folder, write_file
-from ..errors import CheckpointError, ImageError
+from ..errors import CheckpointError, ImageError, UsageError
 from ..model import Layer, Model
 from .batches import ImagePool, fingerprint
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -30,6 +30,7 @@ from .schedule import learning_rate
 from .share import ALONE, Share
 from .shared_norm import share_norms
 from .step import Stepper, read
+from .step_memory import step_memory
 from .teacher import teacher_at
 from .teacher_choice import choose_teacher
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
@@ -98,7 +99,13 @@ class Trainer:
         on_phase("converting the model")
         depths = decision_depths(model, layer) if decision is not None and self.options.teacher else ()
         read = () if decision is None else (*depths, decision.value)
-        module = convert(model, [*(tap.value for tap in self.config.taps), *read]).to(self.device)
+        module = convert(model, [*(tap.value for tap in self.config.taps), *read], check=False)
+        if share.alone and self.device.type == "cpu":
+            memory = step_memory(lambda: module, model, self.options, classes=decision is not None)
+            if memory is not None and memory.fitting < memory.images:
+                raise UsageError(str(memory))
+        check_parity(model, module)
+        module.to(self.device)
         self.options = fitting_options(module, model.input_spec, self.options, self.device)
         judge = None
         if decision is not None:

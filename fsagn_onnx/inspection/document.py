@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -22,6 +22,9 @@ from ..runtime.contract import OWN_OUTPUTS
 from ..runtime.metadata import KEY, ExplainerMetadata
 from ..runtime.trust import verdict
 from .dead_filters import dead_filters
+
+if TYPE_CHECKING:
+    from ..generator.step_memory import StepMemory
 
 __all__ = ["inspect_file"]
 
@@ -63,9 +66,10 @@ def inspect_file(
         One JSON document. Of both kinds: kind ("model" or "explainer"), path, inputs, outputs, opset, producer,
         classes (how the outputs are read, see `Classes.to_dict`, and in words), layers, convertible, unsupported,
         parity, next (the command to go on with). Of a model: sha256, input, guessed, labels, default_reason, warnings,
-        conversion (in words), images (how many were looked at, or None), failures (path and message of those that could
-        not be read). Of an explainer: explainer (its metadata), trust (how good it is, in words). With `images`,
-        layers have the ids of their dead filters, else None.
+        conversion (in words), trainable, trial (in words), images_per_step (for `train`, where its default does not fit
+        into memory), images (how many were looked at, or None), failures (path and message of those that could not be
+        read). Of an explainer: explainer (its metadata), trust (how good it is, in words). With `images`, layers have
+        the ids of their dead filters, else None.
 
     Raises:
         ModelError: The file is neither.
@@ -145,6 +149,7 @@ def _model(
         "conversion": "not tried",
         "trainable": None,
         "trial": "not tried",
+        "images_per_step": None,
     }
     if model.shape_warning:
         warnings.append(f"onnx's strict shape inference refuses the graph: {model.shape_warning}")
@@ -155,9 +160,7 @@ def _model(
     warnings.extend(f"the output '{name}' is left out: it {why}" for name, why in model.left_out.items())
     if conversion and default:
         document |= _conversion(model, default)
-        if document["convertible"]:
-            document |= _rehearsal(model, default)
-    document["next"] = _next(model, default, document["convertible"] and document["trainable"] is not False)
+    document["next"] = _next(model, default, document)
     return document
 
 
@@ -188,6 +191,9 @@ def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
             ]
             words = f"no: {', '.join(map(str, missing))}"
             return {"convertible": False, "unsupported": listed, "conversion": words}
+        memory = _memory(model, layer)
+        if memory is not None and not memory.fitting:
+            return {"conversion": "not compared: see the trial", "trainable": False, "trial": f"no: {memory}"}
         parity = check_parity(model, convert(model, [layer.value], check=False))
     except (ConversionError, LayerError) as error:
         return {"convertible": False, "conversion": f"no: {error}"}
@@ -205,24 +211,33 @@ def _conversion(model: Model, layer: Layer) -> dict[str, Any]:
     )
     if parity.drift:
         words += f"; {parity.drift:.1e} when each side rounds by itself"
-    return {"convertible": True, "parity": compared, "conversion": words}
+    return {"convertible": True, "parity": compared, "conversion": words, **_rehearsal(model, layer, memory)}
 
 
-def _rehearsal(model: Model, layer: Layer) -> dict[str, Any]:
+def _memory(model: Model, layer: Layer) -> StepMemory | None:
+    from ..generator.rehearsal import training_memory
+
+    return training_memory(model, layer)
+
+
+def _rehearsal(model: Model, layer: Layer, memory: StepMemory | None) -> dict[str, Any]:
     """What `train` does before its first step: build, check and run the explainer with an untrained generator."""
     from ..generator.rehearsal import rehearsed
 
     reason = rehearsed(model, layer)
     if reason is None:
-        return {"trainable": True, "trial": "yes: an explainer with an untrained generator was built and run"}
+        words = "yes: an explainer with an untrained generator was built and run"
+        less = None if memory is None else memory.fitting
+        return {"trainable": True, "trial": f"{words}; {memory}" if less else words, "images_per_step": less}
     return {"trainable": False, "trial": f"no: {reason}"}
 
 
-def _next(model: Model, default: Layer | None, convertible: bool | None) -> str | None:
+def _next(model: Model, default: Layer | None, document: Mapping[str, Any]) -> str | None:
     """The command to go on with; None where there is nothing to explain."""
     if default is None:
         return None
     file, layer = shlex.quote(str(model.path)), shlex.quote(default.value)
-    if convertible is False:
+    if document["convertible"] is False or document["trainable"] is False:
         return f"fsagn-onnx explain {file} IMAGES... --layer {layer} --out results"
-    return f"fsagn-onnx train {file} IMAGES... --layer {layer} --out explainer.onnx"
+    fewer = "" if document["images_per_step"] is None else f" --images-per-step {document['images_per_step']}"
+    return f"fsagn-onnx train {file} IMAGES... --layer {layer}{fewer} --out explainer.onnx"

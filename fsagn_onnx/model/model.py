@@ -23,6 +23,7 @@ from .content_hash import content_hash, file_hash
 from .declared import with_true_shapes
 from .description import input_spec, labels_of, preprocess_labels, read_preprocess
 from .feeds import Feed, bind, parse_feeds
+from .graph_labels import graph_labels
 from .input_spec import InputSpec
 from .joined_feeds import with_joined_feeds
 from .kept_batch import with_kept_batch
@@ -331,7 +332,7 @@ def _described(
         opset=opset_of(proto),
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         metadata=metadata,
-        labels=names or labels_of(metadata),
+        labels=names or labels_of(metadata) or graph_labels(original.graph),
         input_spec=spec,
         group=group,
         mixing=mixing,

@@ -190,7 +190,7 @@ def _verdict(document: Mapping[str, Any]) -> Iterator[Text]:
     if document["images"] is not None:
         yield Text(f"dead         filters that never exceed 0 or never change in {document['images']:,} images")
     yield Text(f"convertible  {printable(document['conversion'])}")
-    if document["convertible"]:
+    if document["trainable"] is not None:
         yield Text(f"trial        {printable(document['trial'])}")
     for item in document["unsupported"]:
         name = f"{item['domain']}.{item['op']}" if item["domain"] else item["op"]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from fsagn_onnx.errors import ModelError, UsageError
 from fsagn_onnx.model import load_model
 from fsagn_onnx.model.class_names import read_class_names
+from fsagn_onnx.model.graph_labels import graph_labels
 from fsagn_onnx.runtime import Explainer
 from fsagn_onnx.runtime.classes import classes_of
+from fsagn_onnx.testing.graph_builder import GraphBuilder
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 DEMO = MODELS / "demo_cnn.onnx"
@@ -87,3 +91,61 @@ def test_damaged_labels_of_a_preprocess_file(tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps({"labels": {"good": "bad"}}))
     with pytest.raises(ModelError, match="'labels' must be a list of names"):
         load_model(DEMO, preprocess=tmp_path / "spec.json")
+
+
+ML = "ai.onnx.ml"
+
+
+def named_inside(path: Path, kind: str, given: dict[str, object]) -> tuple[str, ...] | None:
+    """Labels of a classifier whose last node names the classes."""
+    b = GraphBuilder()
+    b.head(b.conv(b.conv("image", 3, 8), 8, 16), 16)
+    if kind == "ZipMap":
+        b.op(kind, b.op("Softmax", "logits"), domain=ML, out="named", **given)
+    else:
+        place = b.op("Cast", b.op("ArgMax", "logits", axis=1, keepdims=0), to=TensorProto.INT64)
+        if kind == "LabelEncoder":
+            b.op(kind, place, domain=ML, out="named", **given)
+        else:
+            b.weights.append(helper.make_tensor("texts", TensorProto.STRING, [10], given["texts"]))
+            b.op(kind, "texts", place, domain="" if kind == "Gather" else ML, out="named")
+    b.save(path, ["logits", "named"], domain=ML)
+    proto = onnx.load(path)
+    proto.opset_import[1].version = 3
+    if kind == "ZipMap":
+        item = onnx.TypeProto()
+        item.map_type.key_type = TensorProto.STRING
+        item.map_type.value_type.CopyFrom(helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+        proto.graph.output[1].type.CopyFrom(helper.make_sequence_type_proto(item))
+    else:
+        proto.graph.output[1].type.tensor_type.elem_type = TensorProto.STRING
+    onnx.save(proto, path)
+    return load_model(path).labels
+
+
+ANIMALS = [f"animal {letter}" for letter in "abcdefghij"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "labels"),
+    [
+        ("ZipMap", {"classlabels_strings": ANIMALS}, ANIMALS),
+        ("ZipMap", {"classlabels_int64s": list(range(10, 20))}, [str(number) for number in range(10, 20)]),
+        ("ZipMap", {"classlabels_int64s": list(range(10))}, None),
+        ("LabelEncoder", {"keys_int64s": [*range(9, -1, -1)], "values_strings": ANIMALS}, ANIMALS[::-1]),
+        ("LabelEncoder", {"keys_int64s": list(range(1, 11)), "values_strings": ANIMALS}, None),
+        ("ArrayFeatureExtractor", {"texts": ANIMALS}, ANIMALS),
+        ("Gather", {"texts": ANIMALS}, ANIMALS),
+    ],
+)
+def test_names_in_the_graph_are_taken(tmp_path: Path, kind: str, given: dict[str, object], labels: object) -> None:
+    found = named_inside(tmp_path / "m.onnx", kind, given)
+    assert found == (tuple(labels) if isinstance(labels, list) else None)
+
+
+def test_two_nodes_that_do_not_agree_name_nothing() -> None:
+    nodes = [
+        helper.make_node("ZipMap", ["p"], [f"z{n}"], domain=ML, classlabels_strings=[f"{n}a", f"{n}b"]) for n in (0, 1)
+    ]
+    assert graph_labels(helper.make_graph(nodes, "g", [], [])) is None
+    assert graph_labels(helper.make_graph(nodes[:1], "g", [], [])) == ("0a", "0b")

@@ -391,3 +391,33 @@ def test_a_list_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfea")
     with pytest.raises(ImageError, match="neither UTF-8 nor UTF-16"):
         list(list_images([f"@{tmp_path / 'list.txt'}"]))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("label;file\ngood;a.png\nbad;b c.png\n", ["a.png", "b c.png"]),
+        ("Image_Path ;split\r\na.png;train\r\n\r\nb c.png;test", ["a.png", "b c.png"]),
+        ('a.png;good\n"b;c.png";bad\n', ["a.png", "b;c.png"]),
+        ("a.png\nb c.png\n", ["a.png", "b c.png"]),
+        ("score;file\n.5\n.7;a.png;more\n", ["a.png"]),
+        ("", []),
+    ],
+)
+def test_a_list_may_be_a_table(tmp_path: Path, mark: str, encoding: str, text: str, names: list[str]) -> None:
+    name = str(tmp_path / ("list.tsv" if mark == "\t" else "List.CSV"))
+    Path(name).write_bytes(text.replace(";", mark).encode(encoding))
+    assert list(list_images([f"@{name}"])) == [Path(found.replace(";", mark)) for found in names]
+
+
+def test_a_list_that_is_no_table_keeps_its_commas(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a,b;c.png\n")
+    assert list(list_images([f"@{tmp_path}/list.txt"])) == [Path("a,b;c.png")]
+
+
+def test_a_broken_table_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"file;label\na.png;\x00" + b'\n"' + b"a" * 200_000)
+    with pytest.raises(ImageError, match=r"list of images .* (broken table|longer than)"):
+        list(list_images([f"@{tmp_path}/list.csv"]))
