@@ -56,7 +56,7 @@ def kept_bytes(module: TappedModule, spec: InputSpec) -> int | None:
 
 
 def _storage(tensor: Tensor) -> StorageWeakRef:
-    return StorageWeakRef(tensor.untyped_storage())
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
 
 
 def _lost(size: int) -> Tensor:
