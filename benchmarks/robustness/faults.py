@@ -50,13 +50,30 @@ STARTED: list[subprocess.Popen[str]] = []
 """Runs of `explain`; none outlives this script."""
 
 
-def rows_digest(where: str) -> tuple[int, str]:
-    """Number of rows, and a hash of all but their paths, sorted."""
-    lines = sorted(
+def sorted_rows(where: str) -> list[str]:
+    """All rows but their paths, as JSON, sorted."""
+    return sorted(
         json.dumps({name: value for name, value in row.items() if name != "path"}, sort_keys=True)
         for row in dataset_rows(Store(where))
     )
-    return len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def rows_digest(where: str) -> dict[str, Any]:
+    """Number of rows, a hash of them, and the rows themselves."""
+    lines = sorted_rows(where)
+    return {"rows": len(lines), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(), "lines": lines}
+
+
+def differences(lines: list[str], expected: list[str]) -> list[dict[str, Any]]:
+    """Of the first rows that are found in one of both only, the values that differ."""
+    only, missing = sorted(set(lines) - set(expected)), sorted(set(expected) - set(lines))
+    told = [{"rows": len(only), "rows_of_one_process": len(missing)}]
+    for one, other in list(zip(only, missing, strict=False))[:3]:
+        mine, theirs = json.loads(one), json.loads(other)
+        told.append(
+            {name: [str(mine[name])[:80], str(theirs[name])[:80]] for name in mine if mine[name] != theirs[name]}
+        )
+    return told
 
 
 def explain(images: str, out: str, *words: str) -> subprocess.Popen[str]:
@@ -110,11 +127,11 @@ def one_kill(kind: str, seed: int, images: str, out: str, nodes: Nodes, parts: i
     while status != 0 and again < 3:
         status, said = finished(explain(images, out, "--cluster", nodes.cluster.address, "--resume"))
         again += 1
-    rows, digest = rows_digest(out)
+    found = rows_digest(out)
     nodes.fill(3)
     return {
         "seed": seed, "kind": kind, "killed": what, "parts_there": there, "resumed": again, "status": status,
-        "said": said, "rows": rows, "digest": digest,
+        "said": said, **found,
     }  # fmt: skip
 
 
@@ -129,9 +146,8 @@ def full_disk(images: str, address: str, size: str) -> dict[str, Any]:
         halves = [path.name for path in Path(out).rglob(".*")]
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         resumed, _ = finished(explain(images, out, "--cluster", address, "--resume"))
-        rows, digest = rows_digest(out)
         return {"tried": True, "status": status, "said": said, "parts_there": there, "half_files": halves,
-                "resumed": resumed, "rows": rows, "digest": digest}  # fmt: skip
+                "resumed": resumed, **rows_digest(out)}  # fmt: skip
 
 
 def silent_store(server: Server, images: str, out: str, address: str) -> dict[str, Any]:
@@ -146,9 +162,8 @@ def silent_store(server: Server, images: str, out: str, address: str) -> dict[st
     server.refusing = 0.0
     there = len(part_names(Store(out)))
     resumed, _ = finished(explain(images, out, "--cluster", address, "--resume"))
-    rows, digest = rows_digest(out)
     return {"tried": True, "status": status, "said": said, "parts_there": there, "waited_s": round(waited, 1),
-            "refused": refused, "resumed": resumed, "rows": rows, "digest": digest}  # fmt: skip
+            "refused": refused, "resumed": resumed, **rows_digest(out)}  # fmt: skip
 
 
 class Campaign:
@@ -177,8 +192,9 @@ class Campaign:
             self.lists[place] = f"@{file}"
         status, said = finished(explain(self.lists["disk"], str(folder / "alone")))
         assert status == 0, said
-        rows, self.digest = rows_digest(str(folder / "alone"))
-        self.told = {"pictures": pictures, "part_pictures": PART, "alone_rows": rows}
+        alone = rows_digest(str(folder / "alone"))
+        self.digest, self.expected = alone["digest"], alone["lines"]
+        self.told = {"pictures": pictures, "part_pictures": PART, "alone_rows": alone["rows"]}
 
     def lines(self, section: str) -> list[dict[str, Any]]:
         """What was found of these pictures, in this go and in those before."""
@@ -188,9 +204,12 @@ class Campaign:
 
     def note(self, section: str, found: dict[str, Any]) -> None:
         """Write a line; ``same`` says whether the rows are those of one process."""
+        rows = found.pop("lines", None)
         line = {"section": section, **found, **self.told, "alone": self.digest}
-        if "digest" in found:
-            line["same"] = found["digest"] == self.digest
+        if rows is not None:
+            line["same"] = rows == self.expected
+            if rows != self.expected:
+                line["differs"] = differences(rows, self.expected)
         with LINES.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import ImageError, OutputError, UsageError
 from .files import PART, make_folder, write_file
@@ -19,6 +22,40 @@ from .opening import open_regular
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 TRIES: Final = 6
 """Requests of an object store that answers 503 or not at all, before that is an error."""
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds before a busy store is asked again; twice as long each time."""
+
+PIECE: Final = 64 * 1024
+"""Bytes that are read of a file of a store at once, at least."""
+
+_BUSY: Final = re.compile(
+    r"SLOW_?DOWN|HTTP status (429|5\d\d)|INTERNAL_FAILURE|SERVICE_UNAVAILABLE|NETWORK_CONNECTION|TIMEOUT|THROTTL", re.I
+)
+
+Found = TypeVar("Found")
+
+
+def patiently(request: Callable[[], Found]) -> Found:
+    """What a request of a store gives; a store that is busy is asked again, up to `TRIES` times.
+
+    pyarrow asks again too, but not when a refusal is longer than the few bytes that were wanted, nor once a process
+    has met many refusals.
+
+    Args:
+        request: may be done more than once.
+
+    Raises:
+        OSError: any other error at once, the last refusal at the end.
+    """
+    for attempt in range(TRIES - 1):
+        try:
+            return request()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) or not _BUSY.search(str(error)):
+                raise
+        time.sleep(FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0))
+    return request()
 
 
 def is_url(name: str | Path) -> bool:
@@ -54,6 +91,52 @@ def file_system(url: str) -> tuple[Any, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
 
+class _PatientFile(io.RawIOBase):
+    """A file of a store, whose pieces are asked for again where it is busy."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._place, self._size = file, 0, int(file.size())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + (0, self._place, self._size)[whence])
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._place)
+        if wanted <= 0:
+            return 0
+        content = patiently(lambda: self._file.read_at(wanted, self._place))
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def open_in_store(url: str) -> io.BufferedReader:
+    """A file of a store for reading at any place, in pieces of 64 KiB or more.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: the store does not answer.
+        UsageError: no such scheme.
+    """
+    system, path = file_system(url)
+    return io.BufferedReader(_PatientFile(patiently(lambda: system.open_input_file(path))), PIECE)
+
+
 @cache
 def _s3(bucket: str) -> Any:
     """S3, asked more patiently than pyarrow does, at the endpoint that the environment names."""
@@ -78,10 +161,9 @@ def read_content(name: str) -> bytes:
     """
     try:
         if is_url(name):
-            system, path = file_system(name)
-            with system.open_input_file(path) as file:
-                size = file.size()
-                content = file.read() if size <= MAX_FILE_BYTES else b""
+            with open_in_store(name) as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+                size = len(content)
         else:
             with open_regular(name) as stream:
                 content = stream.read(MAX_FILE_BYTES + 1)
@@ -140,9 +222,13 @@ class Store:
             make_folder(path.parent)
             write_file(path, [content])
             return
-        try:
+
+        def put() -> None:
             with self._system.open_output_stream(f"{self._path}/{name}") as stream:
                 stream.write(content)
+
+        try:
+            patiently(put)
         except OSError as error:
             raise OutputError(f"cannot write {self.at(name)}: {_reason(error)}; go on with --resume") from error
 
@@ -155,7 +241,7 @@ class Store:
         if self._folder is not None:
             return (self._folder / name).exists()
         try:
-            return bool(self._system.get_file_info(f"{self._path}/{name}").type.name != "NotFound")
+            return bool(patiently(lambda: self._system.get_file_info(f"{self._path}/{name}")).type.name != "NotFound")
         except OSError as error:
             raise OutputError(f"cannot read {self.at(name)}: {_reason(error)}") from error
 
@@ -184,7 +270,7 @@ class Store:
                 with (self._folder / name).open("rb") as file:
                     yield file
             else:
-                with self._system.open_input_file(f"{self._path}/{name}") as file:
+                with open_in_store(self.at(name)) as file:
                     yield file
         except FileNotFoundError:
             raise
@@ -205,7 +291,7 @@ class Store:
                 from pyarrow import fs
 
                 selector = fs.FileSelector(f"{self._path}/{inside}".rstrip("/"), allow_not_found=True)
-                found = [info.base_name for info in self._system.get_file_info(selector)]
+                found = [info.base_name for info in patiently(lambda: self._system.get_file_info(selector))]
         except OSError as error:
             raise OutputError(f"cannot read {self.at(inside)}: {_reason(error)}") from error
         return sorted(name for name in found if not name.endswith(PART))
@@ -225,11 +311,11 @@ class Store:
                     path.unlink(missing_ok=True)
                 return
             path_in_store = f"{self._path}/{name}"
-            kind = self._system.get_file_info(path_in_store).type.name
+            kind = patiently(lambda: self._system.get_file_info(path_in_store)).type.name
             if kind == "Directory":
-                self._system.delete_dir(path_in_store)
+                patiently(lambda: self._system.delete_dir(path_in_store))
             elif kind == "File":
-                self._system.delete_file(path_in_store)
+                patiently(lambda: self._system.delete_file(path_in_store))
         except OSError as error:
             raise OutputError(f"cannot remove {self.at(name)}: {_reason(error)}") from error
 

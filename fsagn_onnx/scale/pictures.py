@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ..data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, list_images, list_lines
-from ..data.store import file_system, is_url, read_content
+from ..data.store import file_system, is_url, open_in_store, patiently, read_content
 from ..errors import ImageError
 from ..explanations.parts import PART_PICTURES, PartName
 
@@ -166,7 +166,8 @@ def _in_store(url: str) -> Iterator[str]:
     system, path = file_system(url)
     scheme = url.partition("://")[0]
     try:
-        found = [info.path for info in system.get_file_info(fs.FileSelector(path, recursive=True)) if info.is_file]
+        listed = patiently(lambda: system.get_file_info(fs.FileSelector(path, recursive=True)))
+        found = [info.path for info in listed if info.is_file]
     except OSError as error:
         raise ImageError(f"{url} cannot be listed: {' '.join(str(error).split())[:300]}") from error
     for name in sorted(found):
@@ -175,10 +176,7 @@ def _in_store(url: str) -> Iterator[str]:
 
 
 def _open(name: str) -> Any:
-    if is_url(name):
-        system, path = file_system(name)
-        return system.open_input_file(path)
-    return Path(name).open("rb")
+    return open_in_store(name) if is_url(name) else Path(name).open("rb")
 
 
 def _row_count(name: str) -> int:
