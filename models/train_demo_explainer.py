@@ -32,8 +32,10 @@ OPTIONS = TrainingOptions(
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("build/synthetic"), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/demo_explainer.onnx"), show_default=True)
 @click.option("--pairs", default=OPTIONS.pairs, show_default=True)
+@click.option("--contrast", default=OPTIONS.objective.contrast, show_default=True)
+@click.option("--particular", default=OPTIONS.particular, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-def main(folder: Path, out: Path, pairs: int, device: str) -> None:
+def main(folder: Path, out: Path, pairs: int, contrast: float, particular: float, device: str) -> None:
     """Render the training pictures into FOLDER, train, and write the explainer to OUT."""
     if not folder.exists():
         write_folder(folder, "train", IMAGES)
@@ -44,7 +46,7 @@ def main(folder: Path, out: Path, pairs: int, device: str) -> None:
             MODEL,
             [folder / "images"],
             out,
-            options=replace(OPTIONS, pairs=pairs),
+            options=replace(OPTIONS, pairs=pairs, objective=Objective(contrast=contrast), particular=particular),
             resume=True,
             device=device,
             on_step=bar.step,

@@ -20,6 +20,8 @@ AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 SMALLEST_INPUT = 8
 """Pixels each way that an input must have: two cells of the finest grid."""
 
+MOST_PARTICULAR: Final = 100.0
+
 MAX_TAPS: Final = 32
 MAX_WIDTH: Final = 4096
 """Channels of the generator's own layers, at most."""
@@ -59,6 +61,8 @@ class GeneratorConfig:
         hidden: channels of the per-filter head.
         sigma: standard deviation in cells of the Gaussian on the saliency, once it is trained.
         classes: it has learnt to be asked about classes.
+        particular: by how much what is particular to a filter is brought out, once it is trained (`told_apart`); 0: not
+            at all, and always 0 with an encoder of its own, whose files of some filters know no others.
     """
 
     layer: Word
@@ -75,6 +79,7 @@ class GeneratorConfig:
     hidden: Annotated[int, within(1, MAX_WIDTH)] = 48
     sigma: Annotated[float, Meta(gt=0, le=100, description="a number in (0, 100]")] = 0.6
     classes: bool = False
+    particular: Annotated[float, Meta(ge=0, le=MOST_PARTICULAR, description="a number in [0, 100]")] = 0.0
 
     @property
     def grid(self) -> tuple[int, int]:

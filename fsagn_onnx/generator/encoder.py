@@ -22,11 +22,13 @@ class Encoded(NamedTuple):
         levels: normalised features, deepest first, each ``(N, c, h_i, w_i)``.
         feature_map: ``(N, C, fh, fw)``, the explained layer's (own encoder: its prediction of it).
         grid: ``(h, w)`` of the generator's grid.
+        whole: as ``feature_map``, of all filters of the layer where that holds some only.
     """
 
     levels: list[Tensor]
     feature_map: Tensor
     grid: tuple[int, int]
+    whole: Tensor
 
 
 class SharedEncoder(nn.Module):
@@ -53,7 +55,7 @@ class SharedEncoder(nn.Module):
         image = inputs["image"]
         rows, columns = (-2, -1) if self.config.layout == "NCHW" else (-3, -2)
         grid = grid_of((image.shape[rows], image.shape[columns]), self.config.stride)
-        return Encoded(levels, maps[0], grid)
+        return Encoded(levels, maps[0], grid, maps[0])
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -112,4 +114,4 @@ class OwnEncoder(nn.Module):
             if stride >= self.kept[0][0]:
                 levels.append(level)
         feature_map = F.relu(self.to_feature_map(level)) * self.get_buffer("unit")
-        return Encoded(levels[::-1], feature_map, grid)
+        return Encoded(levels[::-1], feature_map, grid, feature_map)

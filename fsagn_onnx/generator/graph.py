@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..gradient import Contributions
 from ..runtime.contract import (
@@ -23,8 +23,11 @@ from ..runtime.contract import (
     RETENTION,
 )
 from .encoder import OwnEncoder, SharedEncoder
+from .graph_constants import folded, smoothing_matrix
 from .graph_writer import GraphWriter
-from .network import FLOOR, NOTHING, TIE, Generator, gaussian_kernel, kept_cells, resize
+from .network import FLOOR, TIE, Generator, kept_cells, resize
+from .particular import NOTHING, SMALLEST_PEAK
+from .particular_graph import PictureNodes
 from .question_graph import QuestionNodes
 
 FEW = 64
@@ -35,23 +38,6 @@ SORTED_UNIT = 2.0**32
 
 LARGEST_MATRIX = 2**16
 """Elements of the largest matrix that takes a map to the grid; larger ones would weigh more than they save."""
-
-
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    if norm.running_var is None or norm.running_mean is None:
-        raise AssertionError("batch norm without statistics")
-    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return conv.weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor
-
-
-def _smoothing(edge: int, sigma: float) -> Tensor:
-    """The Gaussian of `network.gaussian_kernel` along one axis as a matrix, (edge, edge); the border is replicated."""
-    row = gaussian_kernel(sigma)[0, 0].sum(dim=0)
-    matrix = torch.zeros(edge, edge)
-    for cell in range(edge):
-        for offset, weight in enumerate(row, start=-2):
-            matrix[cell, min(max(cell + offset, 0), edge - 1)] += weight
-    return matrix
 
 
 def _shape_after(size: tuple[int, int]) -> tuple[int, int]:
@@ -66,12 +52,12 @@ class GeneratorGraph:
         taps: sizes ``(h, w)`` of the tapped values at the model's input size, by value name (shared encoder).
         image: name of the graph's image input.
         batch: of the taps and the image: a number, or a name where it is free.
-
         questions: about classes, whose contributions and gradients the graph has already; None: filters alone.
 
     Attributes:
         feature_map: value name of the explained layer's feature map, once it is written.
-        apart: name of the shape that takes (N K, ...) to (N, K, -1); with questions, K + J of them.
+        apart: name of the shape that takes (N K, ...) to (N, K, -1); with questions, K + J of them, and one more for
+            the picture until its map has been read.
     """
 
     def __init__(
@@ -88,8 +74,10 @@ class GeneratorGraph:
         self.levels: list[tuple[str, tuple[int, int]]] = []
         self.feature_map = ""
         self.questions = None if questions is None else QuestionNodes(self.writer, generator, questions)
-        if self.questions is None:
-            self.apart = self.writer.op("Concat", self.writer.op("Shape", FILTERS), self.writer.constant([-1]), axis=0)
+        self.picture = None
+        if generator.config.particular:
+            self.picture = PictureNodes(self.writer, generator, SORTED_UNIT, self.questions)
+        self.apart = "" if self.questions or self.picture else self._shape_of(FILTERS)
 
     def write(self) -> GraphWriter:
         """All nodes, from the taps (or the image) and ``filters`` to the outputs."""
@@ -99,22 +87,36 @@ class GeneratorGraph:
         shared, coarse = self._trunk()
         own, floor = self._own_map(feature_map, size, ids, peaks)
         name, alpha = self._named(ids)
+        if self.picture is not None:
+            own = self.picture.behind_picture(own, self.feature_map, size[0] * size[1])
         if self.questions is not None:
             own, floor, name, alpha = self.questions.join(self.feature_map, size, (own, floor, name, alpha))
-            self.apart = write.op("Concat", write.op("Shape", own, end=2), write.constant([-1]), axis=0)
+        self.apart = self.apart or self._shape_of(own)
         hidden = self._head(own, size, coarse, name)
         pooled, total = self._pool(own, hidden)
         fine = self._to_grid(own, size)
         shift = write.op("MatMul", write.constant(self.net.shift.weight), hidden)
         shift = self._to_grid(write.op("Reshape", shift, self.apart), size)
-        order = self._rank(self._saliency(fine, self._learnt(pooled, shared), shift, alpha))
+        saliency = self._saliency(fine, self._learnt(pooled, shared), shift, alpha)
+        if self.picture is not None:
+            saliency = self.picture.told_apart(saliency)
+            pooled, total, fine = (self.picture.without(values) for values in (pooled, total, fine))
+            self.apart = self._shape_of(saliency)
+        order = self._rank(saliency)
         self._retention(pooled, total, floor, self._energy_share(fine, order))
         return write
 
+    def _shape_of(self, rows: str) -> str:
+        """The shape that takes (N K, ...) to (N, K, -1), by a value (N, K, ...)."""
+        write = self.writer
+        return write.op("Concat", write.op("Shape", rows, end=2), write.constant([-1]), axis=0)
+
     def _named(self, ids: str) -> tuple[str, str]:
-        """Embeddings of the filters, (N, K, hidden, 1), and alphas, (N, K, 1)."""
-        write, table = self.writer, self.net.embedding.weight
-        alpha = write.op("Gather", write.constant(self.net.alpha.weight), ids)
+        """Embeddings of the filters, (N, K, hidden, 1), and alphas, (N, K, 1); the picture's before them."""
+        write, table, steepness = self.writer, self.net.embedding.weight, self.net.alpha.weight
+        if self.picture is not None:
+            ids, table, steepness = self.picture.ids_and_tables(ids)
+        alpha = write.op("Gather", write.constant(steepness), ids)
         if self.questions is None:
             return write.op("Gather", write.constant(table[:, :, None]), ids), alpha
         return write.op("Gather", write.constant(table), ids), alpha
@@ -135,7 +137,7 @@ class GeneratorGraph:
         for block in encoder.blocks:
             for part in (0, 3, 6):
                 conv, norm = block[part], block[part + 1]  # type: ignore[index]
-                weight, bias = _folded(conv, norm)
+                weight, bias = folded(conv, norm)
                 pad = [int(conv.padding[0])] * 4
                 level = write.conv(level, weight, bias, pads=pad, strides=list(conv.stride), group=conv.groups)
                 level = write.op("Relu", level)
@@ -220,7 +222,7 @@ class GeneratorGraph:
         write = self.writer
         own = write.op("GatherND", feature_map, write.op("Unsqueeze", ids, write.constant([2])), batch_dims=1)
         own = write.op("Reshape", own, write.constant([0, 0, size[0] * size[1]]))
-        floor = write.op("Max", write.op("Unsqueeze", peaks, write.constant([2])), write.constant(1e-6))
+        floor = write.op("Max", write.op("Unsqueeze", peaks, write.constant([2])), write.constant(SMALLEST_PEAK))
         return write.op("Max", write.op("Div", own, floor), write.constant(NOTHING)), floor
 
     def _to_grid(self, values: str, size: tuple[int, int]) -> str:
@@ -284,7 +286,7 @@ class GeneratorGraph:
         base = write.op("Mul", self._log(fine), alpha)
         saliency = write.op("Sum", base, shift, learnt)
         saliency = write.op("Reshape", saliency, write.constant([0, 0, *grid]))
-        rows, columns = (_smoothing(edge, self.config.sigma) for edge in grid)
+        rows, columns = (smoothing_matrix(edge, self.config.sigma) for edge in grid)
         saliency = write.op("MatMul", saliency, write.constant(columns.T.contiguous()))
         saliency = write.op("MatMul", write.constant(rows * SORTED_UNIT), saliency)
         return write.op("Reshape", saliency, write.constant([0, 0, grid[0] * grid[1]]))

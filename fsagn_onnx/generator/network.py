@@ -4,6 +4,7 @@
     embedding, coarse features, own feature map -> hidden h_k per coarse cell         (head, per asked filter)
     q_k = W sum_cells share_k h_k, share_k = F_k / sum F_k;  d_k = w h_k
     s_k = Gaussian( alpha_k log(up(F_k / peak_k) + .01) + up(d_k) + sum_r q_kr S_r )
+    once it is trained, what is particular to a filter is brought out (`particular`)
 
 A filter asks with one query, made where it fires, which places of the image look alike; d_k moves the coarse map.
 The last layers start at zero, so that step 0 equals the upsampled feature map.
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from ..runtime.contract import WISHES
 from .config import GeneratorConfig
 from .encoder import Encoded, OwnEncoder, SharedEncoder
+from .particular import NOTHING, SMALLEST_PEAK, picture_map, told_apart, voice_of_all
 from .questions import Questions
 
 LEARNING_SIGMA = 1.0
@@ -28,10 +30,6 @@ LEARNING_SIGMA = 1.0
 
 FLOOR = 0.01
 """Added to the normalised feature map before its logarithm is taken."""
-
-
-NOTHING = 1e-12
-"""The normalised feature map where the filter does not fire: too little to count, and sums can be divided by."""
 
 
 class Generated(NamedTuple):
@@ -68,6 +66,12 @@ class _Asked(NamedTuple):
     peaks: Tensor
     names: Tensor
     alpha: Tensor
+
+    def behind(self, own: Tensor, name: Tensor, alpha: Tensor) -> _Asked:
+        """These behind one more question of every image, whose peak nobody asks for."""
+        names = torch.cat((name.expand(len(own), 1, -1), self.names), dim=1)
+        steepness = torch.cat((alpha.expand(len(own), 1, -1), self.alpha), dim=1)
+        return _Asked(torch.cat((own, self.own), dim=1), self.peaks, names, steepness)
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -190,6 +194,7 @@ class Generator(nn.Module):
         self.retention_out = nn.Linear(hidden, len(config.areas))
         self.register_buffer("kernel", gaussian_kernel(config.sigma), persistent=False)
         self.register_buffer("learning_kernel", gaussian_kernel(LEARNING_SIGMA), persistent=False)
+        self.voice: tuple[Tensor, Tensor] | None = None
         self._start()
 
     def _start(self) -> None:
@@ -233,6 +238,9 @@ class Generator(nn.Module):
         ids, peaks = choose_filters(encoded.feature_map, filters, first)
         shared, coarse = self.trunk(encoded)
         asked = self._asked(encoded.feature_map, ids.clamp_min(0), peaks, questions)
+        apart = bool(self.config.particular) and not self.training
+        if apart:
+            asked = asked.behind(picture_map(encoded.whole), *self.picture_voice())
         own = asked.own
         hidden = self._head(own, coarse, asked.names)  # (N, K + J, hidden, cells)
         share = resize(own, (coarse.shape[-2], coarse.shape[-1])).flatten(2)  # (N, K + J, cells)
@@ -245,19 +253,27 @@ class Generator(nn.Module):
         base = torch.log(resize(own, encoded.grid) + FLOOR)
         saliency = asked.alpha[..., None] * base + resize(shift, encoded.grid) + learnt
         saliency = smoothed(saliency, self.get_buffer("learning_kernel" if self.training else "kernel"))
+        k = ids.shape[1]
+        if apart:
+            picture, saliency, own, pooled = saliency[:, :1], saliency[:, 1:], own[:, 1:], pooled[:, 1:]
+            filters = told_apart(saliency[:, :k], picture, self.config.particular)
+            saliency = torch.cat((filters, saliency[:, k:]), dim=1)
         kept = energy_share(own.detach(), saliency.detach(), self.config.areas)
         retention = self._retention(pooled.detach(), own.detach(), asked.peaks.detach(), kept)
-        k = ids.shape[1]
         return Generated(ids, peaks, saliency[:, :k], retention[:, :k], saliency[:, k:], retention[:, k:])
+
+    def picture_voice(self) -> tuple[Tensor, Tensor]:
+        """Embedding and alpha of the question about the picture as a whole; of a subset, those of the whole layer."""
+        return self.voice or voice_of_all(self.embedding.weight, self.alpha.weight)
 
     def _asked(self, feature_map: Tensor, ids: Tensor, peaks: Tensor, questions: Questions | None) -> _Asked:
         own = feature_map.gather(1, ids[:, :, None, None].expand(-1, -1, *feature_map.shape[-2:]))  # (N, K, fh, fw)
-        own = (own / peaks.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
+        own = (own / peaks.clamp_min(SMALLEST_PEAK)[:, :, None, None]).clamp_min(NOTHING)
         names, alpha = self.embedding(ids), self.alpha(ids)
         if questions is None:
             return _Asked(own, peaks, names, alpha)
         highest = questions.maps.amax(dim=(-2, -1))
-        maps = (questions.maps / highest.clamp_min(1e-6)[:, :, None, None]).clamp_min(NOTHING)
+        maps = (questions.maps / highest.clamp_min(SMALLEST_PEAK)[:, :, None, None]).clamp_min(NOTHING)
         direction, steepness = questions.weights @ self.embedding.weight, questions.weights @ self.alpha.weight
         if questions.contributions is not None:
             direction, steepness = direction + self.class_embedding, steepness + self.class_alpha

@@ -10,6 +10,7 @@ from ..errors import CheckpointError, UsageError
 from ..runtime.metadata import QUESTIONS
 from ..runtime.trust import DEFAULT_PAIRS
 from ..schema import checked
+from .config import MOST_PARTICULAR
 from .infill import DEFAULT_MIX, check_mix
 from .objective import Objective
 
@@ -48,6 +49,8 @@ class TrainingOptions:
         jitter: largest random change of each colour's gain, and of its offset as a share of 255.
         mix: shares of the infills.
         objective: what is minimised.
+        particular: by how much what is particular to a filter is brought out of what is learnt (`told_apart`), where
+            the generator reads the CNN's own taps; 0: not at all.
         checkpoint_every: steps between checkpoints.
         seed: fixes everything that is drawn.
     """
@@ -68,6 +71,7 @@ class TrainingOptions:
     jitter: float = 0.15
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     objective: Objective = field(default_factory=Objective)
+    particular: float = 0.0
     checkpoint_every: int = 100
     seed: int = 0
 
@@ -81,6 +85,8 @@ class TrainingOptions:
             raise UsageError(f"questions must be 'filters' or 'filters,classes', but got {','.join(self.questions)!r}")
         if self.teacher < 0:
             raise UsageError(f"teacher must not be negative, but got {self.teacher}")
+        if not 0 <= self.particular <= MOST_PARTICULAR:
+            raise UsageError(f"particular must be in [0, {MOST_PARTICULAR:g}], but got {self.particular}")
         if self.crop is not None and not 0 < self.crop <= 1:
             raise UsageError(f"crop must be in (0, 1], but got {self.crop}")
         if not 0 <= self.jitter < 1:

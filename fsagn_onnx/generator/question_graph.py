@@ -30,7 +30,8 @@ from ..runtime.contract import (
     WISHES,
 )
 from .graph_writer import GraphWriter
-from .network import NOTHING, Generator
+from .network import Generator
+from .particular import NOTHING, SMALLEST_PEAK
 
 
 def add_questions(proto: onnx.ModelProto, classifier: Classifier, layer: str, batch: str | int) -> Contributions:
@@ -151,7 +152,7 @@ class QuestionNodes:
         own, floor, name, alpha = filters
         product = write.op("Max", self._product(feature_map, size), write.constant(0.0))
         highest = write.op("ReduceMax", product, write.constant([2]))
-        highest = write.op("Max", highest, write.constant(1e-6))
+        highest = write.op("Max", highest, write.constant(SMALLEST_PEAK))
         maps = write.op("Max", write.op("Div", product, highest), write.constant(NOTHING))
         positive = write.op("Max", self.found.phi, write.constant(0.0))
         total = write.op("Max", write.op("ReduceSum", positive, write.constant([2])), write.constant(1e-12))
@@ -189,9 +190,20 @@ class QuestionNodes:
 
     def part(self, values: str, filters: str, classes: str) -> None:
         """Cut (N, K + J, ...) into two outputs."""
+        node = onnx.helper.make_node(
+            "Split", [values, self._counted()], [filters, classes], name=PREFIX + filters, axis=1
+        )
+        self.writer.nodes.append(node)
+
+    def parted(self, values: str) -> tuple[str, str]:
+        """Cut (N, K + J, ...) into what is about filters and what is about classes."""
+        filters = self.writer.op("Split", values, self._counted(), outputs=2, axis=1)
+        return filters, filters + ":1"
+
+    def _counted(self) -> str:
+        """K and J, counted once."""
         write = self.writer
         if not self._counts:
             counts = [write.op("Shape", name, start=1) for name in (FILTERS, CLASSES)]
             self._counts = write.op("Concat", *counts, axis=0)
-        node = onnx.helper.make_node("Split", [values, self._counts], [filters, classes], name=PREFIX + filters, axis=1)
-        write.nodes.append(node)
+        return self._counts

@@ -41,10 +41,13 @@ CALIBRATION = 64
 
 
 def _settled(key: str, value: Any) -> Any:
-    """A part of a description as a resumed run must have it: whatever number of pairs, defaults where it is silent."""
+    """A part of a description as a resumed run must have it: defaults where it is silent.
+
+    Whatever number of pairs, and whatever is only done to what is learnt.
+    """
     if key == "options":
-        return replace(TrainingOptions.from_dict(value), pairs=1)
-    return GeneratorConfig.from_dict(value) if key == "generator" else value
+        return replace(TrainingOptions.from_dict(value), pairs=1, particular=0.0)
+    return replace(GeneratorConfig.from_dict(value), particular=0.0) if key == "generator" else value
 
 
 class Trainer:
@@ -84,7 +87,10 @@ class Trainer:
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
         decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
-        self.config: GeneratorConfig = make_config(model, layer, encoder, classes=decision is not None)
+        particular = self.options.particular if encoder == "shared" else 0.0
+        self.config: GeneratorConfig = make_config(
+            model, layer, encoder, classes=decision is not None, particular=particular
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)

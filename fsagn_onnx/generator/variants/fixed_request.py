@@ -67,6 +67,7 @@ def subset(generator: Generator, filters: tuple[int, ...]) -> Generator:
     chosen = torch.tensor(filters)
     small = copy.deepcopy(generator)
     small.config = replace(small.config, filters=len(filters), classes=False)
+    small.voice = generator.picture_voice()
     small.embedding = _rows(small.embedding, chosen)
     small.alpha = _rows(small.alpha, chosen)
     if isinstance(small.encoder, SharedEncoder):
