@@ -34,7 +34,7 @@ class PictureNodes:
         write, net = self.writer, self.net
         tables = zip((net.embedding.weight, net.alpha.weight), net.picture_voice(), strict=True)
         embedding, alpha = (torch.cat((table, voice[None])) for table, voice in tables)
-        row = write.constant(np.int64(net.config.filters))
+        row = write.constant(net.config.filters)
         return write.op("Pad", ids, write.constant([0, 1, 0, 0]), row), embedding, alpha
 
     def behind_picture(self, own: str, feature_map: str, cells: int) -> str:
