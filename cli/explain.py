@@ -185,18 +185,20 @@ def _many(
     """Explain very many images into a dataset of rows; gives the number of those that failed."""
     from fsagn_onnx.explanations.subject import open_explainer
     from fsagn_onnx.scale.dataset import places
-    from fsagn_onnx.scale.explain import DatasetRun, Scale, first_files
+    from fsagn_onnx.scale.explain import DatasetRun, Scale, first_pictures
+    from fsagn_onnx.scale.pictures import units_of
     from fsagn_onnx.terminal.datasets import DatasetTerminal
 
     if set(formats) - {"parquet"}:
         raise click.UsageError("--format: of a dataset of rows parquet only; its sample has a page of its own")
     cluster, overlays, part_pictures = scale
     opening |= {"why": request.why is not None}
-    opened = open_explainer(source, pictures=first_files(request) if opening["why"] else (), **opening)
+    units = list(units_of(request.images, part_pictures))  # once: names on standard input are gone then
+    opened = open_explainer(source, pictures=first_pictures(units) if opening["why"] else (), **opening)
     terminal = DatasetTerminal(quiet=as_json)
     with opened.explainer:
         how = Scale(cluster, "200" if overlays is None else overlays, part_pictures)
-        run = DatasetRun(opened, source, opening, out, request, how, **kept)
+        run = DatasetRun(opened, source, opening, out, request, how, units=units, **kept)
         for hint in opened.hints:
             terminal.hint(hint)
         for _ in terminal.follow_parts(run.outcomes(), places(run.units)):

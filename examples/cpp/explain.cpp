@@ -80,10 +80,11 @@ void run(const cv::CommandLineParser &options) {
   std::vector<cv::Mat> masks;
   const auto named = [](const std::optional<std::string> &label) { return label ? nlohmann::json(*label) : nullptr; };
   const auto cut = [&](const fsagn::Area &found) -> nlohmann::json {
-    const double area = options.has("area") ? options.get<double>("area") : found.area;
+    const double area = options.has("area") && found.live ? options.get<double>("area") : found.area;
     masks.push_back(explainer.mask(found, area, size));
     const nlohmann::json mask{{"size", {size.height, size.width}}, {"counts", fsagn::run_lengths(masks.back())}};
-    return {{"area", area}, {"retention", explainer.retention_at(found, area)}, {"mask", mask}};
+    const auto kept = area > 0 ? nlohmann::json(explainer.retention_at(found, area)) : nullptr;
+    return {{"area", area}, {"retention", kept}, {"mask", mask}};
   };
   auto predictions = nlohmann::json::array(), evidence = predictions, found = predictions;
   for (const auto &[index, label, score] : answer.predictions)

@@ -131,9 +131,11 @@ std::vector<double> random_retention(const nlohmann::json &about, const std::vec
   return trust == about.end() || trust->is_null() ? areas : trust->at("random").get<std::vector<double>>();
 }
 
-// The smallest area up to half of the picture with .8 of the largest lead over a random area; 0: none leads by .05.
+constexpr double OF_FILTERS = 0.8, OF_DECISIONS = 0.5;  // of the largest lead
+
+// The smallest area up to half of the picture with a share of the largest lead over a random area; 0: none leads by .05.
 double sufficient_area(const std::vector<double> &areas, const std::vector<float> &curve,
-                       const std::vector<double> &random) {
+                       const std::vector<double> &random, double share) {
   std::vector<double> small, leads;
   for (std::size_t i = 0; i < areas.size() && areas[i] <= 0.5; ++i) {
     small.push_back(areas[i]);
@@ -141,7 +143,7 @@ double sufficient_area(const std::vector<double> &areas, const std::vector<float
   }
   const double most = leads.empty() ? 0 : *std::max_element(leads.begin(), leads.end());
   if (most < 0.05) return 0;
-  return leads.front() >= 0.8 * most ? small.front() : along(0.8 * most, leads, small);
+  return leads.front() >= share * most ? small.front() : along(share * most, leads, small);
 }
 
 // What the numbers of one image say about each class; one number is a decision between two.
@@ -382,14 +384,14 @@ Explanation Explainer::explain(const cv::Mat &bgr, const std::vector<std::int64_
 }
 
 Area Explainer::area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place,
-                        const std::vector<double> &random, bool live) const {
+                        const std::vector<double> &random, double share, bool live) const {
   const auto grid = ranks.GetTensorTypeAndShapeInfo().GetShape();  // (1, K, h, w)
   const auto cells = grid[2] * grid[3], areas = static_cast<std::int64_t>(areas_.size());
   const cv::Mat rank(static_cast<int>(grid[2]), static_cast<int>(grid[3]), CV_32F,
                      ranks.GetTensorMutableData<float>() + place * cells);
   const auto *start = curves.GetTensorData<float>() + place * areas;
   const std::vector<float> curve(start, start + areas);
-  return {rank.clone(), curve, live ? sufficient_area(areas_, curve, random) : 0};
+  return {rank.clone(), curve, live ? sufficient_area(areas_, curve, random, share) : 0, live};
 }
 
 Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std::vector<std::int64_t> &filters) const {
@@ -404,8 +406,9 @@ Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std
     added = results.at("contributions").GetTensorData<float>();
     const auto count = static_cast<std::int64_t>(asked->second.GetTensorTypeAndShapeInfo().GetElementCount());
     for (std::int64_t j = 0; j < count; ++j)
-      found.evidence.push_back({area_of(results.at("evidence_rank"), results.at("evidence_retention"), j, areas_, true), ids[j],
-                                label_of(ids[j], labels), decisions[j], {support[2 * j], support[2 * j + 1]}});
+      found.evidence.push_back({area_of(results.at("evidence_rank"), results.at("evidence_retention"), j, areas_, OF_DECISIONS,
+                                        support[2 * j] != 0 || support[2 * j + 1] != 0),
+                                ids[j], label_of(ids[j], labels), decisions[j], {support[2 * j], support[2 * j + 1]}});
   }
   const auto count = results.at("area_rank").GetTensorTypeAndShapeInfo().GetShape()[1];
   const auto *ids = results.at("filter_ids").GetTensorData<std::int64_t>();
@@ -414,6 +417,7 @@ Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std
     if (ids[k] < 0) continue;
     const float contribution = added ? added[k] : 0;
     const auto wish = static_cast<std::size_t>(k) < filters.size() ? filters[k] : ids[k];
+    if (wish < 0 && peaks[k] <= 0) continue;  // it must be active
     // one that was asked for as decisive must speak for the class, one against it against it
     if ((wish == DECISIVE && contribution <= 0) || (wish == AGAINST && contribution >= 0)) continue;
     float share = 0;
@@ -421,7 +425,7 @@ Explanation Explainer::read(std::map<std::string, Ort::Value> results, const std
       if (const float total = found.evidence.front().support[contribution < 0]; total != 0)
         share = std::min(1.0F, contribution / total);
     found.filters.push_back(
-        {area_of(results.at("area_rank"), results.at("retention"), k, random_, peaks[k] > 0), ids[k], peaks[k],
+        {area_of(results.at("area_rank"), results.at("retention"), k, random_, OF_FILTERS, peaks[k] > 0), ids[k], peaks[k],
          contribution, share});
   }
   return found;

@@ -33,6 +33,7 @@ struct Area {
   cv::Mat rank;              // CV_32F (h, w) in (0, 1], smaller is kept first
   std::vector<float> curve;  // predicted retention at the metadata's areas
   double area;               // the sufficient area; 0: no small area suffices
+  bool live;                 // not of a filter that is not active, or a decision to which no filter adds anything
 };
 
 struct Filter : Area {
@@ -91,9 +92,10 @@ class Explainer {
   // Predicted retention of a filter, or of a decision, at an area, linear between the metadata's areas, 0 at 0 and 1 at 1.
   double retention_at(const Area &found, double area) const;
 
-  // The mask of the area of a filter, or of a decision, at the size of the picture that was explained.
+  // The mask of the area of a filter, or of a decision, at the size of the picture that was explained; empty where it is
+  // not live.
   cv::Mat mask(const Area &found, double area, cv::Size picture) const {
-    return on_picture(area_mask(found.rank, area, spec_.size), picture, spec_);
+    return on_picture(area_mask(found.rank, found.live ? area : 0, spec_.size), picture, spec_);
   }
 
   // Whether the file can be asked what a decision rests on.
@@ -109,7 +111,7 @@ class Explainer {
   Ort::Value image_value(const cv::Mat &bgr);
   Explanation read(std::map<std::string, Ort::Value> results, const std::vector<std::int64_t> &filters) const;
   Area area_of(Ort::Value &ranks, const Ort::Value &curves, std::int64_t place, const std::vector<double> &random,
-               bool live) const;
+               double share, bool live) const;
 
   Ort::Env env_;
   Ort::Session session_;

@@ -206,13 +206,15 @@ function along(x, xs, ys) {
   return ys[at - 1] + ((ys[at] - ys[at - 1]) * (x - xs[at - 1])) / (xs[at] - xs[at - 1]);
 }
 
-// The smallest area up to half of the picture with .8 of the largest lead over a random area; 0: none leads by .05.
+export const [OF_FILTERS, OF_DECISIONS] = [0.8, 0.5]; // of the largest lead
+
+// The smallest area up to half of the picture with a share of the largest lead over a random area; 0: none leads by .05.
 // What random areas keep stands in the metadata's `trust`; where it does not, they are taken to keep their own share.
-export function sufficientArea(areas, retention, random = areas) {
+export function sufficientArea(areas, retention, random = areas, share = OF_FILTERS) {
   const leads = areas.filter((area) => area <= 0.5).map((_, i) => retention[i] - random[i]);
   const most = Math.max(0, ...leads);
   if (most < 0.05) return 0;
-  return leads[0] >= 0.8 * most ? areas[0] : along(0.8 * most, leads, areas);
+  return leads[0] >= share * most ? areas[0] : along(share * most, leads, areas);
 }
 
 // What the numbers of one image say about each class; one number is a decision between two.
@@ -323,44 +325,53 @@ export class Explainer {
     const results = await session.run(feeds);
     const [ids, peaks, ranks, retention] = RESULTS.map((name) => results[name]);
     const grid = ranks.dims.slice(2);
-    const cut = (rankMaps, curves, place, random = about.areas, live = true) => {
+    const cut = (rankMaps, curves, place, share, random, live) => {
       const curve = Array.from(curves.data.subarray(place * about.areas.length, (place + 1) * about.areas.length));
       const rank = rankMaps.data.slice(place * grid[0] * grid[1], (place + 1) * grid[0] * grid[1]);
-      return { rank, curve, area: live ? sufficientArea(about.areas, curve, random) : 0 };
+      return { rank, curve, live, area: live ? sufficientArea(about.areas, curve, random, share) : 0 };
     };
     const evidence = Array.from(results.class_ids?.data ?? [], Number).map((index, j) => ({
       index,
       label: label(index, about),
       decision: results.decision.data[j],
       support: Array.from(results.support.data.subarray(2 * j, 2 * j + 2)),
-      ...cut(results.evidence_rank, results.evidence_retention, j),
+      ...cut(results.evidence_rank, results.evidence_retention, j, OF_DECISIONS, about.areas, results.support.data[2 * j] !== 0 || results.support.data[2 * j + 1] !== 0),
     }));
     const found = [];
     for (let k = 0; k < ids.size; k++) {
       if (ids.data[k] < 0n) continue;
       const contribution = evidence.length ? results.contributions.data[k] : 0;
+      if (filters[k] < 0 && peaks.data[k] <= 0) continue; // it must be active
       if (filters[k] === DECISIVE && contribution <= 0) continue; // it must speak for the class, or against it
       if (filters[k] === AGAINST && contribution >= 0) continue;
       const added = evidence.length ? { contribution, share: shareOf(contribution, evidence[0].support) } : {};
-      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], ...cut(ranks, retention, k, about.trust?.random, peaks.data[k] > 0), ...added });
+      found.push({ id: Number(ids.data[k]), peak: peaks.data[k], ...cut(ranks, retention, k, OF_FILTERS, about.trust?.random, peaks.data[k] > 0), ...added });
     }
     return { layer: about.layer, predictions: predictions(results, about), grid, evidence, filters: found };
   }
 
-  // Predicted retention of a filter, or of a decision, at an area.
+  // The area that is shown where one is asked for: none of a filter that is not active in the picture, or of a decision
+  // to which no filter adds anything.
+  areaOf(found, asked = found.area) {
+    return found.live ? asked : 0;
+  }
+
+  // Predicted retention of a filter, or of a decision, at an area; null of no area.
   retentionAt(found, area) {
+    if (!area) return null;
     return along(area, [0, ...this.about.areas, 1], [0, ...found.curve, 1]);
   }
 
   // The same in words: a range where the file says that its predictions err by over a tenth.
   keptWords(found, area) {
+    if (!found.live) return "nothing";
     const [kept, error] = [this.retentionAt(found, area), this.about.trust?.error ?? 0];
     const words = (value) => `${(100 * between(0, value, 1)).toFixed(0)}%`;
     return error > 0.1 ? `${words(kept - error)} to ${words(kept + error)}` : words(kept);
   }
 
   // The mask of the area of a filter, or of a decision, on the model's input.
-  mask(answer, found, area = found.area) {
-    return areaMask(found.rank, answer.grid, area, this.about.input.size);
+  mask(answer, found, asked = found.area) {
+    return areaMask(found.rank, answer.grid, this.areaOf(found, asked), this.about.input.size);
   }
 }

@@ -55,7 +55,7 @@ try {
   const answer = await explainer.explain(picture, filters, askedClasses(values.classes, explainer.about));
   const size = [picture.height, picture.width];
   const shown = (found) => {
-    const area = values.area ? Number(values.area) : found.area;
+    const area = explainer.areaOf(found, values.area ? Number(values.area) : undefined);
     const mask = onPicture(explainer.mask(answer, found, area), picture, explainer.about.input);
     return { area, retention: explainer.retentionAt(found, area), mask: { size, counts: runLengths(mask, size) } };
   };
@@ -69,7 +69,7 @@ try {
   });
   const first = answer.evidence[0] ?? answer.filters[0];
   if (values.overlay && first) {
-    const mask = explainer.mask(answer, first, values.area ? Number(values.area) : first.area);
+    const mask = explainer.mask(answer, first, values.area ? Number(values.area) : undefined);
     await writeFile(values.overlay, dimmed(picture, onPicture(mask, picture, explainer.about.input)));
   }
   const decided = evidence.length ? { evidence } : {};

@@ -176,6 +176,9 @@ def area_mask(rank: np.ndarray, area: float, size: tuple[int, int]) -> np.ndarra
     return mask
 
 
+OF_FILTERS, OF_DECISIONS = 0.8, 0.5  # of the largest lead
+
+
 def run_lengths(mask: np.ndarray) -> list[int]:
     """COCO's uncompressed run lengths: column by column, zeros first."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [not mask[-1, -1]]])
@@ -183,8 +186,10 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return np.diff(np.concatenate([[0], changes])).tolist()
 
 
-def sufficient_area(areas: list[float], retention: np.ndarray, random: list[float] | None = None) -> float:
-    """The smallest area up to half of the picture with .8 of the largest lead over a random area; 0: none leads by .05.
+def sufficient_area(
+    areas: list[float], retention: np.ndarray, random: list[float] | None = None, share: float = OF_FILTERS
+) -> float:
+    """The smallest area up to half of the picture with a share of the largest lead over a random one; 0: none has .05.
 
     What random areas keep stands in the metadata's `trust`; where it does not, they are taken to keep their own share.
     """
@@ -193,10 +198,10 @@ def sufficient_area(areas: list[float], retention: np.ndarray, random: list[floa
     lead = np.asarray(retention, np.float64)[: len(areas)] - chance[: len(areas)]
     if lead.size == 0 or lead.max() < 0.05:
         return 0.0
-    reached = int(np.argmax(lead >= 0.8 * lead.max()))
+    reached = int(np.argmax(lead >= share * lead.max()))
     if reached == 0:
         return areas[0]
-    return float(np.interp(0.8 * lead.max(), lead[reached - 1 : reached + 1], areas[reached - 1 : reached + 1]))
+    return float(np.interp(share * lead.max(), lead[reached - 1 : reached + 1], areas[reached - 1 : reached + 1]))
 
 
 STRONGEST, DECISIVE, AGAINST = -1, -2, -3  # what the inputs can hold besides ids
@@ -247,11 +252,11 @@ def explain(
     masks: list[np.ndarray] = []
     random = (about.get("trust") or {}).get("random")
 
-    def cut(rank: np.ndarray, curve: np.ndarray, chance: list[float] | None = None, live: bool = True) -> dict:
-        chosen = sufficient_area(about["areas"], curve, chance) if area is None else area
-        chosen = chosen if live else 0.0  # what is not active has no area
+    def cut(rank: np.ndarray, curve: np.ndarray, least: float, chance: list[float] | None, live: bool) -> dict:
+        chosen = sufficient_area(about["areas"], curve, chance, least) if area is None else area
+        chosen = chosen if live else 0.0  # what is not active has no area, nor has a decision to which nothing adds
         masks.append(on_picture(area_mask(rank, chosen, tuple(spec["size"])), *picture.shape[:2], spec))
-        kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0]))
+        kept = float(np.interp(chosen, [0.0, *about["areas"], 1.0], [0.0, *curve, 1.0])) if chosen else None
         mask = {"size": list(picture.shape[:2]), "counts": run_lengths(masks[-1])}
         return {"area": chosen, "retention": kept, "mask": mask}
 
@@ -259,7 +264,9 @@ def explain(
     for j, number in enumerate(results["class_ids"][0].tolist() if "class_ids" in results else []):
         said = {"class": number, "label": label(number, about), "decision": float(results["decision"][0, j])}
         support = results["support"][0, j].tolist()
-        cells = cut(results["evidence_rank"][0, j], results["evidence_retention"][0, j])
+        cells = cut(
+            results["evidence_rank"][0, j], results["evidence_retention"][0, j], OF_DECISIONS, None, any(support)
+        )
         evidence.append({**said, "support": support, **cells})
     found = []
     ids, peaks, ranks, retention = (results[n][0] for n in ("filter_ids", "filter_peaks", "area_rank", "retention"))
@@ -267,12 +274,13 @@ def explain(
         phi = float(results["contributions"][0, 0, slot]) if evidence else None
         if (
             k < 0
+            or (wished[slot : slot + 1] < [0] and peak <= 0)
             or (wished[slot : slot + 1] == [DECISIVE] and phi <= 0)
             or (wished[slot : slot + 1] == [AGAINST] and phi >= 0)
         ):
             continue  # nothing was left that is active, or speaks so
         added = {"contribution": phi, "share": share(phi, evidence[0]["support"])} if evidence else {}
-        found.append({"id": k, "peak": peak, **cut(rank, curve, random, peak > 0), **added})
+        found.append({"id": k, "peak": peak, **cut(rank, curve, OF_FILTERS, random, peak > 0), **added})
     answers = predictions(results, about)
     decided = {"evidence": evidence} if evidence else {}
     return {"layer": about["layer"], "input": spec, "predictions": answers, **decided, "filters": found}, masks

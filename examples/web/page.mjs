@@ -39,7 +39,7 @@ async function show(file) {
   await ask(STRONGEST, file.name);
 }
 
-const sized = (found) => (found.area ? `area ${percent(found.area)}` : "no small area");
+const sized = (found) => (!found.live ? "not active" : found.area ? `area ${percent(found.area)}` : "no small area");
 
 // Asks what the decision for a class rests on, and shows it.
 async function ask(index, name) {
@@ -60,7 +60,7 @@ async function ask(index, name) {
   list("evidence", answer.evidence, (found) => {
     const item = document.createElement("li");
     item.append(button(`${titleOf(found)}: evidence`, () => choose(found)));
-    item.append(` log-odds ${found.decision.toFixed(1)}, ${found.area ? `${percent(found.area)} of the picture keeps ${state.explainer.keptWords(found, found.area)} of it` : "no small area suffices"}`);
+    item.append(` log-odds ${found.decision.toFixed(1)}, ${found.area ? `${percent(found.area)} of the picture keeps ${state.explainer.keptWords(found, found.area)} of it` : found.live ? "no small area suffices" : "saturated: the map is flat"}`);
     return item;
   });
   part("decision").hidden = !decision;
@@ -117,7 +117,7 @@ function isBorder(mask, place, width) {
 }
 
 function draw() {
-  const area = Number(part("area").value);
+  const area = state.explainer.areaOf(state.chosen, Number(part("area").value));
   const [height, width] = state.explainer.about.input.size;
   const mask = state.explainer.mask(state.answer, state.chosen, area);
   state.mask = mask;

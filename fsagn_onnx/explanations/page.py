@@ -209,6 +209,7 @@ def _decision(explanation: Explanation, found: Evidence, detail: Detail) -> dict
         "removed": _intervention(found.removed),
         "control": _intervention(found.control),
         "kept": _intervention(found.kept),
+        **({"flat": True} if found.flat else {}),
         **_area(found, detail),
     }
 

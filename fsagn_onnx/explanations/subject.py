@@ -17,7 +17,7 @@ from ..runtime.evidence import PlainEvidence
 from ..runtime.explainer import Explainer
 from ..runtime.file_engine import read_metadata
 from ..runtime.metadata import ExplainerMetadata
-from ..runtime.stream import Prepared, prepare
+from ..runtime.stream import Frame, Prepared, prepare
 from ..runtime.trust import verdict
 
 USUAL_FILTERS: Final = 5
@@ -62,7 +62,7 @@ def open_explainer(
     scores: str | None = None,
     detections: str | None = None,
     why: bool = False,
-    pictures: Sequence[Path] = (),
+    pictures: Sequence[Path | Frame] = (),
     contributions: str = "zero",
 ) -> Opened:
     """Open an explainer file, or a plain model with a training-free method.
@@ -150,9 +150,10 @@ def _slow(method: str, seconds: float) -> str | None:
     )
 
 
-def _evidence(model: Model, engine: PlainEvidence, pictures: Sequence[Path], contributions: str) -> Opened:
+def _evidence(model: Model, engine: PlainEvidence, pictures: Sequence[Path | Frame], contributions: str) -> Opened:
     """A plain model asked what its decisions rest on; the depth is chosen on the first pictures."""
-    prepared = (prepare((str(path), path), model.input_spec, preview=False) for path in pictures)
+    sources = [(one.name, one.pixels) if isinstance(one, Frame) else (str(one), one) for one in pictures]
+    prepared = (prepare(source, model.input_spec, preview=False) for source in sources)
     ready = [found for found in prepared if isinstance(found, Prepared)]
     choice = choose_depth(engine, [found.pixels for found in ready])
     against = None

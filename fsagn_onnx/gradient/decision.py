@@ -21,7 +21,7 @@ from .dense_decision import DenseDecisionWriter, DenseScores
 from .facts import GraphFacts
 from .writer import NodeWriter
 
-__all__ = ["DecisionWriter", "add_decision", "decision_writer"]
+__all__ = ["DecisionWriter", "add_decision", "decided_scores", "decision_writer"]
 
 
 def decision_writer(
@@ -81,7 +81,7 @@ class DecisionWriter:
         if classifier.output is None:
             raise GradientError(f"the model does not classify: {classifier.reason}")
         self.facts, self.graph = facts, write
-        self.value, self.kind = _scores(facts, classifier.output, classifier.scores)
+        self.value, self.kind = decided_scores(facts, classifier.output, classifier.scores)
         self.shape = facts.shape(self.value)
         self.count = int(np.prod(self.shape[1:]))
         if self.shape[:1] == () or self.shape[0] != -1 or self.count < 1:
@@ -155,8 +155,8 @@ class DecisionWriter:
         return write.op("Sub", value, level), write.op("Where", own, self._number(1), write.op("Neg", odds))
 
     def _own(self, scores: str, ids: str) -> tuple[str, str]:
-        """What hangs on the class's own number alone."""
-        write = self.graph
+        """What hangs on the class's own number alone; a probability rounded to 1 hangs on nothing any more."""
+        write, zero = self.graph, self._number(0)
         value = write.op("GatherElements", scores, ids, axis=1)
         if self.kind == "labels":
             decision, slope = value, self._number(1)
@@ -169,14 +169,23 @@ class DecisionWriter:
             share = write.op("Max", value, self._number(LEAST))
             rest = write.op("Max", write.op("Sub", self._number(1), value), self._number(LEAST))
             decision = write.op("Sub", write.op("Log", share), write.op("Log", rest))
-            slope = write.unsqueeze(write.op("Reciprocal", write.op("Mul", share, rest)), 2)
-        return decision, write.op("Where", self._is(ids), slope, self._number(0))
+            slope = write.op("Reciprocal", write.op("Mul", share, rest))
+            slope = write.unsqueeze(write.op("Where", write.op("Less", value, self._number(1)), slope, zero), 2)
+        return decision, write.op("Where", self._is(ids), slope, zero)
 
 
-def _scores(facts: GraphFacts, output: str, kind: str) -> tuple[str, str]:
+def decided_scores(facts: GraphFacts, output: str, kind: str) -> tuple[str, str]:
     """The value that a decision is taken from, and how: the logits behind a softmax or a sigmoid, where they are.
 
     Logits that the graph computes in float32 and gives in another type are taken before they are rounded.
+
+    Args:
+        facts: of the graph.
+        output: name of the output that classifies.
+        kind: what its numbers are, one of `SCORES`.
+
+    Returns:
+        The value, and what its numbers are; ``labels`` are logits here, as ``logits`` and ``logit`` are.
     """
     at, nodes, producer = output, facts.topology.nodes, facts.topology.producer
     if kind in ("logits", "logit"):

@@ -167,11 +167,13 @@ class DenseDecisionWriter:
         elif self.score.logits:
             odds, slope = self._of_class(inner, ids), write.op("Cast", own, to=self.type)
         else:
-            share = self._of_class(inner if objects is None else write.op("Mul", inner, objects), ids)
-            share = write.op("Min", write.op("Max", share, self._number(LEAST)), self._number(1 - ULP))
+            given = self._of_class(inner if objects is None else write.op("Mul", inner, objects), ids)
+            share = write.op("Min", write.op("Max", given, self._number(LEAST)), self._number(1 - ULP))
             rest = write.op("Sub", self._number(1), share)
             odds = write.op("Sub", write.op("Log", share), write.op("Log", rest))
-            steep = write.unsqueeze(write.op("Reciprocal", write.op("Mul", share, rest)), 3)
+            steep = write.op("Reciprocal", write.op("Mul", share, rest))
+            open_ones = write.op("Less", given, self._number(1))  # what is rounded to 1 hangs on nothing any more
+            steep = write.unsqueeze(write.op("Where", open_ones, steep, self._number(0)), 3)
             held = write.op("Cast", own, to=self.type)
             slope = write.op("Mul", steep, held)
             if objects is not None:

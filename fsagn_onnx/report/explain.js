@@ -31,7 +31,7 @@ function predicted(filter, area) {
   return error > 0.1 ? `${(100 * low).toFixed(0)}-${(100 * high).toFixed(0)}%` : percent(value);
 }
 
-const figures = (filter) => (!filter.active ? "not active" : filter.area ? percent(filter.area) : "no small area");
+const figures = (filter) => (!filter.active ? "not active" : filter.area ? percent(filter.area) : filter.flat ? "saturated: the map is flat" : "no small area");
 
 // The area of a filter, or of a decision, as a small picture.
 const nameOf = (filter) => (filter.title === undefined ? `area of filter ${filter.id}` : `evidence for ${filter.title}`);

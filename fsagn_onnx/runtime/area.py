@@ -21,6 +21,9 @@ LEAST_LEAD: Final = 0.05
 SHARE: Final = 0.8
 """The smallest area with this share of the largest lead is taken: leads are flat at the top."""
 
+SHARE_OF_DECISION: Final = 0.5
+"""Likewise of a decision, whose lead still rises where small areas end: little of it is left without all around."""
+
 NO_AREA: Final = 0.0
 """Where no small area suffices."""
 
@@ -54,13 +57,19 @@ class AreaWish:
             raise UsageError(f"area must be 'auto', a number in (0, 1], or 'r:' and a retention, but got {area!r}")
         return cls(share=number)
 
-    def found(self, areas: Sequence[float], retention: Sequence[float], random: Sequence[float] | None) -> float:
-        """The area for a filter whose retention is known at some areas; see `sufficient_area`."""
+    def found(
+        self,
+        areas: Sequence[float],
+        retention: Sequence[float],
+        random: Sequence[float] | None,
+        share: float = SHARE,
+    ) -> float:
+        """The area of what keeps so much at some areas; see `sufficient_area`."""
         if self.share is not None:
             return self.share
         if self.target is not None:
             return smallest_reaching(self.target, areas, retention)
-        return sufficient_area(areas, retention, random)
+        return sufficient_area(areas, retention, random, share)
 
 
 def _number(text: str) -> float:
@@ -70,16 +79,22 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def sufficient_area(areas: Sequence[float], retention: Sequence[float], random: Sequence[float] | None = None) -> float:
+def sufficient_area(
+    areas: Sequence[float],
+    retention: Sequence[float],
+    random: Sequence[float] | None = None,
+    share: float = SHARE,
+) -> float:
     """The smallest area that keeps nearly as much more than a random one as any small area does.
 
-    Of the lead r(a) - r_random(a) at areas up to `LARGEST`, that is the smallest area with `SHARE` of the largest,
+    Of the lead r(a) - r_random(a) at areas up to `LARGEST`, that is the smallest area with a share of the largest,
     linear between the areas of the grid.
 
     Args:
         areas: ascending, in (0, 1].
         retention: r at these areas.
         random: what a random area of each size keeps; None: r_random(a) = a, which no measured network is above.
+        share: of the largest lead; `SHARE_OF_DECISION` for decisions.
 
     Returns:
         The area, at least the smallest of the grid; `NO_AREA` where none leads by `LEAST_LEAD`.
@@ -89,7 +104,7 @@ def sufficient_area(areas: Sequence[float], retention: Sequence[float], random: 
     most = max(leads, default=NO_AREA)
     if most < LEAST_LEAD:
         return NO_AREA
-    return smallest_reaching(SHARE * most, areas[:count], leads)
+    return smallest_reaching(share * most, areas[:count], leads)
 
 
 def smallest_reaching(target: float, areas: Sequence[float], values: Sequence[float]) -> float:

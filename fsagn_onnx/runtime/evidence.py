@@ -23,6 +23,7 @@ from ..gradient.backward import Backward
 from ..gradient.contributions import contributions_of
 from ..gradient.decision import decision_writer
 from ..gradient.decision_values import Decision
+from ..gradient.unsquashed import before_squashing
 from ..model.cut import cut
 from ..model.input_spec import InputSpec
 from ..model.model import Model
@@ -127,8 +128,9 @@ class PlainEvidence(Engine, Closing):
         dims = image.type.tensor_type.shape.dim
         first: int | str = dims[0].dim_value if dims and dims[0].dim_value > 0 else "N"
         proto.graph.input.append(helper.make_tensor_value_info(CLASSES, TensorProto.INT64, [first, columns]))
-        back = Backward(proto, {model.input_spec.name: model.input_spec.sample_shape}, PREFIX)
-        source = decision_source(self._classes, model.path.name)
+        sizes = {model.input_spec.name: model.input_spec.sample_shape}
+        source = before_squashing(proto, decision_source(self._classes, model.path.name), sizes, PREFIX)
+        back = Backward(proto, sizes, PREFIX)
         decision = decision_writer(back.facts, back.write, source).write(CLASSES, single=columns == 1)
         del proto.graph.value_info[:]
         proto.ir_version = max(proto.ir_version, 8)
@@ -225,7 +227,16 @@ class PlainEvidence(Engine, Closing):
             count += len(found)
         if not count:
             raise UsageError("no picture could be read to take the filters' means over")
-        self._means = total / count
+        self.take_means(total / count)
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """What contributions are against, per filter; empty: 0."""
+        return () if self._means is None else tuple(self._means.tolist())
+
+    def take_means(self, means: Array) -> None:
+        """Tell contributions against means (C,) that were taken before, see `against_means`."""
+        self._means = means
         self._session.close()
         self._session = self._opened()
 

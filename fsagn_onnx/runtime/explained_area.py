@@ -59,6 +59,11 @@ class Area:
         return True
 
     @property
+    def flat(self) -> bool:
+        """Whether the map that the area is cut from is the same everywhere."""
+        return False
+
+    @property
     def retention(self) -> float | None:
         """The measured retention, else the predicted one."""
         return self.retention_predicted if self.retention_measured is None else self.retention_measured
@@ -144,6 +149,11 @@ class Evidence(Area):
     def heading(self) -> str:
         """``short: evidence``."""
         return f"{self.title}: evidence"
+
+    @property
+    def flat(self) -> bool:
+        """Whether no filter adds anything: the model's numbers are rounded to 0 or 1, where nothing changes them."""
+        return self.support is not None and not any(self.support)
 
     @property
     def shown(self) -> bool:

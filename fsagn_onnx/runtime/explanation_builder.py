@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model.geometry import Geometry
-from .area import DEFAULT_AREA, NO_AREA, AreaWish, retention_at
+from .area import DEFAULT_AREA, NO_AREA, SHARE, SHARE_OF_DECISION, AreaWish, retention_at
 from .classes import Classes
 from .contract import AGAINST, AREA_RANK, DECISION_RESULTS, DECISIVE, FILTER_PEAKS, RETENTION
 from .detections import find_detections
@@ -119,12 +119,12 @@ class Answering:
         }
 
     def _predicted(self, values: NDArray[np.float32] | None, *, filters: bool = True) -> Chosen:
-        """The area by what is predicted; what random areas keep is known of filters alone."""
+        """The area by what is predicted; random areas' retention is known of filters alone."""
         areas, trust = self.metadata.areas, self.metadata.trust
         random = trust.random if trust is not None and filters else None
         if values is None or not areas:
             return Chosen(self.wish.share or DEFAULT_AREA)
-        area = self.wish.found(areas, values.tolist(), random)
+        area = self.wish.found(areas, values.tolist(), random, SHARE if filters else SHARE_OF_DECISION)
         return Chosen(area, random=retention_at(area, areas, random) if random is not None and area else None)
 
     def evidence(
@@ -146,15 +146,18 @@ class Answering:
         evidence = []
         for j, number in enumerate(found.class_ids[n].tolist()):
             values = None if found.evidence_retention is None else found.evidence_retention[n, j]
+            support = (float(found.support[n, j, 0]), float(found.support[n, j, 1]))
+            saturated = not any(support)
+            chosen = Chosen(NO_AREA) if saturated else self._predicted(values, filters=False)
             one = Evidence(
                 index=number,
                 label=self.classes.label(number, None if scores is None else scores.shape[1]),
                 score=float(probability(found.decision[n, j]) if scores is None else scores[0, number]),
                 decision=float(found.decision[n, j]),
-                support=(float(found.support[n, j, 0]), float(found.support[n, j, 1])),
-                **self._cut(geometry, found.evidence_rank[n, j], self._predicted(values, filters=False), values),
+                support=support,
+                **self._cut(geometry, found.evidence_rank[n, j], chosen, values),
             )
-            if self.meter is not None and pixels is not None:
+            if self.meter is not None and pixels is not None and not saturated:
                 one = self.meter.measured(pixels, one, geometry, self.wish.share)
             evidence.append(one)
         return tuple(evidence)

@@ -6,15 +6,18 @@ from .explained_area import Area
 from .findings import percent
 from .trust import SHAKY
 
-__all__ = ["NO_SMALL_AREA", "keeping", "kept", "kept_how", "sized"]
+__all__ = ["FLAT_MAP", "NO_SMALL_AREA", "keeping", "kept", "kept_how", "sized"]
 
 NO_SMALL_AREA = "no small area suffices"
+FLAT_MAP = "saturated: the map is flat"
 
 
 def sized(found: Area) -> str:
-    """The size of an area: ``12%``, ``no small area``, ``not active``."""
+    """The size of an area: ``12%``, ``no small area``, ``not active``, `FLAT_MAP`."""
     if not found.active:
         return "not active"
+    if found.flat:
+        return FLAT_MAP
     return percent(found.area) if found.suffices else "no small area"
 
 
@@ -49,7 +52,7 @@ def keeping(found: Area, whose: str = "the filter's answer") -> str:
     if not found.active:
         return "not active in this image"
     if not found.suffices:
-        return NO_SMALL_AREA
+        return FLAT_MAP if found.flat else NO_SMALL_AREA
     if not (share := kept(found)):
         return f"{percent(found.area)} of the picture"
     notes = ["predicted"] * (kept_how(found) == "predicted")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from ..data.images import decode_image
-from ..data.store import Store, is_url, read_content
+from ..data.store import Store, read_content
 from ..errors import FsagnError, UsageError
 from ..explanations.folder import About
 from ..explanations.job import ExplainRequest, explain_into, open_folder
 from ..explanations.parts import PART_PICTURES
 from ..explanations.subject import Opened
 from ..runtime.depth_choice import MOST_PICTURES
+from ..runtime.evidence import PlainEvidence
 from ..runtime.stream import Frame
 from .cluster import Cluster, connected, done_by_workers, opening_of, require_ray
 from .dataset import SAMPLE, DatasetFolder
@@ -56,6 +58,7 @@ class DatasetRun:
         out: folder or URL.
         request: what is asked for.
         scale: how it is done.
+        units: what the request's images are cut into, where they are read already; None: they are read now.
         resume: go on with the parts that are there.
         overwrite: remove them first.
 
@@ -72,6 +75,7 @@ class DatasetRun:
         request: ExplainRequest,
         scale: Scale,
         *,
+        units: Sequence[Unit] | None = None,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -84,7 +88,7 @@ class DatasetRun:
         opened.explainer.check(request.filters, request.area, request.batch_size, opened.model, request.classes)
         if request.measure and opened.model is None:
             opened.explainer.engine.model_graph()
-        units = list(units_of(request.images, scale.part_pictures))
+        units = list(units_of(request.images, scale.part_pictures) if units is None else units)
         if not units:
             raise UsageError(f"no images in {', '.join(request.images)}: name files, folders, globs, lists or URLs")
         names = request.filter_names(opened.explainer)
@@ -93,7 +97,9 @@ class DatasetRun:
             source.name, opened.explainer.metadata.layer, opened.subject, arguments, opened.explainer.provider
         )
         depths = tuple(opened.subject.get("evidence_depths", ()))
-        self.job = ExplainJob(source, dict(options), request, names, str(out), depths)
+        engine = opened.explainer.engine
+        means = engine.means if isinstance(engine, PlainEvidence) else ()
+        self.job = ExplainJob(source, dict(options), request, names, str(out), depths, means)
         self.folder = DatasetFolder(Store(out), about, resume=resume, overwrite=overwrite)
         self._all = units
         self.units = list(self.folder.rest(units))
@@ -164,10 +170,9 @@ class DatasetRun:
                         self.folder.store.write(f"{SAMPLE}/{name}", path.read_bytes())
 
 
-def first_files(request: ExplainRequest) -> list[Path]:
-    """The first pictures of a request that are files here: the depth of gradients is chosen on these."""
-    first = next(units_of(request.images, MOST_PICTURES), None)
-    return [Path(name) for name in (first.names if first is not None else ()) if not is_url(name)]
+def first_pictures(units: Iterable[Unit]) -> list[Frame]:
+    """The first pictures that can be read, wherever they lie: the depth of gradients is chosen on these."""
+    return list(islice(_frames((unit, None) for unit in units), MOST_PICTURES))
 
 
 def _span(unit: Unit) -> range:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
+import numpy as np
 
 from .. import __version__
 from ..data.images import decode_image
@@ -82,6 +83,7 @@ class ExplainJob:
         called: what filters are called.
         where: the folder of the run, or its URL.
         depths: of a plain model's gradients, as the driver chose them.
+        means: of its filters, as the driver took them over the first pictures; empty: contributions are against 0.
         luggage: the files that are named.
     """
 
@@ -91,6 +93,7 @@ class ExplainJob:
     called: Mapping[int, str]
     where: str
     depths: tuple[str, ...] = ()
+    means: tuple[float, ...] = ()
     luggage: Luggage = field(default_factory=Luggage)
 
     def shipped(self) -> ExplainJob:
@@ -104,7 +107,7 @@ class ExplainJob:
         Raises:
             FsagnError: it cannot be opened.
         """
-        options: dict[str, Any] = dict(self.options)
+        options: dict[str, Any] = {**self.options, "contributions": "zero"}  # the means are the driver's
         options |= {
             name: self.luggage.here(value, folder) for name, value in options.items() if isinstance(value, Path)
         }
@@ -113,6 +116,8 @@ class ExplainJob:
         opened = open_explainer(self.luggage.here(self.source, folder), **options)
         if isinstance(opened.explainer.engine, PlainEvidence):
             opened.explainer.engine.focus(self.depths)
+            if self.means:
+                opened.explainer.engine.take_means(np.array(self.means))
         return opened
 
 

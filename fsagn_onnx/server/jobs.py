@@ -19,7 +19,7 @@ from ..data.headers import BrokenHeaderError, read_header
 from ..data.images import decode_image
 from ..errors import FsagnError
 from ..model.input_spec import Geometry, InputSpec
-from ..runtime.area import NO_AREA, sufficient_area
+from ..runtime.area import NO_AREA, SHARE, SHARE_OF_DECISION, sufficient_area
 from ..runtime.contract import CLASSES, DECISION_RESULTS, FILTERS, RESULTS
 from ..runtime.engine import Pass
 from ..runtime.file_engine import FileEngine
@@ -254,21 +254,27 @@ def outputs_of(job: Job, computed: Pass, engine: FileEngine) -> dict[str, NDArra
     outputs |= {MASKS: texts, AREAS: areas}
     if decided is not None:
         every = np.ones(decided.class_ids.shape, dtype=np.bool_)
-        areas = _areas(job, engine, decided.evidence_retention, None, every)
+        telling = np.abs(decided.support).max(axis=-1) > 0  # else the map is flat
+        areas = _areas(job, engine, decided.evidence_retention, None, telling, SHARE_OF_DECISION)
         texts = _masks(job, engine, decided.evidence_rank, areas, every)
         outputs |= {EVIDENCE_MASKS: texts, EVIDENCE_AREAS: areas}
     return outputs
 
 
 def _areas(
-    job: Job, engine: FileEngine, curves: NDArray[Any] | None, random: Sequence[float] | None, live: NDArray[np.bool_]
+    job: Job,
+    engine: FileEngine,
+    curves: NDArray[Any] | None,
+    random: Sequence[float] | None,
+    live: NDArray[np.bool_],
+    share: float = SHARE,
 ) -> NDArray[np.float32]:
     """Areas (N, K): the one asked for, or what suffices; none of what is not active."""
     if job.area is not None or curves is None:
         return np.where(live, np.float32(1.0 if job.area is None else job.area), np.float32(NO_AREA))
     areas = np.zeros(live.shape, dtype=np.float32)
     for n, k in np.argwhere(live).tolist():
-        areas[n, k] = sufficient_area(engine.metadata.areas, curves[n, k].tolist(), random)
+        areas[n, k] = sufficient_area(engine.metadata.areas, curves[n, k].tolist(), random, share)
     return areas
 
 

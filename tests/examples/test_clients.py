@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from fsagn_onnx.model.input_spec import InputSpec
 from fsagn_onnx.runtime import Explainer
-from fsagn_onnx.runtime.area import sufficient_area
+from fsagn_onnx.runtime.area import SHARE, SHARE_OF_DECISION, sufficient_area
 from fsagn_onnx.testing.planted import planted_picture
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 from fsagn_onnx.testing.synthetic import SyntheticParts
@@ -233,6 +233,18 @@ def test_every_client_says_why(client: list[object], tmp_path: Path) -> None:
         assert complaint in done.stderr
 
 
+def test_no_client_draws_an_area_of_a_filter_that_is_not_active(client: list[object], tmp_path: Path) -> None:
+    picture = tmp_path / "bird.png"
+    cv2.imwrite(str(picture), SyntheticParts("test", 1)[0].image[..., ::-1])
+    with Explainer(EXPLAINER, providers="cpu", threads=1) as opened:
+        filters = opened.explain(picture, filters="all")[0].filters
+    silent, alive = (next(found.id for found in filters if found.active == active) for active in (False, True))
+    expected = Expected(picture, filters=f"{silent},{alive}", classes=-1)
+    document = run_json(*client, EXPLAINER, picture, f"--area={AREA}", f"--filters={silent},{alive}")
+    expected.check_document(document)
+    assert [(entry["area"], entry["retention"] is None) for entry in document["filters"]] == [(0, True), (AREA, False)]
+
+
 def test_python_reads_gray_pictures_of_few_bits(tmp_path: Path) -> None:
     read = runpy.run_path(str(EXAMPLES / "python" / "explain.py"))["read_picture"]
     for width in (16, 13):
@@ -316,14 +328,15 @@ def test_packages_are_pinned(name: str) -> None:
 
 
 AREA_CASES = [
-    ([0.05, 0.1, 0.2, 0.4, 0.8], curve, random)
+    ([0.05, 0.1, 0.2, 0.4, 0.8], curve, random, share)
     for curve in ([0.1, 0.5, 0.6, 0.74, 1], [0.8, 0.81, 0.85, 0.99, 1], [0.05, 0.06, 0.1, 0.24, 1], [0.0] * 5)
     for random in ([0.01, 0.02, 0.06, 0.2, 0.7], None)
+    for share in (SHARE, SHARE_OF_DECISION)
 ]
 
 
 def test_the_examples_choose_the_areas_that_we_choose(need_node: str | None) -> None:
-    ours = [sufficient_area(areas, curve, random) for areas, curve, random in AREA_CASES]
+    ours = [sufficient_area(*case) for case in AREA_CASES]
     assert 0 in ours
     assert len(set(ours)) >= 4
     python = runpy.run_path(str(EXAMPLES / "python" / "explain.py"))["sufficient_area"]
@@ -332,7 +345,7 @@ def test_the_examples_choose_the_areas_that_we_choose(need_node: str | None) -> 
         script = (
             f"import {{ sufficientArea }} from {json.dumps(str(EXAMPLES / 'javascript' / 'fsagn.mjs'))};"
             f"const cases = {json.dumps(AREA_CASES)};"
-            "console.log(JSON.stringify(cases.map(([a, r, c]) => sufficientArea(a, r, c ?? undefined))));"
+            "console.log(JSON.stringify(cases.map(([a, r, c, s]) => sufficientArea(a, r, c ?? undefined, s))));"
         )
         done = subprocess.run([need_node, "--input-type=module", "-e", script], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -162,7 +162,7 @@ def test_scores_of_another_precision_are_decided_like_float32(tmp_path: Path, ki
         assert np.allclose(getattr(other, name), getattr(plain, name), atol=1e-4), name
 
 
-@pytest.mark.parametrize("layout", ["yolov8", "torchvision", "boxes-scores", "rtdetr"])
+@pytest.mark.parametrize("layout", ["yolov8", "yolov5", "yolox", "torchvision", "boxes-scores", "rtdetr"])
 def test_a_detector_says_what_its_best_box_rests_on(layout: str, tmp_path: Path) -> None:
     onnx.save(bright_detector(layout), tmp_path / "detector.onnx")
     found = bright_picture([(2, 3, 0), (5, 5, 1)])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..explained_area import Evidence
 from ..findings import percent
+from ..keeping import keeping, sized
 from ..sentence import contributed, sentence
 from .overlay import draw_panel, encode_png
 
@@ -45,11 +46,11 @@ def notebook_html(explanation: Explanation) -> str:
 
 def _said(found: Evidence) -> str:
     """A decision about which nothing was measured, or nothing was shown."""
+    said = f"{found.title} ({percent(found.score)}): log-odds {found.decision:.2f}"
+    if not found.suffices:
+        return f"{said}, {keeping(found)}"
     kept = "" if found.retention is None else f", which keeps {percent(found.retention)} of it"
-    return (
-        f"{found.title} ({percent(found.score)}): log-odds {found.decision:.2f}, evidence on {percent(found.area)} "
-        f"of the picture{kept}"
-    )
+    return f"{said}, evidence on {percent(found.area)} of the picture{kept}"
 
 
 def _table(explanation: Explanation) -> str:
@@ -70,6 +71,6 @@ def _row(found: FilterExplanation, length: float) -> str:
     colour = FOR if added >= 0 else AGAINST
     bar = f'<div style="height:.6em;width:{LONGEST * length:.0f}px;min-width:2px;background:{colour}"></div>'
     cells = (
-        escape(named), f"{added:+.2f}", escape(contributed(found)), bar, percent(found.area), f"{found.peak:.2f}",
+        escape(named), f"{added:+.2f}", escape(contributed(found)), bar, sized(found), f"{found.peak:.2f}",
     )  # fmt: skip
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
