@@ -9,6 +9,8 @@ from .masks import FloatMap
 
 TELLING: Final = 2.0
 """By so much hiding the evidence must cost more than hiding as much elsewhere."""
+LEAST_FALL: Final = 0.1
+"""So much of the class's probability hiding the evidence must cost at least: else nobody sees the decision fall."""
 
 Box = tuple[int, int, int, int]
 Point = tuple[float, float]
@@ -156,12 +158,18 @@ class Evidence(Area):
         return self.support is not None and not any(self.support)
 
     @property
+    def falls(self) -> bool:
+        """Whether hiding the area costs the class at least `LEAST_FALL` of its probability."""
+        return self.removed is not None and self.removed.asked <= (1 - LEAST_FALL) * self.score
+
+    @property
     def shown(self) -> bool:
         """Whether measuring shows that the decision rests on the area.
 
-        Hiding it costs at least `TELLING` times as much of the decision value as hiding as much elsewhere.
+        Hiding it costs at least `TELLING` times as much of the decision value as hiding as much elsewhere, and the
+        decision `falls`.
         """
-        if self.removed is None or self.control is None:
+        if self.removed is None or self.control is None or not self.falls:
             return False
         cost, elsewhere = self.decision - self.removed.decision, self.decision - self.control.decision
         return cost > 0 and cost >= TELLING * elsewhere

@@ -141,7 +141,8 @@ def _evidence(found: Evidence) -> str:
     if found.removed is None:
         return f"{line}; its evidence: {keeping(found, 'the decision')}"
     line = f"{line}, evidence area {percent(found.area)}"
-    return f"{line}; measuring does not show that it rests there: hiding as much elsewhere costs about as much"
+    why = "hiding as much elsewhere costs about as much" if found.falls else "hiding it costs little"
+    return f"{line}; measuring does not show that it rests there: {why}"
 
 
 def print_explanations(folder: ExplanationFolder, out: TextIO | None = None) -> None:

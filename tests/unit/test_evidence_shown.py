@@ -80,7 +80,12 @@ def test_sentence_of_measured_numbers() -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [replace(FOUND, removed=None), replace(FOUND, control=None), replace(FOUND, control=replace(GOOD, decision=-3.0))],
+    [
+        replace(FOUND, removed=None),
+        replace(FOUND, control=None),
+        replace(FOUND, control=replace(GOOD, decision=-3.0)),
+        replace(FOUND, removed=replace(STILL, score=0.94, asked=0.94, decision=2.75)),
+    ],
 )
 def test_no_sentence_where_measuring_shows_nothing(found: Evidence) -> None:
     assert sentence(explained(found)) is None
@@ -94,6 +99,8 @@ def test_terminal_says_it() -> None:
     assert "without it: good (93%)" in said
     assert "contribution" in said
     assert "-1.00" in said
+    little = explained(replace(FOUND, removed=replace(STILL, score=0.94, asked=0.94, decision=2.75)))
+    assert any("does not show that it rests there: hiding it costs little" in str(line) for line in image_lines(little))
     nothing = explained(replace(FOUND, control=replace(GOOD, decision=-3.0)))
     lines = [str(line) for line in image_lines(nothing)]
     assert any("measuring does not show" in line for line in lines)
