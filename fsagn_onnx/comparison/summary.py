@@ -45,7 +45,7 @@ class FilterEntry(msgspec.Struct):
 
     id: int
     peak: float
-    area: float
+    area: float | None
     retention: dict[str, float | None]
     centroid: tuple[float, float] | None
     contribution: float | None = None
@@ -58,7 +58,7 @@ class EvidenceEntry(msgspec.Struct):
     index: int = msgspec.field(name="class")
     label: str | None
     decision: float
-    area: float
+    area: float | None
     centroid: tuple[float, float] | None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ..data.annotations.untrusted import read_json, read_rows
 from ..errors import AnnotationError, OutputError
 from .column_folder import NAMES_FILE
@@ -13,6 +15,14 @@ from .reader import FinishedRun
 __all__ = ["NAMES_FILE", "found_filter_names", "read_filter_names"]
 
 MAX_DIGITS: Final = 9
+
+
+class NamedFilter(msgspec.Struct):
+    """What is read of a line of a dissection's filters.jsonl."""
+
+    filter: int
+    name: str | None = None
+    part: str | None = None
 
 
 def found_filter_names(path: Path, layer: str, content: str) -> dict[int, str]:
@@ -36,10 +46,9 @@ def found_filter_names(path: Path, layer: str, content: str) -> dict[int, str]:
     if made_for != content:
         raise OutputError(f"{path} dissects another model ({str(made_for)[:12]}) than this one ({content[:12]})")
     names = {}
-    for row in run.lines("filters.jsonl"):
-        number, name = row.get("filter"), row.get("name") or row.get("part")
-        if isinstance(number, int) and isinstance(name, str):
-            names[number] = name
+    for row in run.lines("filters.jsonl", NamedFilter):
+        if name := row.get("name") or row.get("part"):
+            names[int(row["filter"])] = name
     return names
 
 

@@ -234,13 +234,13 @@ def test_every_client_says_why(client: list[object], tmp_path: Path) -> None:
 
 
 def test_no_client_draws_an_area_of_a_filter_that_is_not_active(client: list[object], tmp_path: Path) -> None:
-    picture = tmp_path / "bird.png"
-    cv2.imwrite(str(picture), SyntheticParts("test", 1)[0].image[..., ::-1])
-    with Explainer(EXPLAINER, providers="cpu", threads=1) as opened:
+    picture, explainer = tmp_path / "board.png", ROOT / "models" / "boards_explainer.onnx"
+    cv2.imwrite(str(picture), cv2.imread(str(BOARDS / "copper" / "00041212-2.png")))
+    with Explainer(explainer, providers="cpu", threads=1) as opened:
         filters = opened.explain(picture, filters="all")[0].filters
     silent, alive = (next(found.id for found in filters if found.active == active) for active in (False, True))
-    expected = Expected(picture, filters=f"{silent},{alive}", classes=-1)
-    document = run_json(*client, EXPLAINER, picture, f"--area={AREA}", f"--filters={silent},{alive}")
+    expected = Expected(picture, explainer, filters=f"{silent},{alive}", classes=-1)
+    document = run_json(*client, explainer, picture, f"--area={AREA}", f"--filters={silent},{alive}")
     expected.check_document(document)
     assert [(entry["area"], entry["retention"] is None) for entry in document["filters"]] == [(0, True), (AREA, False)]
 

@@ -169,6 +169,8 @@ def test_a_class_that_hangs_on_other_evidence_is_told(tmp_path: Path) -> None:
             evidence["centroid"][0] = (evidence["centroid"][0] + line["width"] / 2) % line["width"]
         for found in line["filters"]:
             found["share"] = 0.9 if found is line["filters"][0] else 0.0
+        line["evidence"].append({**line["evidence"][0], "class": 1, "label": "short", "area": None, "centroid": None})
+        line["filters"][-1] |= {"area": None, "centroid": None}  # no small area
     changed = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "after" / "explanations.jsonl").write_text(changed)
     drifted = {

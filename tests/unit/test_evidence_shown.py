@@ -136,6 +136,16 @@ def test_filter_names_of_a_file(tmp_path: Path) -> None:
     assert found_filter_names(tmp_path / "names.json", "layer", "hash") == {12: "short"}
 
 
+def test_filter_names_of_a_dissection(tmp_path: Path) -> None:
+    manifest: dict[str, object] = {"kind": "dissect", "state": "done", "layer": "layer", "content": "hash", "area": 0.1}
+    manifest |= {"versions": {}, "parts": [], "images": 0, "annotated": 0, "summary": {}, "grid": [1, 1]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    rows: list[dict[str, object]] = [{"filter": 3, "name": None, "part": None, "q": None}]
+    rows += [{"filter": 5, "name": None, "part": "short"}, {"filter": 7, "name": "mine", "part": "open"}]
+    (tmp_path / "filters.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert found_filter_names(tmp_path, "layer", "hash") == {5: "short", 7: "mine"}
+
+
 def test_a_notebook_shows_the_picture_the_sentence_and_what_each_filter_adds() -> None:
     shown = explained()
     page = replace(shown, filters=(replace(FILTERS[0], part="<b>short</b>"), *FILTERS[1:]))._repr_html_()
