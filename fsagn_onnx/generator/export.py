@@ -153,7 +153,8 @@ def make_metadata(
     config = GeneratorConfig.from_dict(checkpoint.description["generator"])
     options = checkpoint.description["options"]
     classes = classes_of(model, *_said(checkpoint))
-    guesses = {"guessed_input": list(model.input_spec.guessed)} if model.input_spec.guessed else {}
+    said: dict[str, Any] = {"guessed_input": list(model.input_spec.guessed)} if model.input_spec.guessed else {}
+    said |= {"particular": config.particular} if config.particular else {}
     return ExplainerMetadata(
         format=FORMAT,
         tool=f"fsagn-onnx {__version__}",
@@ -166,7 +167,7 @@ def make_metadata(
         areas=config.areas,
         objective=options["objective"]["name"],
         infills=tuple(kind for kind, share in options["mix"].items() if share > 0),
-        training={**checkpoint.description["training"], "held_out_infill": HELD_OUT, **guesses},
+        training={**checkpoint.description["training"], "held_out_infill": HELD_OUT, **said},
         quality=dict(quality or {}),
         variant=variant or Variant(),
         sha256=model.sha256 if model.path.is_file() else None,

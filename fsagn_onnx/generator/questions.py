@@ -6,7 +6,7 @@
     weights                w_k = max(phi_k, 0) / sum_k max(phi_k, 0)
 
 A question's embedding and alpha are the filters' in these weights, so that the direction of one filter alone is that
-filter where its feature map is not negative.
+filter where its feature map is not negative, but for what is brought out as particular to the filter.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from fsagn_onnx.runtime.contract import (
     FILTERS,
     RETENTION,
 )
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.variant import Variant
 from fsagn_onnx.testing.synthetic import SyntheticParts
 
@@ -128,6 +129,10 @@ def test_a_file_tells_filters_apart_and_leaves_evidence_alone(model: Model, tmp_
         )
         for weight in (0.0, WEIGHT)
     )
+    told = [
+        FileEngine(tmp_path / f"{weight}.onnx", "cpu").metadata.training.get("particular") for weight in (0.0, WEIGHT)
+    ]
+    assert told == [None, WEIGHT]
     assert not np.array_equal(plain[AREA_RANK], apart[AREA_RANK])
     assert np.array_equal(plain[EVIDENCE_RANK], apart[EVIDENCE_RANK])
     np.testing.assert_allclose(plain[EVIDENCE_RETENTION], apart[EVIDENCE_RETENTION], atol=1e-6)
