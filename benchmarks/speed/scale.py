@@ -1,11 +1,15 @@
 """Is a cluster's path as fast as one process, is its memory flat, and what would millions of pictures take?
 
-    python -m benchmarks.speed.scale [--pictures 200000] [--turns 1] [--dollars 0.09]
+    python -m benchmarks.speed.scale [--pictures 200000] [--turns 1] [--dollars 0.09] [--go-on]
 
 A list that repeats 2,000 small pictures is explained into a dataset by one process and by `--cluster` on this
 machine's cores, in turns (`--turns`), each a process of its own. Wall time, CPU time of all processes together,
 resident memory of each kind of process every half second, and what lies in the folder of Ray's session. The rows must
-be the same. What millions of pictures would take is computed from these parts. Writes build/bench_scale.json.
+be the same. What millions of pictures would take is computed from these parts.
+
+What a path costs before its first part is there (Ray's start, sessions that are opened) is told apart: it is the same
+for any number of pictures. Every path is a line of build/bench_scale.jsonl as soon as it is done; with --go-on those
+that stand there of as many pictures are not done again. Writes build/bench_scale.json.
 """
 
 from __future__ import annotations
@@ -41,6 +45,8 @@ S3_GETS = 5500
 PARTS = {10**6: 1000, 10**9: 10_000}
 """Pictures of a run -> pictures of a part."""
 LISTED = 10**6
+LINES = Path("build/bench_scale.jsonl")
+PATHS = {"alone": [], "cluster": ["--cluster"]}
 
 
 def tree(root: int) -> list[int]:
@@ -208,12 +214,27 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def kept(pictures: int) -> dict[tuple[int, str], dict[str, Any]]:
+    """Paths of an earlier go, by turn and name."""
+    text = LINES.read_text(encoding="utf-8") if LINES.is_file() else ""
+    found = [json.loads(line) for line in text.splitlines()]
+    return {(line["turn"], line["path"]): line["found"] for line in found if line["pictures"] == pictures}
+
+
+def after_start(found: dict[str, Any], what: str) -> float:
+    """Wall or CPU seconds since the first part was there."""
+    before = found["first_part_s"] if what == "wall_s" else sum(found["cpu_at_first_part_s"].values())
+    return float(found[what] - before)
+
+
 @click.command()
 @click.option("--pictures", default=20_000, show_default=True)
 @click.option("--turns", default=1, show_default=True)
 @click.option("--dollars", default=0.09, show_default=True, help="Price of a node with this machine's cores, an hour.")
-def main(pictures: int, turns: int, dollars: float) -> None:
-    Path("build").mkdir(exist_ok=True)
+@click.option("--go-on", is_flag=True, help="Take what an earlier go has measured of as many pictures.")
+def main(pictures: int, turns: int, dollars: float, go_on: bool) -> None:
+    LINES.parent.mkdir(exist_ok=True)
+    there = kept(pictures) if go_on else {}
     result: dict[str, Any] = {"machine": machine(), "pictures": pictures, "turns": []}
     with tempfile.TemporaryDirectory(dir="build") as temporary:
         folder = Path(temporary).resolve()
@@ -223,16 +244,23 @@ def main(pictures: int, turns: int, dollars: float) -> None:
         listed.write_text("\n".join(paths[n % len(paths)] for n in range(pictures)))
         result["listing"] = listing(folder)
         for turn in range(turns):
-            found = {
-                "alone": watched([f"@{listed}"], folder / f"alone-{turn}"),
-                "cluster": watched([f"@{listed}", "--cluster"], folder / f"cluster-{turn}"),
-            }
+            found = {}
+            for name, more in PATHS.items():
+                if (turn, name) in there:
+                    found[name] = there[turn, name]
+                    continue
+                found[name] = watched([f"@{listed}", *more], folder / f"{name}-{turn}")
+                line = {"pictures": pictures, "turn": turn, "path": name, "found": found[name]}
+                with LINES.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(json.dumps(line), flush=True)
             assert found["alone"]["digest"] == found["cluster"]["digest"], "the rows differ"
             result["turns"].append(found)
-            print(json.dumps(found), flush=True)
     result["cluster"] = result["turns"][-1]["cluster"]
     for name in ("wall_s", "cpu_s"):
-        result[f"{name}_ratio"] = float(np.median([t["cluster"][name] / t["alone"][name] for t in result["turns"]]))
+        ratios = [turn["cluster"][name] / turn["alone"][name] for turn in result["turns"]]
+        later = [after_start(turn["cluster"], name) / after_start(turn["alone"], name) for turn in result["turns"]]
+        result[f"{name}_ratio"], result[f"{name}_ratio_after_start"] = float(np.median(ratios)), float(np.median(later))
     result["on_paper"] = on_paper(result, dollars)
     Path("build/bench_scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     last = result["turns"][-1]
@@ -240,6 +268,14 @@ def main(pictures: int, turns: int, dollars: float) -> None:
         f"{pictures} pictures, the same rows; cluster / one process: {result['wall_s_ratio']:.3f} wall, "
         f"{result['cpu_s_ratio']:.3f} CPU (bar 1.15); one process {last['alone']['wall_s']:.1f} s"
     )
+    print(
+        f"after the first part: {result['wall_s_ratio_after_start']:.3f} wall, "
+        f"{result['cpu_s_ratio_after_start']:.3f} CPU; it was there after {last['alone']['first_part_s']:.1f} s, "
+        f"with a cluster after {last['cluster']['first_part_s']:.1f} s"
+    )
+    for name, found in last.items():
+        spent = {kind: round(1e3 * seconds / pictures, 2) for kind, seconds in found["cpu_by_kind_s"].items()}
+        print(f"{name}: CPU ms a picture by kind of process: {spent}")
     for kind, memory in last["cluster"]["memory"].items():
         print(f"memory of the {kind}, second half / first: {memory['ratio']:.3f} (bar 1.05)")
     print(f"temporary files, second half / first: {last['cluster']['temporary_files']['ratio']:.3f}")

@@ -82,12 +82,14 @@ def file_system(url: str) -> tuple[Any, str]:
             return tuple(fs.FileSystem.from_uri(url.rstrip("/")))
     except (ArrowException, ValueError, OSError):
         pass  # fsspec may know it
-    import fsspec
-
+    try:
+        import fsspec
+    except ImportError as error:
+        raise UsageError(f"{url} needs fsspec ({error}): pip install 'fsagn-onnx[scale]'") from error
     try:
         found, path = fsspec.core.url_to_fs(url.rstrip("/"))
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{url}: {error}") from error
+    except (ValueError, ImportError, OSError) as error:
+        raise UsageError(f"{url}: {' '.join(str(error).split())[:300]}") from error
     return fs.PyFileSystem(fs.FSSpecHandler(found)), path
 
 
@@ -243,7 +245,7 @@ class Store:
         try:
             return bool(patiently(lambda: self._system.get_file_info(f"{self._path}/{name}")).type.name != "NotFound")
         except OSError as error:
-            raise OutputError(f"cannot read {self.at(name)}: {_reason(error)}") from error
+            raise OutputError(f"cannot read {self.at(name)}: {_reason(error)}; go on with --resume") from error
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where there is none.

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -122,13 +123,57 @@ def random_crop(picture: Pixels, smallest: float, flip: bool, rng: np.random.Gen
     return cut[:, ::-1] if flip and rng.random() < 0.5 else cut
 
 
-def jittered(pixels: Pixels, strength: float, rng: np.random.Generator) -> Pixels:
+class Jitter(NamedTuple):
     """Other colours: each channel times a gain in 1 +- strength, plus an offset within +- 255 strength."""
-    channels = pixels.shape[2]
-    gain = rng.uniform(1 - strength, 1 + strength, size=channels)
-    offset = rng.uniform(-255 * strength, 255 * strength) + rng.uniform(-strength, strength, size=channels) * 32
-    changed: Pixels = np.clip(np.rint(pixels * gain + offset), 0, 255).astype(np.uint8)
-    return changed
+
+    gain: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    @classmethod
+    def drawn(cls, channels: int, strength: float, rng: np.random.Generator) -> Jitter:
+        """For a picture of so many channels."""
+        gain = rng.uniform(1 - strength, 1 + strength, size=channels)
+        offset = rng.uniform(-255 * strength, 255 * strength) + rng.uniform(-strength, strength, size=channels) * 32
+        return cls(gain, offset)
+
+    def of(self, pixels: Pixels) -> Pixels:
+        """The picture in these colours."""
+        changed: Pixels = np.clip(np.rint(pixels * self.gain + self.offset), 0, 255).astype(np.uint8)
+        return changed
+
+
+class Crops:
+    """Crops of a step, ``(B, H, W, c)`` uint8 in the model's colour order; each is made when it is asked for.
+
+    Attributes:
+        shape: of all.
+
+    Args:
+        spec: the model's input, at the size of the step.
+        cuts: parts of pictures.
+        jitters: what becomes of their colours; None: nothing.
+    """
+
+    def __init__(self, spec: InputSpec, cuts: Sequence[Pixels], jitters: Sequence[Jitter | None]) -> None:
+        self._spec, self._cuts, self._jitters = spec, cuts, jitters
+        self._made: dict[int, Pixels] = {}
+        self.shape = (len(cuts), *spec.size, spec.channels)
+
+    def __len__(self) -> int:
+        return len(self._cuts)
+
+    def __getitem__(self, which: int | slice | Sequence[int]) -> Pixels:
+        """One ``(H, W, c)``, or several ``(n, H, W, c)``."""
+        if isinstance(which, slice):
+            which = range(len(self))[which]
+        return self._one(which) if isinstance(which, int) else np.stack([self._one(number) for number in which])
+
+    def _one(self, number: int) -> Pixels:
+        if number not in self._made:
+            pixels = self._spec.fit(np.ascontiguousarray(self._cuts[number]))[0]
+            jitter = self._jitters[number]
+            self._made[number] = pixels if jitter is None else jitter.of(pixels)
+        return self._made[number]
 
 
 def draw_batch(
@@ -138,19 +183,20 @@ def draw_batch(
     count: int,
     options: TrainingOptions,
     rng: np.random.Generator,
-) -> tuple[Pixels, list[int]]:
+) -> tuple[Crops, list[int]]:
     """Random crops of random pictures at one input size, mirrored and in other colours as the options say.
 
     Returns:
-        ``(B, H, W, c)`` uint8 in the model's colour order, and the B places of the pictures in the pool.
+        The B crops, and the places of their pictures in the pool.
     """
     target = replace(spec, size=size, resize="stretch")
     smallest = default_crop(len(pool)) if options.crop is None else options.crop
-    batch, places = [], []
+    cuts: list[Pixels] = []
+    jitters: list[Jitter | None] = []
+    places = []
     for index in rng.integers(len(pool), size=count):
         picture = pool[int(index)]
         places.append(pool.place(int(index)))
-        cut = random_crop(picture, smallest, options.flip, rng)
-        pixels = target.fit(np.ascontiguousarray(cut))[0]
-        batch.append(jittered(pixels, options.jitter, rng) if rng.random() < JITTERED else pixels)
-    return np.stack(batch), places
+        cuts.append(random_crop(picture, smallest, options.flip, rng))
+        jitters.append(Jitter.drawn(spec.channels, options.jitter, rng) if rng.random() < JITTERED else None)
+    return Crops(target, cuts, jitters), places

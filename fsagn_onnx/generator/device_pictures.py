@@ -110,7 +110,7 @@ class DevicePictures:
         return made.round()
 
     def _jittered(self, pixels: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-        """As `jittered`, for half of the crops."""
+        """As `Jitter`, for half of the crops."""
         count, channels = len(pixels), pixels.shape[1]
         gain = rng.uniform(1 - strength, 1 + strength, size=(count, channels))
         offset = rng.uniform(-255 * strength, 255 * strength, size=(count, 1))

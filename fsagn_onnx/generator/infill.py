@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from ..errors import UsageError
 from ..model import InputSpec
 from ..runtime.infill import HELD_OUT, MASK_FREE, RANDOM
+
+if TYPE_CHECKING:
+    from .batches import Crops
 
 OTHER = "other"
 """Another image of the batch as infill."""
@@ -38,7 +42,7 @@ def check_mix(mix: Mapping[str, float]) -> None:
 
 
 def draw_infills(
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[np.uint8] | Crops,
     owners: Sequence[int],
     mix: Mapping[str, float],
     spec: InputSpec,
@@ -48,7 +52,7 @@ def draw_infills(
     """One infill per pair, normalised as the model's input.
 
     Args:
-        pixels: ``(B, H, W, c)`` the batch's images.
+        pixels: ``(B, H, W, c)`` the batch's images, as far as the wanted pairs need them.
         owners: for each of the P pairs, the index of its image.
         mix: shares by kind.
         spec: the model's input.
@@ -66,12 +70,12 @@ def draw_infills(
     places = iter(range(len(wanted)))
     for pair, (owner, index) in enumerate(zip(owners, drawn, strict=True)):
         kind = kinds[index]
-        if kind == OTHER:
-            made = pixels[(owner + 1 + rng.integers(max(1, len(pixels) - 1))) % len(pixels)]
-        elif pair in wanted or kind in RANDOM:
-            made = MASK_FREE[kind](pixels[owner], rng)
+        other = int(owner + 1 + rng.integers(max(1, len(pixels) - 1))) % len(pixels) if kind == OTHER else 0
         if pair in wanted:
+            made = pixels[other] if kind == OTHER else MASK_FREE[kind](pixels[owner], rng)
             chosen[next(places)] = made
+        elif kind in RANDOM:
+            RANDOM[kind](pixels.shape[1:], rng)  # so that the next pair draws what it would have drawn
     return torch.from_numpy(spec.normalise(chosen)), [kinds[drawn[pair]] for pair in wanted]
 
 

@@ -48,29 +48,32 @@ class Found(NamedTuple):
     Attributes:
         crosswise: ``(N, K, K)``, see `crosswise_change`.
         original: ``(N, K, h, w)`` feature maps of the whole pictures.
-        mask: ``(P, H, W)`` of all pairs.
+        area: ``(P,)``, mean of the mask of every pair.
         judged: ``(P,)``, 1 for pairs that teach the retention head.
         generated: of the pictures.
         share: ``(N J,)`` share of the decision that is kept, see `share_kept`; None without classes.
         told: ``(N J,)`` whether it can be told, likewise.
         teacher: ``(N, J, h, w)`` maps that teach the evidence; None without.
+        mask: ``(P, H, W)`` of all pairs, where the objective asks for more of it than its area; else None.
     """
 
     crosswise: Tensor
     original: Tensor
-    mask: Tensor
+    area: Tensor
     judged: Tensor
     generated: Generated
     share: Tensor | None = None
     told: Tensor | None = None
     teacher: Tensor | None = None
+    mask: Tensor | None = None
 
     def of_all(self, share: Share, rows: Rows) -> Found:
         """The same of all workers' pictures; with gradients by the worker's own, see `Share.gather`."""
         if share.alone:
             return self
         count, generated = self.original.shape[1], self.generated
-        by_pair = {"mask": self.mask, "judged": self.judged}
+        by_pair = {"area": self.area, "judged": self.judged}
+        by_pair |= {} if self.mask is None else {"mask": self.mask}
         by_class = {"share": self.share, "told": self.told}
         by_picture = {"crosswise": self.crosswise, "original": self.original, "teacher": self.teacher}
         own = {name: tensor for name, tensor in by_picture.items() if tensor is not None}

@@ -8,7 +8,7 @@ the same distributions; what is drawn depends on the given numpy generator alone
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..model import InputSpec
 from ..runtime.infill import VERIFY
 from ..runtime.masks import pixel_mask
-from .batches import ImagePool, draw_batch
+from .batches import Crops, ImagePool, draw_batch
 from .infill import draw_infills
 from .options import TrainingOptions
 from .share import ALONE, Rows, Share
@@ -57,34 +57,34 @@ class Pictures(Protocol):
         """Masks of exact areas, as `pixel_mask` cuts them: ranks ``(P, h, w)``, areas ``(P,)`` -> ``(P, H, W)``."""
 
 
-def draw_training_filters(
-    feature_map: Tensor,
-    count: int,
-    active: int,
-    rng: np.random.Generator,
-    rows: Rows | None = None,
-    share: Share = ALONE,
-) -> Tensor:
-    """Draw filters among the strongest of each image by peak; weak ones would dominate the gradient.
+class StrongFilters(NamedTuple):
+    """The filters of some images by peak, and how many of them answer; weak ones would dominate the gradient.
 
-    Args:
-        feature_map: ``(N, C, h, w)``.
-        count: K filters per image.
-        active: how many of the strongest to draw among.
-        rng: source of randomness.
-        rows: which of a step's images these are; None: all.
-        share: of the worker whose images they are.
-
-    Returns:
-        ``(N, K)`` int64; without repetition where at least K filters of the image are active.
+    Attributes:
+        feature_map: ``(n, C, h, w)`` of the images.
+        order: ``(n, C)`` int64, the strongest first.
+        alive: of every image of the step, those of all workers: how many to draw among.
+        rows: which of them these are.
     """
-    peaks = feature_map.amax(dim=(-2, -1))
-    values, order = torch.sort(peaks, dim=1, descending=True, stable=True)
-    alive = (values > 0).sum(dim=1).clamp(1, active)
-    rows = rows or ALONE.rows(len(alive))
-    (everyones,) = share.gather(rows, alive)
-    places = [rng.choice(among, size=count, replace=among < count) for among in everyones.tolist()][rows.own]
-    return order.gather(1, torch.from_numpy(np.stack(places)).to(order.device)).cpu()
+
+    feature_map: Tensor
+    order: Tensor
+    alive: list[int]
+    rows: Rows
+
+    @classmethod
+    def of(cls, feature_map: Tensor, active: int, rows: Rows, share: Share = ALONE) -> StrongFilters:
+        """Of some images; ``active`` filters at most."""
+        peaks = feature_map.amax(dim=(-2, -1))
+        values, order = torch.sort(peaks, dim=1, descending=True, stable=True)
+        (alive,) = share.gather(rows, (values > 0).sum(dim=1).clamp(1, active))
+        return cls(feature_map, order, alive.tolist(), rows)
+
+    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+        """``(n, K)`` int64; without repetition where at least K filters of the image are active."""
+        drawn = [rng.choice(among, size=count, replace=among < count) for among in self.alive]
+        places = torch.from_numpy(np.stack(drawn[self.rows.own])).to(self.order.device)
+        return self.order.gather(1, places).cpu()
 
 
 class HostPictures:
@@ -99,16 +99,17 @@ class HostPictures:
 
     def __init__(self, pool: ImagePool, spec: InputSpec, device: torch.device, share: Share = ALONE) -> None:
         self._pool, self._spec, self._device, self._share = pool, spec, device, share
+        self._strong: StrongFilters | None = None
 
     def draw(
         self, size: Size, count: int, options: TrainingOptions, rng: np.random.Generator
-    ) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
-        """See `Pictures`; pixels are ``(B, H, W, c)`` uint8."""
+    ) -> tuple[Crops, list[int]]:
+        """See `Pictures`; crops are made as they are asked for: those of other workers hardly ever are."""
         return draw_batch(self._pool, self._spec, size, count, options, rng)
 
     def normalise(self, pixels: Any) -> Tensor:
         """See `Pictures`."""
-        return torch.from_numpy(self._spec.normalise(pixels)).to(self._device)
+        return torch.from_numpy(self._spec.normalise(pixels[:])).to(self._device)
 
     def infills(
         self,
@@ -125,8 +126,10 @@ class HostPictures:
     def filters(
         self, feature_map: Tensor, count: int, active: int, rng: np.random.Generator, rows: Rows | None = None
     ) -> Tensor:
-        """See `Pictures`."""
-        return draw_training_filters(feature_map, count, active, rng, rows, self._share).to(self._device)
+        """See `Pictures`; what is known of a feature map is kept for the next step, which asks about it again."""
+        if self._strong is None or self._strong.feature_map is not feature_map:
+            self._strong = StrongFilters.of(feature_map, active, rows or ALONE.rows(len(feature_map)), self._share)
+        return self._strong.draw(count, rng).to(self._device)
 
     def cut(self, rank: Tensor, areas: Tensor, size: Size) -> Tensor:
         """See `Pictures`."""

@@ -114,12 +114,14 @@ class Share:
     def joined(self, module: nn.Module) -> nn.Module:
         """The module, with everybody's gradients added up in every worker's; alone the module itself.
 
-        It starts from the weights of the first worker.
+        It starts from the weights and buffers of the first worker; buffers stay alike, being constants or, in norms,
+        of all workers' pictures.
         """
         if self.alone:
             return module
         warnings.filterwarnings("ignore", "Grad strides do not match")  # of kernels of one channel: the same memory
-        together = DistributedDataParallel(module)
+        together = DistributedDataParallel(module, gradient_as_bucket_view=True)
+        together.broadcast_buffers = False  # the first worker's at the start only
         together.register_comm_hook(self, lambda share, bucket: _added(share, bucket))  # it reads annotations
         return together
 

@@ -219,7 +219,10 @@ class Stepper:
         original = true_map[torch.arange(len(filters), device=self.device)[:, None], filters]  # (n, K, h, w)
         of_filter = torch.arange(filters.numel(), device=self.device)
         masked_maps = response[self.config.layer][of_filter[:, None], others].unflatten(0, tuple(filters.shape))
-        found = Found(crosswise_change(masked_maps, original), original, mask, self._judged(verified), generated)
+        changes, area = crosswise_change(masked_maps, original), mask.detach().mean(dim=(1, 2))
+        found = Found(changes, original, area, self._judged(verified), generated)
+        if self.options.objective.name == "fsagn":
+            found = found._replace(mask=mask)
         if self.classes is not None and asked is not None:
             share, told = self.classes.shares(response, infills, asked, filters.numel())
             found = found._replace(share=share, told=told, teacher=asked.teacher)
@@ -232,10 +235,10 @@ class Stepper:
     def _pairs(self, rows: Rows, filters: Tensor, asked: AskedClasses | None) -> Pairs:
         return pairs_of(rows, filters.shape[1], 0 if asked is None else asked.ids.shape[1], self.device)
 
-    def loss(self, crosswise: Tensor, original: Tensor, mask: Tensor) -> Tensor:
+    def loss(self, crosswise: Tensor, original: Tensor, mask: Tensor | None) -> Tensor:
         """What is minimised, of changes ``(N, K, K)`` as `crosswise_change` gives them and masks ``(P, H, W)``."""
         objective, change = self.options.objective, torch.diagonal(crosswise, dim1=1, dim2=2).flatten()
-        if objective.name == "fsagn":
+        if mask is not None:
             return fsagn_loss(change, mask, objective)
         loss = budget_loss(change)
         if objective.contrast:
@@ -302,20 +305,20 @@ class Stepper:
         """The loss and the figures of all pairs; ``gone`` says which areas of classes were hidden."""
         mask, generated, judged = found.mask, found.generated, found.judged
         change = torch.diagonal(found.crosswise, dim1=1, dim2=2).flatten()
-        of_filters = mask[: len(change)]
+        of_filters = None if mask is None else mask[: len(change)]
         loss, true = self.loss(found.crosswise, found.original, of_filters), retention(change)
-        figures = {"retention": true.mean(), "area": of_filters.mean()}
+        figures = {"retention": true.mean(), "area": found.area[: len(change)].mean()}
         if found.share is not None and found.told is not None:
             loss = loss + decision_loss(found.share, found.told, gone)
             if found.teacher is not None:
                 loss = loss + self.options.teacher * teaching_loss(generated.evidence, found.teacher)
-            if self.options.objective.name == "fsagn":
+            if mask is not None:
                 loss = loss + area_penalty(mask[len(change) :], self.options.objective)
             true = torch.cat((true, found.share.clamp_min(0)))
             judged[len(change) :] *= found.told * ~gone
             figures |= shares_by_kind(found.share, found.told, gone)
-        area = mask.detach().mean(dim=(1, 2))
-        error = interpolate_retention(flat(generated.retention, generated.kept), self.areas, area) - true.detach()
+        predicted = flat(generated.retention, generated.kept)
+        error = interpolate_retention(predicted, self.areas, found.area) - true.detach()
         count = judged.sum()
         total = loss + (judged * error.square()).sum() / count.clamp_min(1)
         if self.config.encoder == "own":

@@ -119,7 +119,8 @@ class Trainer:
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge, share=share)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
-        self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
+        self._live = self.generator.state_dict()  # the tensors themselves: whatever is loaded is copied into them
+        self.average = {name: value.detach().clone() for name, value in self._live.items()}
         self.step = 0
         self.running: dict[str, float] = {}
         self.seconds = 0.0
@@ -161,7 +162,8 @@ class Trainer:
         rate = learning_rate(self.options, self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.generator.train(not self.judging)
+        if self.generator.training == self.judging:
+            self.generator.train(not self.judging)
         result = self.stepper.judge(self.step) if self.judging else self.stepper(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         result.loss.backward()  # type: ignore[no-untyped-call]
@@ -183,7 +185,7 @@ class Trainer:
             self.running[name] = figure if name not in self.running else 0.98 * self.running[name] + 0.02 * figure
 
     def _average(self, decay: float) -> None:
-        live = self.generator.state_dict()
+        live = self._live
         moving = [name for name, value in live.items() if value.is_floating_point()]
         torch._foreach_lerp_([self.average[name] for name in moving], [live[name] for name in moving], 1 - decay)
         for name in live.keys() - set(moving):

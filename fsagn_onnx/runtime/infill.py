@@ -52,8 +52,8 @@ def mean(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def noise(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Coloured noise of the picture's own mean and standard deviation, in grains of a few pixels."""
-    height, width, channels = image.shape
-    grains = rng.standard_normal((max(1, height // 4), max(1, width // 4), channels)).astype(np.float32)
+    height, width = image.shape[:2]
+    grains = _drawn_grains(image.shape, rng).astype(np.float32)
     coarse = cv2.resize(grains, (width, height), interpolation=cv2.INTER_LINEAR).reshape(image.shape)
     average, deviation = _statistics(image)
     return _shaped(average + coarse * deviation, image)
@@ -61,15 +61,31 @@ def noise(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def shuffle(image: Pixels, rng: np.random.Generator) -> Pixels:
     """The picture's own square patches in random order."""
-    height, width, channels = image.shape
-    edge = max(1, min(height, width) // PATCH_SHARE)
-    rows, columns = height // edge, width // edge
+    channels = image.shape[2]
+    edge, rows, columns = _patches(image.shape)
     shuffled = image.copy()
     tiles = image[: rows * edge, : columns * edge].reshape(rows, edge, columns, edge, channels).swapaxes(1, 2)
-    tiles = tiles.reshape(rows * columns, edge, edge, channels)[rng.permutation(rows * columns)]
+    tiles = tiles.reshape(rows * columns, edge, edge, channels)[_drawn_order(image.shape, rng)]
     tiles = tiles.reshape(rows, columns, edge, edge, channels).swapaxes(1, 2)
     shuffled[: rows * edge, : columns * edge] = tiles.reshape(rows * edge, columns * edge, channels)
     return shuffled
+
+
+def _drawn_grains(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+    height, width, channels = shape
+    return rng.standard_normal((max(1, height // 4), max(1, width // 4), channels))
+
+
+def _patches(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Edge of the patches of `shuffle`, and how many there are downwards and across."""
+    height, width = shape[:2]
+    edge = max(1, min(height, width) // PATCH_SHARE)
+    return edge, height // edge, width // edge
+
+
+def _drawn_order(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int64]:
+    _, rows, columns = _patches(shape)
+    return rng.permutation(rows * columns)
 
 
 MASK_FREE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = MappingProxyType(
@@ -77,8 +93,10 @@ MASK_FREE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = Mappi
 )
 """Infills that do not depend on the mask: training may draw on these."""
 
-RANDOM = ("noise", "shuffle")
-"""Those of them that draw on the source of randomness."""
+RANDOM: Mapping[str, Callable[[tuple[int, ...], np.random.Generator], object]] = MappingProxyType(
+    {"noise": _drawn_grains, "shuffle": _drawn_order}
+)
+"""Those of them that draw on the source of randomness, with what they draw for a picture of a shape ``(H, W, c)``."""
 
 VERIFY = "blur"
 """The infill under which `explain --measure` measures retention and the retention head learns to predict it."""

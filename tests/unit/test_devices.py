@@ -30,7 +30,8 @@ from fsagn_onnx.generator.share import ALONE, Share, named_error
 from fsagn_onnx.generator.shared_norm import SharedNorm
 from fsagn_onnx.generator.step import Stepper
 from fsagn_onnx.generator.training_run import checkpoint_path
-from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.model import InputSpec, Model, load_model
+from fsagn_onnx.runtime.infill import MASK_FREE, RANDOM
 from fsagn_onnx.testing.planted import TAP, write_planted_folder
 
 CPU = torch.device("cpu")
@@ -100,6 +101,65 @@ def test_workers_draw_what_one_draws(kind: Any, planted: Path, model: Model) -> 
         expected = [whole[0], whole[1], whole[2][rows], whole[3][rows], whole[4][own], whole[5][own]]
         for mine, theirs in zip(found, expected, strict=True):
             assert torch.equal(mine, theirs)
+
+
+def test_crops_of_other_workers_are_made_only_where_they_are_asked_for(planted: Path, model: Model) -> None:
+    """What is made when is no matter: a picture is the same alone, among others, and after others."""
+    spec = model.input_spec
+    pool = ImagePool(list(list_images([planted / "images"])), spec, lambda path, message: None)
+    fitted: list[int] = []
+
+    class Counting(InputSpec):
+        def fit(self, image: NDArray[np.uint8]) -> Any:
+            fitted.append(1)
+            return super().fit(image)
+
+    counting = Counting(**{name: getattr(spec, name) for name in InputSpec.__dataclass_fields__})
+    crops, places = HostPictures(pool, counting, CPU).draw(spec.size, 5, FEW, np.random.default_rng(3))
+    again, _ = HostPictures(pool, spec, CPU).draw(spec.size, 5, FEW, np.random.default_rng(3))
+    assert (len(crops), len(places), crops.shape) == (5, 5, (5, *spec.size, 3))
+    assert not fitted
+    own = crops[3:]
+    assert len(fitted) == 2
+    whole = again[:]
+    assert np.array_equal(own, whole[3:])
+    assert np.array_equal(crops[4], whole[4])
+    assert len(fitted) == 2
+    assert np.array_equal(crops[[4, 0]], whole[[4, 0]])
+    assert len(fitted) == 3
+
+
+@pytest.mark.parametrize("kind", list(RANDOM))
+@pytest.mark.parametrize("shape", [(3, 5, 3), (64, 48, 1), (224, 224, 3)])
+def test_an_infill_that_is_not_made_draws_what_it_would_have_drawn(kind: str, shape: tuple[int, int, int]) -> None:
+    made, skipped = np.random.default_rng(5), np.random.default_rng(5)
+    MASK_FREE[kind](np.random.default_rng(0).integers(256, size=shape).astype(np.uint8), made)
+    RANDOM[kind](shape, skipped)
+    assert made.random() == skipped.random()
+    for other in MASK_FREE.keys() - RANDOM.keys():
+        state = made.bit_generator.state
+        MASK_FREE[other](np.zeros(shape, dtype=np.uint8), made)
+        assert made.bit_generator.state == state
+
+
+def test_workers_ask_each_other_once_about_a_feature_map(planted: Path, model: Model) -> None:
+    pool = ImagePool(list(list_images([planted / "images"])), model.input_spec, lambda path, message: None)
+    asked: list[int] = []
+
+    class Asking(Share):
+        def gather(self, rows: Any, *own: Tensor) -> tuple[Tensor, ...]:
+            asked.append(1)
+            return own
+
+    source, rows = HostPictures(pool, model.input_spec, CPU, Asking()), ALONE.rows(4)
+    first, second = torch.rand(4, 6, 4, 4), torch.rand(4, 6, 4, 4)
+    fresh = HostPictures(pool, model.input_spec, CPU)
+    for number, feature_map in enumerate((first, first, second, first)):
+        mine = source.filters(feature_map, 2, 4, np.random.default_rng(number), rows)
+        theirs = HostPictures(pool, model.input_spec, CPU).filters(feature_map, 2, 4, np.random.default_rng(number))
+        assert torch.equal(mine, theirs)
+        assert torch.equal(fresh.filters(feature_map, 2, 4, np.random.default_rng(number)), theirs)
+    assert len(asked) == 3
 
 
 def test_all_infills_are_those_without_a_choice(planted: Path, model: Model) -> None:
