@@ -25,33 +25,39 @@ def runnable_outputs(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str,
     """A model without the outputs that cannot be computed as a tensor of numbers.
 
     These are outputs that hang on an operator of a foreign domain (TensorRT's plugins, a framework's own), and outputs
-    that are sequences, maps, optionals or texts. In their place comes what is computed last before them.
+    that are sequences, maps, optionals or texts. In their place comes what is computed last before them. Where convs
+    stand behind such an operator, they go too, if an output of numbers stays that hangs on convs, not on the operator.
 
     Args:
         proto: A model in topological order, without local functions; it is not changed.
 
     Returns:
-        The model itself where all outputs can be computed, else a smaller one; and output left out -> why.
+        The model itself where all outputs can be computed, or where convs would be gone and no prediction stays; else
+        a smaller one; and output left out -> why.
     """
     graph = proto.graph
     topology = Topology(graph)
     foreign = {index: _name(node) for index, node in enumerate(topology.nodes) if not _known(node)}
     broken = _spread(topology, foreign)
-    if any("Conv" in topology.nodes[index].op_type for index in broken):
-        return proto, {}  # layers behind it would be gone without a word
+    lost = {index: reason for index, reason in broken.items() if "Conv" in topology.nodes[index].op_type}
     left: dict[str, str] = {}
     for item in graph.output:
         index = topology.producer.get(item.name)
         if index is None:
             left[item.name] = "is an input or a constant of the graph, not computed from the picture"
         elif index in broken:
-            left[item.name] = f"needs the operator {broken[index]}, which onnxruntime does not have"
+            gone = sum(reason == broken[index] for reason in lost.values())
+            left[item.name] = f"needs the operator {broken[index]}, which onnxruntime does not have" + (
+                f"; {gone} conv layer{'s' * (gone > 1)} behind it cannot be explained" if gone else ""
+            )
         elif (kind := _kind(item)) is not None:
             left[item.name] = f"is {kind}, not a tensor of numbers"
     if not left:
         return proto, {}
     kept = [item.name for item in graph.output if item.name not in left]
-    instead = _last_computed(proto, topology, broken, left)
+    if lost and not any("Conv" in topology.nodes[index].op_type for index in topology.ancestors(kept)):
+        return proto, {}  # refused by the operator's name: what predicts, and layers, hang on it
+    instead = [] if lost else _last_computed(proto, topology, broken, left)
     wanted = list(dict.fromkeys([*kept, *instead]))
     return (cut(proto, wanted), left) if wanted else (proto, {})
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from fsagn_onnx.errors import ImageError, LayerError, UsageError
+from fsagn_onnx.errors import FsagnError, ImageError, LayerError, UsageError
+from fsagn_onnx.explanations.subject import open_explainer
 from fsagn_onnx.generator import Trainer, TrainingOptions, train
 from fsagn_onnx.generator.proof import UNTRAINED_SPREAD, order_gap, relative_gap
 from fsagn_onnx.generator.rehearsal import rehearsed
@@ -62,6 +63,35 @@ def test_an_output_of_a_foreign_operator_is_left_out_by_name(tmp_path: Path, pic
     assert document["trainable"] is True
     assert any("'boxes' is left out" in line for line in document["warnings"])
     assert explained(file, pictures) == ["logits"]
+
+
+def crossed(path: Path, outputs: list[str]) -> Path:
+    """A foreign operator between convs on the way to `map`; `logits` does not hang on it."""
+    b = GraphBuilder()
+    early = b.conv(b.conv("image", 3, 8), 8, 16)
+    b.head(b.conv(early, 16, 16), 16)
+    b.op("Sigmoid", b.conv(b.op("DCNv4", early, domain="mmdeploy"), 16, 4), out="map")
+    return b.save(path, outputs, domain="mmdeploy")
+
+
+def test_what_does_not_hang_on_a_foreign_operator_between_convs_is_explained(tmp_path: Path, pictures: Path) -> None:
+    file = crossed(tmp_path / "m.onnx", ["logits", "map"])
+    model = load_model(file)
+    assert [item.name for item in model.outputs] == ["logits"]
+    assert len(model.layers) == 3
+    (line,) = [line for line in inspect_file(file)["warnings"] if "left out" in line]
+    assert "'map' is left out: it needs the operator mmdeploy:DCNv4" in line
+    assert "1 conv layer behind it" in line
+    assert explained(file, pictures) == ["logits"]
+
+
+def test_a_model_whose_only_prediction_hangs_on_it_is_refused_by_its_name(tmp_path: Path, pictures: Path) -> None:
+    file = crossed(tmp_path / "m.onnx", ["map"])
+    with pytest.raises(FsagnError, match="DCNv4") as caught:
+        explained(file, pictures)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FsagnError, match="DCNv4"):
+        open_explainer(file, method="activation", providers="cpu", threads=1)
 
 
 def test_a_sequence_output_is_left_out_and_its_numbers_stay(tmp_path: Path) -> None:
