@@ -12,37 +12,34 @@ explainer at 224 x 224 px take; an undamaged one takes up to nine tenths).
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from benchmarks.robustness.fuzz_models import BUILDERS
 from benchmarks.robustness.fuzz_mutants import KINDS, Mutant, make_mutant
-from benchmarks.robustness.fuzz_processes import (
-    MAX_LINE,
-    MAX_WAIT,
-    Outcome,
-    Work,
-    alone,
-    judge,
-    run_all,
-    table,
-    write_section,
+from benchmarks.robustness.fuzz_processes import Outcome, Work, alone, judge, run_all, table, write_section
+from benchmarks.robustness.fuzz_run import (
+    MIB,
+    case_folder,
+    explanation,
+    fuzz_options,
+    preload,
+    print_faults,
+    rows,
+    write_results,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-ABOUT = __doc__.partition("\n\n")[2].partition("\n\n")[2].strip()
+PACKAGES = (
+    "conversion", "explanations.subject", "generator.trial", "inspection", "methods", "terminal.inspection"
+)  # fmt: skip
 TIMES_FILE = 4
-CONSTANT = 256 * 2**20
+CONSTANT = 256 * MIB
 """Bytes that the command may take for any file."""
 
 
@@ -64,19 +61,6 @@ def work(path: Path) -> int:
     return status
 
 
-def preload() -> None:
-    """Import what the command imports, so that each process starts at once."""
-    for package in (
-        "conversion",
-        "explanations.subject",
-        "generator.trial",
-        "inspection",
-        "methods",
-        "terminal.inspection",
-    ):
-        import_module(f"fsagn_onnx.{package}")
-
-
 def read_bytes(mutant: Mutant) -> int:
     """Bytes of all files beside and of the mutant."""
     return sum(path.stat().st_size for path in mutant.path.parent.iterdir() if path.is_file() and not path.is_symlink())
@@ -86,7 +70,7 @@ def fuzz(
     count: int, seed: int, workers: int, seconds: float, folder: Path
 ) -> tuple[dict[int, Mutant], dict[int, Outcome], dict[str, int]]:
     models = {name: build() for name, build in BUILDERS.items()}
-    preload()
+    preload(*PACKAGES)
     base = {}
     for name, proto in models.items():
         path = folder / f"{name}.onnx"
@@ -108,51 +92,27 @@ def fuzz(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mutants", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=MAX_WAIT, help="a process that is there for longer hangs")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz.json")
-    parser.add_argument("--docs", type=Path, help="write the table as Markdown too")
-    parser.add_argument("--keep", type=Path, help="keep the mutants in this folder")
-    options = parser.parse_args()
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="fuzz-mutants-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    mutants, outcomes, base = fuzz(options.mutants, options.seed, options.workers, options.seconds, folder)
-    for number, outcome in sorted(outcomes.items()):
-        mutant = mutants[number]
-        if outcome.faults:
-            what = f"{', '.join(outcome.faults)}: signal {outcome.signal}, status {outcome.status}"
-            cost = f"{outcome.seconds:.1f} s, {outcome.grown / 2**20:.0f} MiB"
-            said = (outcome.err.strip().splitlines() or [""])[-1][:300]
-            print(f"{mutant.number:4} {mutant.model}, {mutant.kind}: {what}, {cost}: {said}")
-    lines = table(
-        {number: mutants[number].kind for number in sorted(outcomes, key=lambda n: KINDS.index(mutants[n].kind))},
-        outcomes,
-    )
-    faulty = sum(bool(outcome.faults) for outcome in outcomes.values())
-    grown = max(outcome.grown for outcome in outcomes.values()) / 2**20
-    lines.append("")
-    least, most = (end(base.values()) / 2**20 for end in (min, max))
-    lines.append(
-        f"Undamaged, the same command grows by {least:.0f} to {most:.0f} MiB; the hungriest mutant by {grown:.0f}."
-    )
-    lines.append(f"{faulty} of {len(outcomes)} mutants did what they may not.")
+    options = fuzz_options(__doc__, "fuzz", ("--mutants", 500, "damaged files")).parse_args()
+    with case_folder(options.keep) as folder:
+        mutants, outcomes, base = fuzz(options.mutants, options.seed, options.workers, options.seconds, folder)
+    faulty = print_faults({number: f"{item.model}, {item.kind}" for number, item in mutants.items()}, outcomes)
+    order = sorted(outcomes, key=lambda number: KINDS.index(mutants[number].kind))
+    lines = table({number: mutants[number].kind for number in order}, outcomes)
+    grown = max(outcome.grown for outcome in outcomes.values()) / MIB
+    least, most = (end(base.values()) / MIB for end in (min, max))
+    lines += [
+        "",
+        f"Undamaged, the same command grows by {least:.0f} to {most:.0f} MiB; the hungriest mutant by {grown:.0f}.",
+        f"{faulty} of {len(outcomes)} mutants did what they may not.",
+    ]
     print("\n".join(lines))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = [
-        {"number": number, "model": mutants[number].model, "kind": mutants[number].kind, "status": outcome.status,
-         "signal": outcome.signal, "seconds": round(outcome.seconds, 2), "grown": outcome.grown,
-         "faults": outcome.faults, "line": outcome.err[:MAX_LINE]}
-        for number, outcome in sorted(outcomes.items())
-    ]  # fmt: skip
-    options.out.write_text(json.dumps({"seed": options.seed, "base": base, "mutants": results}, indent=1) + "\n")
+    about = {number: {"model": mutant.model, "kind": mutant.kind} for number, mutant in mutants.items()}
+    write_results(options.out, {"seed": options.seed, "base": base, "mutants": rows(about, outcomes)})
     if options.docs:
         command = f"`python -m benchmarks.robustness.fuzz --mutants {options.mutants} --seed {options.seed}`"
-        write_section(options.docs, "Models", [f"{command}. What is done to each:", "", ABOUT, "", *lines])
-    if not options.keep:
-        shutil.rmtree(folder)
+        write_section(
+            options.docs, "Models", [f"{command}. What is done to each:", "", explanation(__doc__), "", *lines]
+        )
     return 1 if faulty else 0
 
 

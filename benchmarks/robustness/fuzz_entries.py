@@ -17,7 +17,6 @@ picture of 64 megapixels, the largest that is decoded, takes 384 for a moment).
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -25,7 +24,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +34,21 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from benchmarks.networks import DEMO_EXPLAINER, ROOT
+from benchmarks.networks import DEMO_EXPLAINER
 from benchmarks.robustness.fuzz_checkpoints import CHECKPOINT_KINDS, damaged_checkpoint
 from benchmarks.robustness.fuzz_members import MEMBER_KINDS, damaged_json
-from benchmarks.robustness.fuzz_processes import (
-    MAX_LINE,
-    MAX_WAIT,
-    Outcome,
-    Work,
-    alone,
-    run_all,
-    table,
-    write_section,
-)
+from benchmarks.robustness.fuzz_processes import Outcome, Work, alone, run_all, table, write_section
 from benchmarks.robustness.fuzz_requests import REQUEST_KINDS
+from benchmarks.robustness.fuzz_run import (
+    MIB,
+    case_folder,
+    explanation,
+    fuzz_options,
+    preload,
+    print_faults,
+    rows,
+    write_results,
+)
 from benchmarks.robustness.fuzz_server import ask_all
 from fsagn_onnx.cli.main import run
 from fsagn_onnx.errors import FsagnError
@@ -57,19 +56,14 @@ from fsagn_onnx.runtime.metadata import KEY, ExplainerMetadata
 from fsagn_onnx.testing.planted import TAP, planted_picture, write_planted
 from fsagn_onnx.testing.planted_explainer import write_planted_explainer
 
-ABOUT = __doc__.partition("\n\n")[2].partition("\n\n")[2].strip()
-MIB = 2**20
+PACKAGES = (
+    "conversion", "explanations.subject", "generator", "inspection", "methods", "terminal.inspection",
+    "terminal.training", "server",
+)  # fmt: skip
 CONSTANT = {"metadata": 96 * MIB, "checkpoints": 160 * MIB, "requests": 448 * MIB}
 TIMES_CASE = 4
 TRAINING = ("--layer", TAP, "--pairs", "16", "--json")
 Found = tuple[dict[int, str], dict[int, Outcome]]
-
-
-def preload() -> None:
-    """Import what the commands import, so that each process starts at once."""
-    for package in ("conversion", "explanations.subject", "generator", "inspection", "methods", "terminal.inspection",
-                    "terminal.training", "server"):  # fmt: skip
-        import_module(f"fsagn_onnx.{package}")
 
 
 def make_subjects(folder: Path) -> dict[str, Path]:
@@ -175,50 +169,32 @@ TARGETS: dict[str, tuple[Callable[..., Found], tuple[str, ...]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=1200, help="of each target")
+    parser = fuzz_options(__doc__, "fuzz-entries", ("--cases", 1200, "of each target"))
     parser.add_argument("--of", choices=TARGETS, action="append", help="the target; all unless told")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=MAX_WAIT, help="a process that is there for longer hangs")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz-entries.json")
-    parser.add_argument("--docs", type=Path, help="write the tables as Markdown too")
-    parser.add_argument("--keep", type=Path, help="keep the cases in this folder")
     options = parser.parse_args()
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="fuzz-entries-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    preload()
+    preload(*PACKAGES)
     subjects = make_subjects(Path(tempfile.mkdtemp(prefix="fuzz-subjects-")))
-    results, faulty = {}, 0
-    for target in options.of or TARGETS:
-        (folder / target).mkdir(exist_ok=True)
-        settings = {"workers": options.workers, "seconds": options.seconds}
-        kinds, outcomes = TARGETS[target][0](options.cases, options.seed, subjects, folder / target, **settings)
-        for number, outcome in sorted(outcomes.items()):
-            if outcome.faults:
-                faulty += 1
-                said = (outcome.err.strip().splitlines() or [""])[-1][:300]
-                cost = f"{outcome.seconds:.1f} s, {outcome.grown / MIB:.0f} MiB"
-                what = f"{', '.join(outcome.faults)}: status {outcome.status}, signal {outcome.signal}, {cost}: {said}"
-                print(f"{target} {number}, {kinds[number]}: {what}")
-        lines = table(kinds, outcomes)
-        most = max(outcome.grown for outcome in outcomes.values()) / MIB
-        lines += ["", f"The hungriest case grew by {most:.0f} MiB."]
-        print("\n".join([f"\n## {target}\n", *lines]))
-        results[target] = [
-            {"number": number, "kind": kinds[number], "status": outcome.status, "seconds": round(outcome.seconds, 2),
-             "grown": outcome.grown, "faults": outcome.faults, "line": outcome.err[:MAX_LINE]}
-            for number, outcome in sorted(outcomes.items())
-        ]  # fmt: skip
-        if options.docs:
-            command = f"`python -m benchmarks.robustness.fuzz_entries --cases {options.cases} --seed {options.seed}`"
-            what = [f"{command}. What is done:", "", ABOUT, ""] if target == next(iter(TARGETS)) else []
-            write_section(options.docs, target.capitalize(), [*what, *lines])
+    results, faulty, targets = {}, 0, options.of or list(TARGETS)
+    with case_folder(options.keep) as folder:
+        for target in targets:
+            (folder / target).mkdir(exist_ok=True)
+            settings = {"workers": options.workers, "seconds": options.seconds}
+            kinds, outcomes = TARGETS[target][0](options.cases, options.seed, subjects, folder / target, **settings)
+            faulty += print_faults({number: f"{target}, {kind}" for number, kind in kinds.items()}, outcomes)
+            most = max(outcome.grown for outcome in outcomes.values()) / MIB
+            lines = [*table(kinds, outcomes), "", f"The hungriest case grew by {most:.0f} MiB."]
+            print("\n".join([f"\n## {target}\n", *lines]))
+            results[target] = rows({number: {"kind": kind} for number, kind in kinds.items()}, outcomes)
+            if options.docs:
+                command = (
+                    f"`python -m benchmarks.robustness.fuzz_entries --cases {options.cases} --seed {options.seed}`"
+                )
+                what = (
+                    [f"{command}. What is done:", "", explanation(__doc__), ""] if target == next(iter(TARGETS)) else []
+                )
+                write_section(options.docs, target.capitalize(), [*what, *lines])
     print(f"\n{faulty} cases did what they may not.")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"seed": options.seed, "targets": results}, indent=1) + "\n")
-    if not options.keep:
-        shutil.rmtree(folder)
+    write_results(options.out, {"seed": options.seed, "targets": results})
     shutil.rmtree(subjects["model"].parent)
     return 1 if faulty else 0
 

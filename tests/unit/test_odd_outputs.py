@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from fsagn_onnx.errors import ModelError
 from fsagn_onnx.methods import engine_for
 from fsagn_onnx.model import load_model
 from fsagn_onnx.perturbation.run import perturb
@@ -174,6 +175,37 @@ def test_each_of_several_heads_answers_by_its_own_name(batch: int | str, tmp_pat
             assert answers[0].score == pytest.approx(computed[name][0].max(), abs=1e-5)
         members = found.to_dict()
         assert [name for name, _ in members["heads"].items()] == ["c0", "c1", "c2", "c3"]
+
+
+def test_one_of_several_heads_is_disturbed_where_it_is_named(tmp_path: Path) -> None:
+    model, folder = load_model(captcha(tmp_path / "m.onnx", ("c0", "c1"))), tmp_path / "pictures"
+    folder.mkdir()
+    winners: dict[str, set[str]] = {"c0": set(), "c1": set()}
+    for n, picture in enumerate(pictures(3)):
+        cv2.imwrite(str(folder / f"{n}.png"), picture[..., ::-1])
+        computed = Session(model.proto).run(None, {"image": model.input_spec.preprocess(picture)[0][None]})
+        for name, found in winners.items():
+            found.add(f"class {computed[name][0].argmax()}")
+    assert winners["c0"].isdisjoint(winners["c1"])
+    engine, asked = engine_for(model, method="activation"), {"filters": "top:1", "disturbances": "blur", "ablate": True}
+    with pytest.raises(ModelError, match="2 outputs could be the one: 'c0', 'c1'; choose with --output NAME"):
+        perturb(model, engine, folder, tmp_path / "none", **asked)
+    for name, classes in winners.items():
+        result = perturb(model, engine, folder, tmp_path / name, output=name, **asked)
+        assert set(result.ablation) == {"all", *classes}
+
+
+@pytest.mark.parametrize(("image", "other"), [("image", "other"), ("other", "image")])
+def test_either_picture_of_a_siamese_network_can_be_the_explained_one(image: str, other: str, tmp_path: Path) -> None:
+    path, shown = siamese(tmp_path / "m.onnx"), pictures(3)
+    spec = load_model(path, image=image, feeds={other: np.zeros((1, 3, 32, 32), np.float32)}).input_spec
+    values = [spec.preprocess(picture)[0][None] for picture in shown]
+    plain = Session(onnx.load(path))
+    found = explained(path, 2, image=image, feeds={other: values[2]})
+    for explanation, value in zip(found, values, strict=False):
+        expected = plain.run(["prob"], {image: value, other: values[2]})["prob"][0]
+        best = explanation.predictions[0]
+        assert (best.index, best.score) == (expected.argmax(), pytest.approx(expected.max(), abs=1e-5))
 
 
 def test_a_sequence_of_characters_in_one_output_is_left_alone(tmp_path: Path) -> None:
