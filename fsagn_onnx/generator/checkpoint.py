@@ -104,6 +104,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     def wrong(said: str) -> CheckpointError:
         return CheckpointError(f"{path} is not a checkpoint of fsagn-onnx, or is damaged: {said}")
 
+    if path.exists() and not path.is_file():  # a pipe would wait for its writer
+        raise CheckpointError(f"{path} is no regular file, expected a checkpoint")
     try:
         with safetensors.safe_open(path, framework="pt") as stream:
             text = (stream.metadata() or {}).get("fsagn_checkpoint")

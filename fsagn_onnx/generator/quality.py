@@ -23,6 +23,8 @@ def read_quality(path: Path) -> dict[str, Any]:
         UsageError: the file cannot be read or is no such document.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for its writer
+            raise UsageError(f"{path} is no regular file, expected the evaluation.json of 'evaluate --out'")
         if path.stat().st_size > LIMIT:
             raise UsageError(f"{path}: expected the evaluation.json of 'evaluate --out', but it has over {LIMIT} bytes")
         document = json.loads(path.read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ import onnxruntime
 
 from .. import __version__
 from ..data.files import read_lines
+from ..data.opening import open_regular
 from ..errors import OutputError
 from ..model.input_spec import MAX_SIDE
 from ..runtime.stream import Failure
@@ -84,7 +85,8 @@ def read_manifest(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """
     path = manifest_file(folder, kind)
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError:
         content = b""
     return parsed_manifest(content, folder, path, kind)

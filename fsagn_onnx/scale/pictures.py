@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ..data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, list_images, list_lines
+from ..data.opening import open_regular
 from ..data.store import file_system, is_url, open_in_store, patiently, read_content
 from ..errors import ImageError
 from ..explanations.parts import PART_PICTURES, PartName
@@ -176,7 +177,7 @@ def _in_store(url: str) -> Iterator[str]:
 
 
 def _open(name: str) -> Any:
-    return open_in_store(name) if is_url(name) else Path(name).open("rb")
+    return open_in_store(name) if is_url(name) else open_regular(name)
 
 
 def _row_count(name: str) -> int:
