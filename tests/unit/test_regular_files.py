@@ -44,6 +44,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 @pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_regular_file_is_refused_in_a_line(reader: str, kind: str, tmp_path: Path) -> None:
+    if reader == "parquet":
+        pytest.importorskip("pyarrow")
     name, read = READERS[reader]
     path = tmp_path / name
     if kind == "pipe":
