@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -80,6 +80,16 @@ class Checkpoint:
         """The tensors of one group, names without the group's."""
         prefix = name + "/"
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def settled(key: str, value: Any) -> Any:
+    """A part of a description as a resumed run must have it: defaults where it is silent.
+
+    Whatever number of pairs, and whatever is only done to what is learnt.
+    """
+    if key == "options":
+        return replace(TrainingOptions.from_dict(value), pairs=1, particular=0.0)
+    return replace(GeneratorConfig.from_dict(value), particular=0.0) if key == "generator" else value
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -194,6 +194,8 @@ def make_config(
             f"layer {layer.value!r} has a {layer.shape[1]}x{layer.shape[2]} feature map: there is no area to find; "
             f"{_another(model, layer)}"
         )
+    if encoder == "own":
+        widths["particular"] = 0.0
     spec = model.input_spec
     stride = grid_stride(spec.size)
     if min(grid_of(spec.size, stride)) < 2 or min(spec.size) < SMALLEST_INPUT:

@@ -19,7 +19,7 @@ from ..data.files import make_folder, write_file
 from ..errors import CheckpointError, ImageError, UsageError
 from ..model import Layer, Model
 from .batches import ImagePool, fingerprint
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, settled
 from .class_pairs import ClassJudge
 from .config import GeneratorConfig, make_config
 from .embedding import filter_embedding
@@ -40,16 +40,6 @@ CALIBRATION = 64
 """Training images that the checkpoint names, at most, so that an int8 export can be calibrated on them."""
 
 
-def _settled(key: str, value: Any) -> Any:
-    """A part of a description as a resumed run must have it: defaults where it is silent.
-
-    Whatever number of pairs, and whatever is only done to what is learnt.
-    """
-    if key == "options":
-        return replace(TrainingOptions.from_dict(value), pairs=1, particular=0.0)
-    return replace(GeneratorConfig.from_dict(value), particular=0.0) if key == "generator" else value
-
-
 class Trainer:
     """Trains one generator and keeps a checkpoint from which it can go on, bit for bit, after being killed.
 
@@ -65,6 +55,9 @@ class Trainer:
         on_phase: is told what is done before the first step, as it begins.
         classes: ``output`` and ``scores`` that the user says the model's outputs are read by; kept in the explainer.
         share: this worker's share of every step, where several train together; the first of them writes the files.
+
+    Raises:
+        UsageError: a step does not fit into the memory that is free.
     """
 
     def __init__(
@@ -87,10 +80,8 @@ class Trainer:
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
         decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
-        particular = self.options.particular if encoder == "shared" else 0.0
-        self.config: GeneratorConfig = make_config(
-            model, layer, encoder, classes=decision is not None, particular=particular
-        )
+        learnt = {"classes": decision is not None, "particular": self.options.particular}
+        self.config: GeneratorConfig = make_config(model, layer, encoder, **learnt)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
@@ -309,7 +300,7 @@ class Trainer:
             "images": "other images",
         }
         for key, name in what.items():
-            if _settled(key, json.loads(json.dumps(mine[key]))) != _settled(key, theirs.get(key, {})):
+            if settled(key, json.loads(json.dumps(mine[key]))) != settled(key, theirs.get(key, {})):
                 raise CheckpointError(
                     f"{self.checkpoint} was made with {name}, so this run cannot go on from it; "
                     "give the same arguments, or another --out to start anew"
