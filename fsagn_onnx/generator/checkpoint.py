@@ -82,7 +82,7 @@ class Checkpoint:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
-def settled(key: str, value: Any) -> Any:
+def resumable_part(key: str, value: Any) -> Any:
     """A part of a description as a resumed run must have it: defaults where it is silent.
 
     Whatever number of pairs, and whatever is only done to what is learnt.

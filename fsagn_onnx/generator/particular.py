@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .area import standardise
 
-FIRST: Final = 0.8
+OWN_ABOVE: Final = 0.8
 """Cells of a standardised map above this are its own, whatever the picture wants: some 15 to 25 % of them."""
 
 NOTHING: Final = 1e-12
@@ -49,7 +49,7 @@ def told_apart(maps: Tensor, picture: Tensor, weight: float) -> Tensor:
     own = standardise(maps)
     particular = standardise(own - standardise(picture))
     later = weight * particular - behind(weight, maps.shape[-2:].numel())
-    return own + torch.where(own > FIRST, 0.0, later)
+    return own + torch.where(own > OWN_ABOVE, 0.0, later)
 
 
 def behind(weight: float, cells: int) -> float:

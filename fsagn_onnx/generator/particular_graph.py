@@ -11,7 +11,7 @@ from torch import Tensor
 from .area import EPSILON
 from .graph_writer import GraphWriter
 from .network import Generator
-from .particular import FIRST, NOTHING, SMALLEST_PEAK, behind
+from .particular import NOTHING, OWN_ABOVE, SMALLEST_PEAK, behind
 from .question_graph import QuestionNodes
 
 
@@ -64,7 +64,7 @@ class PictureNodes:
         write, weight = self.writer, self.net.config.particular
         down = write.constant(np.full(self.cells, -behind(weight, self.cells) * self.unit, dtype=np.float32))
         later = self._scaled(write.op("Sub", filters, picture), weight, down)
-        first = write.op("Greater", filters, write.constant(FIRST * self.unit))
+        first = write.op("Greater", filters, write.constant(OWN_ABOVE * self.unit))
         return write.op("Add", filters, write.op("Where", first, write.constant(0.0), later))
 
     def _standardised(self, maps: str) -> str:

@@ -19,7 +19,7 @@ from ..data.files import make_folder, write_file
 from ..errors import CheckpointError, ImageError, UsageError
 from ..model import Layer, Model
 from .batches import ImagePool, fingerprint
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint, settled
+from .checkpoint import Checkpoint, load_checkpoint, resumable_part, save_checkpoint
 from .class_pairs import ClassJudge
 from .config import GeneratorConfig, make_config
 from .embedding import filter_embedding
@@ -104,17 +104,14 @@ class Trainer:
         check_parity(model, module)
         module.to(self.device)
         self.options = fitting_options(module, model.input_spec, self.options, self.device)
-        judge = None
-        if decision is not None:
-            judge = ClassJudge(module, decision, layer.value, teacher_at(depths, self.generator))
+        teacher = teacher_at(depths, self.generator)
+        judge = None if decision is None else ClassJudge(module, decision, layer.value, teacher)
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge, share=share)
         self.optimiser = self._adam(self.generator.parameters())
         self.judging = False
         self._live = self.generator.state_dict()  # the tensors themselves: whatever is loaded is copied into them
         self.average = {name: value.detach().clone() for name, value in self._live.items()}
-        self.step = 0
         self.running: dict[str, float] = {}
-        self.seconds = 0.0
 
     def calibrate(self) -> None:
         """Scale the encoder by a first batch, and choose the depths whose gradients teach; once, before step 0."""
@@ -300,7 +297,7 @@ class Trainer:
             "images": "other images",
         }
         for key, name in what.items():
-            if settled(key, json.loads(json.dumps(mine[key]))) != settled(key, theirs.get(key, {})):
+            if resumable_part(key, json.loads(json.dumps(mine[key]))) != resumable_part(key, theirs.get(key, {})):
                 raise CheckpointError(
                     f"{self.checkpoint} was made with {name}, so this run cannot go on from it; "
                     "give the same arguments, or another --out to start anew"

@@ -16,7 +16,7 @@ from fsagn_onnx.conversion import convert
 from fsagn_onnx.generator import Checkpoint, Generator, TrainingOptions, export_explainer, make_config
 from fsagn_onnx.generator.area import area_rank, standardise
 from fsagn_onnx.generator.graph_runner import run_graph
-from fsagn_onnx.generator.particular import FIRST, told_apart
+from fsagn_onnx.generator.particular import OWN_ABOVE, told_apart
 from fsagn_onnx.generator.questions import Questions
 from fsagn_onnx.generator.trainer import Trainer
 from fsagn_onnx.model import Model, load_model
@@ -80,7 +80,7 @@ def test_what_others_want_goes_back_behind_the_first_cells() -> None:
     rng = np.random.default_rng(0)
     maps, picture = (torch.from_numpy(rng.standard_normal((2, k, 16, 16)).astype(np.float32)) for k in (3, 1))
     before, after = (area_rank(each) for each in (maps, told_apart(maps, picture, WEIGHT)))
-    first = standardise(maps) > FIRST
+    first = standardise(maps) > OWN_ABOVE
     assert torch.equal(before[first], after[first]), "the first cells are the filter's own"
     assert 0.1 < float(first.float().mean()) < 0.3
     moved, wanted = (after - before)[~first], picture.expand_as(maps)[~first]
