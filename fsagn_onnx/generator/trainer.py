@@ -21,7 +21,7 @@ from ..model import Layer, Model
 from .batches import ImagePool, fingerprint
 from .checkpoint import Checkpoint, load_checkpoint, resumable_part, save_checkpoint
 from .class_pairs import ClassJudge
-from .config import GeneratorConfig, make_config
+from .config import make_config
 from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
@@ -80,8 +80,9 @@ class Trainer:
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
         decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
-        learnt = {"classes": decision is not None, "particular": self.options.particular}
-        self.config: GeneratorConfig = make_config(model, layer, encoder, **learnt)
+        self.config = make_config(
+            model, layer, encoder, classes=decision is not None, particular=self.options.particular
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
@@ -108,7 +109,7 @@ class Trainer:
         judge = None if decision is None else ClassJudge(module, decision, layer.value, teacher)
         self.stepper = Stepper(module, self.generator, self.pool, model.input_spec, self.options, judge, share=share)
         self.optimiser = self._adam(self.generator.parameters())
-        self.judging = False
+        self.judging, self.step, self.seconds = False, 0, 0.0
         self._live = self.generator.state_dict()  # the tensors themselves: whatever is loaded is copied into them
         self.average = {name: value.detach().clone() for name, value in self._live.items()}
         self.running: dict[str, float] = {}
