@@ -80,9 +80,8 @@ class Trainer:
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
         decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
-        self.config = make_config(
-            model, layer, encoder, classes=decision is not None, particular=self.options.particular
-        )
+        classified = decision is not None
+        self.config = make_config(model, layer, encoder, classes=classified, particular=self.options.particular)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
@@ -129,8 +128,7 @@ class Trainer:
         taps = stepper.see(0, full, self.model.input_spec.size).taps
         require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
         self.generator.encoder.calibrate(taps)
-        judge = self.stepper.classes
-        teacher = None if judge is None else choose_teacher(judge, source, spec, self.options)
+        teacher = (judge := self.stepper.classes) and choose_teacher(judge, source, spec, self.options)
         return [] if teacher is None else list(teacher.depths)
 
     def _join(self) -> None:
