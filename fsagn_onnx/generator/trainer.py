@@ -128,7 +128,7 @@ class Trainer:
         taps = stepper.see(0, full, self.model.input_spec.size).taps
         require_answers(taps[self.layer.value], self.layer.value, self.model.path.name)
         self.generator.encoder.calibrate(taps)
-        teacher = (judge := self.stepper.classes) and choose_teacher(judge, source, spec, self.options)
+        teacher = choose_teacher(judge, source, spec, self.options) if (judge := self.stepper.classes) else None
         return [] if teacher is None else list(teacher.depths)
 
     def _join(self) -> None:
