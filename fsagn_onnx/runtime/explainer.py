@@ -186,10 +186,7 @@ class Explainer(Closing):
         """
         self.check(filters, area, batch_size, model, classes)
         request, wish = FilterRequest.parse(self._filters(filters), self.metadata), AreaWish.parse(area)
-        about = class_slots(classes, self.classes)
-        if classes is None and request.decisive:
-            about = (STRONGEST,)
-        asked = None
+        about, asked = self._about(request, classes), None
         if directions is not None:
             if not self.engine.answers_classes:
                 raise UsageError(self.engine.silent("directions"))
@@ -197,11 +194,20 @@ class Explainer(Closing):
         verifier = self._verifier(model, batch_size) if verify else None
         meter = self._meter(model, batch_size) if measure and about else None
         answering = Answering(self.metadata, self.classes, request, wish, verifier, about, asked, meter)
-        images_per_pass = max(1, min(batch_size, SLOTS_PER_PASS // (len(request) + len(about))))
-        if self.classes.detector is not None and self.classes.detector.alone:
-            images_per_pass = 1  # whose boxes they are does not stand in the lists
+        images_per_pass = self.images_per_pass(filters, classes, batch_size)
         limit = None if verify is True else int(verify)
         return self._results(images, answering, images_per_pass, previews, limit)
+
+    def images_per_pass(self, filters: Filters = None, classes: AskedClasses = None, batch_size: int = 8) -> int:
+        """How many images `stream` takes through the explainer at a time; arguments as there."""
+        if self.classes.detector is not None and self.classes.detector.alone:
+            return 1  # whose boxes they are does not stand in the lists
+        request = FilterRequest.parse(self._filters(filters), self.metadata)
+        return max(1, min(batch_size, SLOTS_PER_PASS // (len(request) + len(self._about(request, classes)))))
+
+    def _about(self, request: FilterRequest, classes: AskedClasses) -> tuple[int, ...]:
+        """The classes asked about: those named, or the answer where decisive filters are."""
+        return (STRONGEST,) if classes is None and request.decisive else class_slots(classes, self.classes)
 
     def _filters(self, filters: Filters) -> str | int | Sequence[int]:
         """The filters asked for, or those that are explained unless told."""

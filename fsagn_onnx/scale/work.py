@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -171,20 +172,32 @@ class PartWriter:
         return Outcome(unit.start, unit.stop, facts, only=unit.only)
 
     def _results(self, unit: Unit) -> Iterator[tuple[int, str | None, Any]]:
-        """Place, hash of the file, and explanation or failure of each picture; failed ones in any order."""
+        """Place, hash of the file, and explanation or failure of each picture; failed ones in any order.
+
+        A picture of place p is always number p mod B of a pass of B pictures, with copies where others are missing: the
+        last bit of what onnxruntime computes hangs on both, and a unit may be cut anywhere.
+        """
         unread: list[tuple[int, Failure]] = []
-        under_way: deque[tuple[int, str]] = deque()
+        under_way: deque[tuple[int, str] | None] = deque()
+        request, explainer = self.job.request, self.opened.explainer
+        per_pass = explainer.images_per_pass(request.filters, request.classes, request.batch_size)
 
         def frames() -> Iterator[Frame]:
+            frame: Frame | None = None
+            place = 0
             for number, read in self._read(unit):
                 if isinstance(read, Failure):
                     unread.append((number, read))
-                else:
-                    under_way.append((number, read[0]))
-                    yield read[1]
+                    continue
+                frame, copies = read[1], (number - place) % per_pass
+                under_way.extend([None] * copies + [(number, read[0])])
+                yield from repeat(frame, copies + 1)
+                place += copies + 1
+            if frame is not None:
+                under_way.extend([None] * (-place % per_pass))
+                yield from repeat(frame, -place % per_pass)
 
-        request = self.job.request
-        for result in self.opened.explainer.stream(
+        for result in explainer.stream(
             frames(),
             request.filters,
             request.area,
@@ -195,8 +208,9 @@ class PartWriter:
             model=self.opened.model,
             previews=False,
         ):
-            number, digest = under_way.popleft()
-            yield number, digest, result
+            picture = under_way.popleft()
+            if picture is not None:
+                yield *picture, result
         for number, failure in unread:
             yield number, None, failure
 
