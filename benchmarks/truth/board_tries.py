@@ -16,7 +16,7 @@ paired differences to the explainer's own evidence and to Grad-CAM, with 95 % bo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -28,7 +28,7 @@ from benchmarks.plan import plainly
 from benchmarks.truth.boards import CELL, MODEL, fitted, shown_interval, usable
 from fsagn_onnx.evaluation.decision import AnsweringModel, answers_shown, at_granularity, highest_places
 from fsagn_onnx.methods import make_class_method
-from fsagn_onnx.model import load_model
+from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.models.boards import board_pairs, read_boards
 from fsagn_onnx.runtime.contract import DECISIVE
 from fsagn_onnx.runtime.depth_choice import DECISION_AREAS
@@ -51,8 +51,8 @@ def over_peak(found: Map) -> Map:
 class Ways:
     """Maps of one crop (1, 3, H, W) and one class, at cells of `CELL` pixels."""
 
-    def __init__(self, explainer: Path) -> None:
-        self._model = load_model(MODEL)
+    def __init__(self, model: Model, explainer: Path) -> None:
+        self._model = model
         self._engine = FileEngine(explainer, "cpu", 1)
         self._grid = grid_of(self._model.input_spec.size, CELL)
 
@@ -65,9 +65,12 @@ class Ways:
         assert found is not None
         return to_grid(from_rank(found.evidence_rank[0, 0]), self._grid)
 
-    def mirrored(self, batch: Batch, number: int) -> Map:
+    def sideways(self, batch: Batch, number: int) -> Map:
+        return self.mirrored(batch, number, (1,))
+
+    def mirrored(self, batch: Batch, number: int, upright: Sequence[int] = (1, -1)) -> Map:
         total = np.zeros(self._grid, dtype=np.float32)
-        for rows in (1, -1):
+        for rows in upright:
             for columns in (1, -1):
                 turned = np.ascontiguousarray(batch[:, :, ::rows, ::columns])
                 total += self.evidence(turned, number)[::rows, ::columns]
@@ -113,19 +116,31 @@ def main(data: Path, explainer: Path, count: int, block: str, split: str, only: 
     answers = AnsweringModel(model, threads=1)
     pairs = [pair for board in read_boards(data, split) for pair in board_pairs(board)]
     chosen, _ = usable(model, answers, pairs, count, 2)
-    ways = Ways(explainer).all(block)
-    names = [name for name in ways if only is None or name in ("evidence", "grad-cam", *only.split(","))]
-    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for pair in chosen:
-        pixels, number = fitted(model, pair.defect), pair.box.type + 1
+    ways = Ways(model, explainer).all(block)
+    pictures = ((fitted(model, pair.defect), pair.box.type + 1) for pair in chosen)
+    print(f"{len(chosen)} pairs of {split}")
+    compare(model, answers, only_of(ways, only), pictures)
+
+
+def only_of(ways: Mapping[str, Way], only: str | None) -> dict[str, Way]:
+    """Those named, and what they are compared with."""
+    wanted = list(ways) if only is None else ("evidence", "grad-cam", *only.split(","))
+    return {name: way for name, way in ways.items() if name in wanted}
+
+
+def compare(
+    model: Model, answers: AnsweringModel, ways: Mapping[str, Way], pictures: Iterable[tuple[NDArray[np.uint8], int]]
+) -> None:
+    """Print kept and removed of each map, over pictures (H, W, 3) as the model takes them, and a class of each."""
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for pixels, number in pictures:
         batch = model.input_spec.normalise(pixels[None]).astype(np.float32)
-        for name in names:
-            fine = at_granularity(ways[name](batch, number), pair.mask.shape, 0)
+        for name, way in ways.items():
+            fine = at_granularity(way(batch, number), (pixels.shape[0], pixels.shape[1]), 0)
             masks = [highest_places(fine, area) for area in DECISION_AREAS]
             shown = answers_shown(answers, pixels, masks, number, HELD_OUT)
             rows[name].append((shown.kept, shown.removed))
     figures = {name: np.array(values) for name, values in rows.items()}
-    print(f"{len(chosen)} pairs of {split}")
     for name, values in figures.items():
         cells = [f"{name:20} kept {values[:, 0].mean():.3f} removed {values[:, 1].mean():.3f}"]
         for other in ("evidence", "grad-cam"):
