@@ -67,6 +67,7 @@ def inspected(network: Network, model: Path) -> Result:
         "layer_shape": layer["shape"] if layer else [],
         "promises": bool(found["trainable"]),
         "trial": found["trial"],
+        "images_per_step": found["images_per_step"],
     }
 
 
@@ -101,11 +102,15 @@ def _best_box(network: Network, found: dict[str, Any], image: Path) -> Result:
     return best_box(network.boxes, next(iter(found.values())), network.spec, size)
 
 
-def trained(network: Network, model: Path, folder: Path) -> Result:
-    """`train` of a few pairs (it exports, or refuses where two runtimes differ), then a check from outside."""
+def trained(network: Network, model: Path, folder: Path, images: int | None) -> Result:
+    """`train` of a few pairs (it exports, or refuses where two runtimes differ), then a check from outside.
+
+    With so many images a step as `inspect` says, where it says it.
+    """
     explainer = folder / "explainer.onnx"
     pictures = [str(picture(name)) for name in TRAINING_PICTURES]
     command = [str(PROGRAM), "train", str(model), *pictures, *_told(network, folder), "--pairs", str(PAIRS)]
+    command += ["--images-per-step", str(images)] if images else []
     ended = run([*command, "--out", str(explainer), "--json"], TRAIN_LIMIT)
     result = as_result(ended)
     if ended.status != 0:
@@ -158,7 +163,7 @@ def checked(network: Network) -> Result:
         if not network.refused:
             result["deepest"] = found_deepest(network, model)
             result["explain"] = explained(network, model, Path(folder))
-            result["train"] = trained(network, model, Path(folder))
+            result["train"] = trained(network, model, Path(folder), result["inspect"].get("images_per_step"))
     return result
 
 
