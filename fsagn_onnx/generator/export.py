@@ -107,7 +107,7 @@ def _tried(
     if generator.config.encoder == "shared" and weight_bytes(model.proto) > MAX_FILE_BYTES:
         raise ExplainerError(
             f"export: {model.path.name} has more than 2 GiB of weights, and an explainer file, which holds the model, "
-            "can have no more: train with --encoder own"
+            "can have no more: train with --own"
         )
     proto, feature_map = build_graph(model, generator, filters, batching=batching, said=said)
     if opset is not None:

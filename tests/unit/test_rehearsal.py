@@ -279,4 +279,4 @@ def test_a_model_over_two_gib_is_refused_in_a_line(tmp_path: Path, monkeypatch: 
     b = GraphBuilder()
     b.head(b.conv(b.conv("image", 3, 8), 8, 16), 16)
     model = load_model(b.save(tmp_path / "m.onnx", ["logits"]))
-    assert "--encoder own" in str(rehearsed(model, model.default_layer))
+    assert "train with --own" in str(rehearsed(model, model.default_layer))
