@@ -118,13 +118,13 @@ class Answering:
             "centroid": centroid,
         }
 
-    def _predicted(self, values: NDArray[np.float32] | None, *, filters: bool = True) -> Chosen:
+    def _predicted(self, values: NDArray[np.float32] | None, *, filters: bool = True, share: float = SHARE) -> Chosen:
         """The area by what is predicted; random areas' retention is known of filters alone."""
         areas, trust = self.metadata.areas, self.metadata.trust
         random = trust.random if trust is not None and filters else None
         if values is None or not areas:
             return Chosen(self.wish.share or DEFAULT_AREA)
-        area = self.wish.found(areas, values.tolist(), random, SHARE if filters else SHARE_OF_DECISION)
+        area = self.wish.found(areas, values.tolist(), random, share)
         return Chosen(area, random=retention_at(area, areas, random) if random is not None and area else None)
 
     def evidence(
@@ -148,7 +148,8 @@ class Answering:
             values = None if found.evidence_retention is None else found.evidence_retention[n, j]
             support = (float(found.support[n, j, 0]), float(found.support[n, j, 1]))
             saturated = not any(support)
-            chosen = Chosen(NO_AREA) if saturated else self._predicted(values, filters=False)
+            predicted = self._predicted(values, filters=False, share=SHARE_OF_DECISION)
+            chosen = Chosen(NO_AREA) if saturated else predicted
             one = Evidence(
                 index=number,
                 label=self.classes.label(number, None if scores is None else scores.shape[1]),

@@ -383,7 +383,7 @@ def test_pictures_are_seen_for_a_few_steps_and_looked_at_once(
     seen = []
     for step in range(7):
         trainer.stepper(step)
-        seen.append(trainer.stepper.see(step, trainer.options, model.input_spec.size).pixels)
+        seen.append(trainer.stepper.see(step, trainer.options, model.input_spec.size).pixels[:])
     assert len(looks) == 3
     assert [bool((seen[step] == seen[step + 1]).all()) for step in range(6)] == [True, True, False, True, True, False]
     assert not torch.equal(drawn[0], drawn[1])
