@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import torch
 
@@ -16,6 +17,9 @@ from .network import Generator
 from .options import TrainingOptions
 from .step_memory import StepMemory, step_memory
 from .trial import asked_decision, decision_depths, fitting_options
+
+REFUSALS: Final = (ConversionError, ExplainerError, LayerError, ModelError, UsageError)
+"""What says that a layer cannot be trained."""
 
 
 def rehearsed(model: Model, layer: Layer) -> str | None:
@@ -32,7 +36,7 @@ def rehearsed(model: Model, layer: Layer) -> str | None:
             _rehearse(model, layer, options)
         except (ConversionError, ExplainerError):  # as `train` does it: then without classes
             _rehearse(model, layer, replace(options, questions=QUESTIONS[:1]))
-    except (ConversionError, ExplainerError, LayerError, ModelError, UsageError) as error:
+    except REFUSALS as error:
         return str(error)
     return None
 
@@ -51,7 +55,7 @@ def training_memory(model: Model, layer: Layer) -> StepMemory | None:
         taps = [tap.value for tap in make_config(model, layer, classes=decision is not None).taps]
         taps += [] if decision is None else [decision.value]
         made = step_memory(lambda: convert(model, taps, check=False), model, options, classes=decision is not None)
-    except (ConversionError, ExplainerError, LayerError, ModelError, UsageError):
+    except REFUSALS:
         return None  # the trial says why
     return None if made is None or made.fitting == made.images else made
 

@@ -14,8 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from .. import __version__
+from ..data.store import Store
 from ..errors import FsagnError, OutputError, UsageError
 from ..explanations.parts import PartFacts
+from .isolation import all_done
 from .pictures import Unit
 from .work import ExplainJob, Outcome, Work, open_writer, require_version
 
@@ -184,6 +186,33 @@ def done_by_workers(
     except (ray.exceptions.RayError, ConnectionError) as error:
         reason = " ".join(str(error).split())[-300:]
         raise OutputError(f"the cluster gave up ({reason}): what is written is kept, go on with --resume") from error
+
+
+def done_on_cluster(
+    units: Sequence[Unit], opening: Callable[[], Work], cluster: Cluster, store: Store
+) -> Iterator[Outcome]:
+    """Connect, and do units until each is done or what ends its worker is known; see `done_by_workers`, `all_done`.
+
+    Args:
+        units: what is to be done; the cluster is not asked where there is nothing.
+        opening: makes the work, in each worker.
+        cluster: where.
+        store: of the parts.
+
+    Yields:
+        Outcomes as they come.
+
+    Raises:
+        FsagnError: the run cannot go on.
+    """
+    if not units:
+        return
+    with connected(cluster) as room:
+
+        def doing(some: Sequence[Unit], careful: bool) -> Iterator[Outcome]:
+            return done_by_workers(some, opening, cluster, room, careful)
+
+        yield from all_done(units, doing, store)
 
 
 def opening_of(job: ExplainJob, cluster: Cluster) -> Callable[[], Work]:

@@ -20,7 +20,7 @@ from ..explanations.subject import Opened
 from ..runtime.depth_choice import MOST_PICTURES
 from ..runtime.evidence import PlainEvidence
 from ..runtime.stream import Frame
-from .cluster import Cluster, connected, done_by_workers, opening_of, require_ray
+from .cluster import Cluster, done_on_cluster, opening_of, require_ray
 from .dataset import SAMPLE, DatasetFolder
 from .isolation import all_done
 from .pictures import Unit, units_of
@@ -115,14 +115,8 @@ class DatasetRun:
             work = PartWriter(self.opened, self.job, store)
             yield from self.folder.take(all_done(self.units, lambda units, careful: map(work.do, units), store))
         elif self.units:
-            cluster = self.scale.cluster
-            opening = opening_of(self.job, cluster)
-            with connected(cluster) as room:
-
-                def doing(units: Sequence[Unit], careful: bool) -> Iterable[Outcome]:
-                    return done_by_workers(units, opening, cluster, room, careful)
-
-                yield from self.folder.take(all_done(self.units, doing, store))
+            opening = opening_of(self.job, self.scale.cluster)
+            yield from self.folder.take(done_on_cluster(self.units, opening, self.scale.cluster, store))
 
     def finish(self) -> None:
         """Write pages of the chosen or drawn pictures, what failed, and the manifest.

@@ -29,9 +29,8 @@ from ..explanations.rows import text_of
 from ..model.input_spec import InputSpec
 from ..runs.column_folder import ColumnFolder, ColumnSpec
 from ..runtime.stream import DECODERS, Failure, Prepared, ordered_map, prepare
-from .cluster import Cluster, connected, done_by_workers
+from .cluster import Cluster, done_on_cluster
 from .dataset import undone
-from .isolation import all_done
 from .pictures import Unit, units_of
 from .work import Outcome
 
@@ -198,12 +197,6 @@ def observe(
     store = Store(folder.path)
     parts = [part for part in part_names(store) if not part.again]
     rest = [unit for _, left in undone(units, parts, store.where) for unit in left]
-    if rest:
-        with connected(cluster) as room:
-
-            def doing(some: Sequence[Unit], careful: bool) -> Iterable[Outcome]:
-                return done_by_workers(some, opening, cluster, room, careful)
-
-            for _ in all_done(rest, doing, store):
-                pass
+    for _ in done_on_cluster(rest, opening, cluster, store):
+        pass
     yield from merge_parts(folder, specs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,9 +29,8 @@ from ..explanations.parts import (
 )
 from ..explanations.rows import text_of
 from ..model import load_model
-from .cluster import Cluster, connected, done_by_workers
+from .cluster import Cluster, done_on_cluster
 from .dataset import undone
-from .isolation import all_done
 from .pictures import Unit
 from .work import Luggage, Outcome
 
@@ -178,14 +177,8 @@ class MeasuredByWorkers:
                  for first in range(0, len(names), PICTURES)]  # fmt: skip
         parts = [part for part in part_names(store) if not part.again]
         rest = [_from(unit, start) for _, left in undone(units, parts, where) for unit in left if unit.stop > start]
-        if rest:
-            with connected(cluster) as room:
-
-                def doing(some: Sequence[Unit], careful: bool) -> Iterable[Outcome]:
-                    return done_by_workers(some, opening, cluster, room, careful)
-
-                for _ in all_done(rest, doing, store):
-                    pass
+        for _ in done_on_cluster(rest, opening, cluster, store):
+            pass
         yield from _records(store, names, start)
 
 

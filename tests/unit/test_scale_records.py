@@ -15,6 +15,7 @@ from fsagn_onnx.data.store import Store
 from fsagn_onnx.errors import ImageError, OutputError, UsageError
 from fsagn_onnx.evaluation import METRICS, Evaluation, Options, evaluate
 from fsagn_onnx.explanations.parts import part_names
+from fsagn_onnx.scale import cluster as cluster_module
 from fsagn_onnx.scale import records
 from fsagn_onnx.scale.cluster import Cluster
 from fsagn_onnx.scale.isolation import ENDED
@@ -70,8 +71,8 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
         work.files.cleanup()
 
     monkeypatch.setattr(records, "PICTURES", 2)
-    monkeypatch.setattr(records, "connected", lambda cluster: Connected())
-    monkeypatch.setattr(records, "done_by_workers", done)
+    monkeypatch.setattr(cluster_module, "connected", lambda cluster: Connected())
+    monkeypatch.setattr(cluster_module, "done_by_workers", done)
     return given
 
 
@@ -146,12 +147,12 @@ def test_overwriting_removes_the_parts(folder: Path, tmp_path: Path, workers: li
 def test_a_picture_that_ends_its_worker_is_a_failure(
     folder: Path, tmp_path: Path, alone: tuple[Evaluation, Path], workers: list[Unit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = records.done_by_workers
+    inner = cluster_module.done_by_workers
 
     def ending(units: Sequence[Unit], *more: Any) -> Iterator[Outcome]:
         return inner([unit for unit in units if not unit.start <= 4 < unit.stop], *more)
 
-    monkeypatch.setattr(records, "done_by_workers", ending)
+    monkeypatch.setattr(cluster_module, "done_by_workers", ending)
     found = evaluate(*asked(folder), out=tmp_path / "run", measuring=MeasuredByWorkers(Cluster(), {}))
     (ended,) = [failure for failure in found.failures if ENDED in failure.message]
     assert ended.path == lines(alone[1])[4]["path"]
