@@ -12,6 +12,7 @@ from ..errors import ConversionError, LayerError
 from ..model.batch import fixed_batch
 from ..model.cut import cut
 from ..model.model import Model
+from ..model.quantised import rounds_by_batch
 from .assembly import Assembly, Unsupported, assemble, unsupported_nodes
 from .normal_form import rewritten
 from .parity import check_parity
@@ -148,10 +149,12 @@ def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> Tap
 
 def _batches(module: TappedModule, model: Model, size: int) -> bool:
     """Whether the graph, exported for `size` images, computes the same for more of them at once."""
+    if rounds_by_batch(model.proto):
+        return False
     spec = model.input_spec
     shape = spec.sample_shape
     x = torch.rand(2 * size, *shape, generator=torch.Generator().manual_seed(0))
-    x[:size] /= 2  # dynamic quantisation takes the range of the whole batch
+    x[:size] /= 2  # so that a range taken over the whole batch shows
     kind = next(v.type.tensor_type.elem_type for v in model.proto.graph.input if v.name == module.input_name)
     x = (255 * x).to(torch.uint8) if kind == onnx.TensorProto.UINT8 else x
     x = x.half() if kind == onnx.TensorProto.FLOAT16 else x

@@ -20,6 +20,7 @@ from ..errors import CheckpointError, ExplainerError, UsageError
 from ..model import Model, load_model
 from ..model.batch import fixed_batch
 from ..model.onnx_file import MAX_FILE_BYTES, weight_bytes
+from ..model.quantised import rounds_by_batch
 from ..runtime.classes import classes_of
 from ..runtime.infill import HELD_OUT
 from ..runtime.metadata import FORMAT, KEY, NO_CLASSES, QUESTIONS, ExplainerMetadata
@@ -86,6 +87,8 @@ def _proven(
     groups of that size.
     """
     fixed = fixed_batch(model.proto, model.input_spec.name) is not None
+    if fixed and rounds_by_batch(model.proto):
+        return _tried(model, generator, filters, opset, "declared", slack, said)
     try:
         return _tried(model, generator, filters, opset, "free", slack, said)
     except ExplainerError as error:

@@ -22,20 +22,21 @@ REFUSALS: Final = (ConversionError, ExplainerError, LayerError, ModelError, Usag
 """What says that a layer cannot be trained."""
 
 
-def rehearsed(model: Model, layer: Layer) -> str | None:
+def rehearsed(model: Model, layer: Layer, *, converts: bool = False) -> str | None:
     """Why an explainer of a layer could not be trained and exported; None if it could.
 
     Args:
         model: the CNN.
         layer: of it.
+        converts: the conversion up to the layer was compared with onnxruntime (`check_parity`).
     """
     options = TrainingOptions()
     try:
         model.require_one_input()
         try:
-            _rehearse(model, layer, options)
+            _rehearse(model, layer, options, converts)
         except (ConversionError, ExplainerError):  # as `train` does it: then without classes
-            _rehearse(model, layer, replace(options, questions=QUESTIONS[:1]))
+            _rehearse(model, layer, replace(options, questions=QUESTIONS[:1]), converts)
     except REFUSALS as error:
         return str(error)
     return None
@@ -60,7 +61,7 @@ def training_memory(model: Model, layer: Layer) -> StepMemory | None:
     return None if made is None or made.fitting == made.images else made
 
 
-def _rehearse(model: Model, layer: Layer, options: TrainingOptions) -> None:
+def _rehearse(model: Model, layer: Layer, options: TrainingOptions, converts: bool) -> None:
     decision, options = asked_decision(model, layer, "shared", options, {})
     config = make_config(model, layer, classes=decision is not None)
     with torch.random.fork_rng(devices=[]):
@@ -68,7 +69,7 @@ def _rehearse(model: Model, layer: Layer, options: TrainingOptions) -> None:
         generator = Generator(config)
     depths = decision_depths(model, layer) if decision is not None and options.teacher else ()
     read = () if decision is None else (*depths, decision.value)
-    taps = [tap.value for tap in config.taps]
-    module = convert(model, [*taps, *read])
+    values = [*(tap.value for tap in config.taps), *read]
+    module = convert(model, values, check=not (converts and {*values} <= {layer.value}))
     fitting_options(module, model.input_spec, options, torch.device("cpu"))
     rehearse(model, generator)

@@ -18,6 +18,9 @@ from .options import TrainingOptions
 from .schedule import input_size
 
 GB: Final = 10**9
+ADVISED: Final = 0.8
+"""Share of the free memory that the feature maps of a step may take where its images are advised: they are not all."""
+
 CLEARLY: Final = 2
 """Where so many times what the graph's shapes say is free, nothing is measured."""
 
@@ -104,11 +107,16 @@ class StepMemory:
         """How many of the images fit; 0: not even one."""
         return min(self.images, self.free // max(1, self.needed))
 
+    @property
+    def advised(self) -> int:
+        """How many images to train with, at least one where one fits."""
+        return min(self.fitting, max(1, int(ADVISED * self.free) // max(1, self.needed)))
+
     def __str__(self) -> str:
         start = f"a training step of {self.images} images keeps {self.images * self.needed / GB:.1f} GB of feature maps"
         if self.fitting:
             return (
-                f"{start}, and {self.free / GB:.1f} GB of memory are free: train with --images-per-step {self.fitting}"
+                f"{start}, and {self.free / GB:.1f} GB of memory are free: train with --images-per-step {self.advised}"
             )
         return (
             f"{start}, one of one image {self.needed / GB:.1f} GB, and {self.free / GB:.1f} GB of memory are free: "

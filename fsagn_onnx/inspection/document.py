@@ -224,10 +224,10 @@ def _rehearsal(model: Model, layer: Layer, memory: StepMemory | None) -> dict[st
     """What `train` does before its first step: build, check and run the explainer with an untrained generator."""
     from ..generator.rehearsal import rehearsed
 
-    reason = rehearsed(model, layer)
+    reason = rehearsed(model, layer, converts=True)
     if reason is None:
         words = "yes: an explainer with an untrained generator was built and run"
-        less = None if memory is None else memory.fitting
+        less = None if memory is None else memory.advised
         return {"trainable": True, "trial": f"{words}; {memory}" if less else words, "images_per_step": less}
     return {"trainable": False, "trial": f"no: {reason}"}
 

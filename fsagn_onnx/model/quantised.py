@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-__all__ = ["QUANTISED_OPS", "add_float_views", "is_quantised", "lacks_float_views"]
+__all__ = ["QUANTISED_OPS", "add_float_views", "is_quantised", "lacks_float_views", "rounds_by_batch"]
 
 QUANTISED_OPS = frozenset({
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul",
@@ -25,6 +25,11 @@ def is_quantised(proto: onnx.ModelProto) -> bool:
         if node.op_type in QUANTISED_OPS and not known:
             return True
     return False
+
+
+def rounds_by_batch(proto: onnx.ModelProto) -> bool:
+    """Whether an image's numbers hang on the others of its batch: scales are taken from all of them at run time."""
+    return any(node.op_type == "DynamicQuantizeLinear" for node in proto.graph.node)
 
 
 def _views(graph: onnx.GraphProto) -> dict[tuple[str, ...], str]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from fsagn_onnx.conversion import convert
 from fsagn_onnx.errors import FsagnError, ImageError, LayerError, UsageError
 from fsagn_onnx.explanations.subject import open_explainer
 from fsagn_onnx.generator import Trainer, TrainingOptions, train
@@ -181,6 +182,18 @@ def test_a_tap_is_never_a_whole_number(tmp_path: Path) -> None:
     quantize_dynamic(tmp_path / "f.onnx", tmp_path / "q.onnx", weight_type=QuantType.QUInt8)
     model = load_model(tmp_path / "q.onnx")
     assert rehearsed(model, model.default_layer) is None
+
+
+def test_scales_taken_from_the_whole_batch_keep_the_batch_that_the_file_declares(tmp_path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    b = GraphBuilder()
+    b.head(b.conv(b.conv("image", 3, 8), 8, 16), 16)
+    b.save(tmp_path / "f.onnx", ["logits"], opset=13, batch=1)
+    quantize_dynamic(tmp_path / "f.onnx", tmp_path / "q.onnx", weight_type=QuantType.QUInt8)
+    model = load_model(tmp_path / "q.onnx")
+    assert convert(model, [model.default_layer.value]).chunk == 1
+    assert rehearsed(model, model.default_layer, converts=True) is None
 
 
 def test_behind_a_bias_that_is_rounded_for_each_picture_comes_the_float_map(tmp_path: Path) -> None:
