@@ -37,11 +37,10 @@ def sentence(explanation: Explanation, evidence: Evidence | None = None) -> str 
         return None
     area = percent(evidence.area)
     answered = bool(explanation.predictions) and explanation.predictions[0].index == evidence.index
-    still = "still " if answered and control.index == evidence.index else ""
     carried = _carriers(explanation.filters) if evidence is explanation.evidence[0] else ""
     return (
         f"{evidence.title} ({percent(evidence.score)}): it rests on this {area} of the picture; without it: "
-        f"{_answer(evidence, removed, answered)}, without another {area}: {still}"
+        f"{_answer(evidence, removed, answered)}, without another {area}: "
         f"{_answer(evidence, control, answered)}{carried}"
     )
 
@@ -56,7 +55,9 @@ def contributed(found: FilterExplanation) -> str:
 
 def _answer(evidence: Evidence, found: Intervention, answered: bool) -> str:
     """The answer after an intervention; of a class that never was the answer, how likely it is now."""
-    return f"{found.title} ({percent(found.score)})" if answered else f"{evidence.title} {percent(found.asked)}"
+    if not answered:
+        return f"{evidence.title} {percent(found.asked)}"
+    return f"{'still ' if found.index == evidence.index else ''}{found.title} ({percent(found.score)})"
 
 
 def _carriers(filters: Sequence[FilterExplanation]) -> str:

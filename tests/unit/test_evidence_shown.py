@@ -73,6 +73,9 @@ def test_sentence_of_measured_numbers() -> None:
         "short (99%): it rests on this 4.0% of the picture; without it: good (93%), without another 4.0%: "
         "still short (98%); 71% of the support comes from filters 12 (short), 48 and 7"
     )
+    same = sentence(explained(replace(FOUND, removed=replace(STILL, score=0.6, asked=0.6, decision=0.4))))
+    assert same is not None
+    assert "without it: still short (60%), without another 4.0%: still short (98%)" in same
     asked = sentence(explained(replace(FOUND, score=0.3), answer=0))
     assert asked is not None
     assert "without it: short 5.0%, without another 4.0%: short 98%" in asked
