@@ -18,8 +18,9 @@ from .options import TrainingOptions
 from .schedule import input_size
 
 GB: Final = 10**9
-ADVISED: Final = 0.8
-"""Share of the free memory that the feature maps of a step may take where its images are advised: they are not all."""
+ADVISED: Final = 0.6
+"""Share of the free memory that the feature maps of a step may take where its images are advised: their gradients, the
+generator and what the allocator keeps come on top (a training whose maps took .7 of it was killed)."""
 
 CLEARLY: Final = 2
 """Where so many times what the graph's shapes say is free, nothing is measured."""

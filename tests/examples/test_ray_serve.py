@@ -18,6 +18,8 @@ from fsagn_onnx.runtime import Explainer
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINER = ROOT / "models" / "demo_explainer.onnx"
 PICTURE = np.random.default_rng(0).integers(256, size=(1, 40, 40, 3)).astype(np.uint8)
+PATIENT = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "300", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "300"}
+"""A proxy that a busy machine starts slowly is not killed for it."""
 ASK = """
 import json, logging, sys, urllib.request
 import ray
@@ -47,7 +49,7 @@ def test_the_application_of_ray_serve_answers_as_python_does() -> None:
     done = subprocess.run(
         [sys.executable, "-c", ASK, str(EXPLAINER), str(port), json.dumps({"inputs": [image, ids]})],
         capture_output=True, text=True, cwd=ROOT, timeout=1800,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **PATIENT, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.startswith(("answer ", "ready ")))

@@ -62,7 +62,7 @@ def test_a_training_too_large_for_memory_is_refused_before_anything(
     kept = kept_bytes(convert(model, [model.default_layer.value]), model.input_spec)
     assert kept is not None
     allow(monkeypatch, 2 * 3 * kept + 1)  # two filters of three images
-    with pytest.raises(UsageError, match=r"4 images keeps .* GB .* free: train with --images-per-step 2$"):
+    with pytest.raises(UsageError, match=r"4 images keeps .* GB .* free: train with --images-per-step 1$"):
         train(model, [picture], tmp_path / "e.onnx", options=FEW)
     assert not list(tmp_path.glob("e.*"))
     fits = TrainingOptions(**{**vars(FEW), "images_per_step": 3})
@@ -73,7 +73,7 @@ def test_where_not_one_image_fits_a_smaller_input_is_named() -> None:
     assert StepMemory(needed=10, free=9, images=8).fitting == StepMemory(needed=10, free=9, images=8).advised == 0
     assert StepMemory(needed=10, free=10, images=8).advised == 1
     assert StepMemory(needed=10, free=55, images=8).fitting == 5
-    assert "--images-per-step 4" in str(StepMemory(needed=10, free=55, images=8))
+    assert "--images-per-step 3" in str(StepMemory(needed=10, free=55, images=8))
     assert "--preprocess" in str(StepMemory(needed=10, free=9, images=8))
     assert "\n" not in str(StepMemory(needed=10, free=9, images=8))
 
