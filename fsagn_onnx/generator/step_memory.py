@@ -22,6 +22,9 @@ ADVISED: Final = 0.6
 """Share of the free memory that the feature maps of a step may take where its images are advised: their gradients, the
 generator and what the allocator keeps come on top (a training whose maps took .7 of it was killed)."""
 
+FIRST_LOOK, LOOK_BYTES = 32, 8 * GB
+"""Images of the first look, which scales the encoder, and what all their values may take; a step has fewer of both."""
+
 CLEARLY: Final = 2
 """Where so many times what the graph's shapes say is free, nothing is measured."""
 
@@ -87,6 +90,15 @@ def shape_bytes(model: Model) -> int:
     shapes = model.shapes
     batch = next(iter(shapes.get(model.input_spec.name, ())), 1)
     return 4 * sum(math.prod(shape) for name, shape in shapes.items() if name in made) // max(1, batch)
+
+
+def first_look(model: Model, options: TrainingOptions) -> int:
+    """How many images the encoder is scaled by: fewer where they are large, but at least as many as a step has.
+
+    It depends on the graph and the options alone, so that a resumed run, and every worker, finds the same.
+    """
+    fitting = LOOK_BYTES // max(1, shape_bytes(model))
+    return min(FIRST_LOOK, max(fitting, options.images_per_step))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from .schedule import learning_rate
 from .share import ALONE, Share
 from .shared_norm import share_norms
 from .step import Stepper, read
-from .step_memory import step_memory
+from .step_memory import first_look, step_memory
 from .teacher import teacher_at
 from .teacher_choice import choose_teacher
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
@@ -122,7 +122,7 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.generator.state_dict().items()}
 
     def _calibrated(self) -> list[str]:
-        full = replace(self.options, images_per_step=32)
+        full = replace(self.options, images_per_step=first_look(self.model, self.options))
         spec, source = self.model.input_spec, self.stepper.source
         stepper = Stepper(self.stepper.module, self.generator, self.pool, spec, full, source=source)
         taps = stepper.see(0, full, self.model.input_spec.size).taps

@@ -13,7 +13,7 @@ from fsagn_onnx.conversion import convert
 from fsagn_onnx.errors import UsageError
 from fsagn_onnx.generator import TrainingOptions, step_memory, train
 from fsagn_onnx.generator.memory import free_memory
-from fsagn_onnx.generator.step_memory import StepMemory, kept_bytes, step_bytes
+from fsagn_onnx.generator.step_memory import StepMemory, first_look, kept_bytes, shape_bytes, step_bytes
 from fsagn_onnx.inspection.document import inspect_file
 from fsagn_onnx.model import Model, load_model
 from fsagn_onnx.testing.graph_builder import GraphBuilder
@@ -67,6 +67,14 @@ def test_a_training_too_large_for_memory_is_refused_before_anything(
     assert not list(tmp_path.glob("e.*"))
     fits = TrainingOptions(**{**vars(FEW), "images_per_step": 3})
     train(model, [picture], tmp_path / "e.onnx", options=fits)
+
+
+def test_the_first_look_takes_fewer_large_images(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert first_look(model, TrainingOptions()) == 32
+    monkeypatch.setattr("fsagn_onnx.generator.step_memory.LOOK_BYTES", 12 * shape_bytes(model) + 1)
+    assert first_look(model, TrainingOptions()) == 12
+    assert first_look(model, TrainingOptions(images_per_step=16)) == 16
+    assert first_look(model, TrainingOptions(images_per_step=64)) == 32
 
 
 def test_where_not_one_image_fits_a_smaller_input_is_named() -> None:
