@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from .headers import BrokenHeaderError, Header, read_header
-from .opening import encoding_of, open_regular
+from .opening import encoding_of, is_url, open_regular
 
 __all__ = [
     "IMAGE_SUFFIXES", "MAX_FILE_BYTES", "MAX_PIXELS", "decode_image", "list_images", "list_lines", "read_image",
@@ -144,7 +144,7 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
             leave them alone); `-` for paths on standard input, one on each line; `@FILE` for paths in a file.
 
     Raises:
-        ImageError: a list file cannot be read.
+        ImageError: a list file cannot be read, or an input is a URL.
 
     Yields:
         Paths in the order of the inputs. A named file is yielded as it is, whether it exists or not, and so
@@ -160,6 +160,10 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
             yield from _in_folder(name)
         elif glob.has_magic(name) and not os.path.lexists(name):
             yield from _matching(name)
+        elif is_url(name) and not os.path.lexists(name):
+            raise ImageError(
+                f"{name!r} is no file: what lies in a store is read with --cluster, by 'explain' with --overlays N too"
+            )
         else:
             yield Path(name)
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, Final
 
-__all__ = ["decoded", "encoding_of", "open_regular"]
+__all__ = ["decoded", "encoding_of", "is_url", "open_regular"]
+
+
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def is_url(name: str | Path) -> bool:
+    """Whether a name is that of something in a store (``s3://bucket/key``), not of a file."""
+    return isinstance(name, str) and _URL.match(name) is not None
 
 
 def open_regular(path: str | os.PathLike[str], *, pipes: bool = False) -> BinaryIO:

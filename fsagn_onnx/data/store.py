@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,14 +18,16 @@ from typing import Any, Final, TypeVar
 from ..errors import ImageError, OutputError, UsageError
 from .files import PART, make_folder, write_file
 from .images import MAX_FILE_BYTES
-from .opening import open_regular
+from .opening import is_url, open_regular
 
-_URL: Final = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 TRIES: Final = 6
 """Requests of an object store that answers 503 or not at all, before that is an error."""
 
 FIRST_PAUSE: Final = 0.1
 """Seconds before a busy store is asked again; twice as long each time."""
+
+GIVE_UP: Final = 30
+"""Seconds that a request of Google's store is repeated for, credentials included."""
 
 PIECE: Final = 64 * 1024
 """Bytes that are read of a file of a store at once, at least."""
@@ -58,16 +61,13 @@ def patiently(request: Callable[[], Found]) -> Found:
     return request()
 
 
-def is_url(name: str | Path) -> bool:
-    """Whether a name is that of something in a store (``s3://bucket/key``), not of a file."""
-    return isinstance(name, str) and _URL.match(name) is not None
-
-
 def file_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it: s3, gs and what else pyarrow has, else fsspec.
 
     Args:
-        url: ``scheme://bucket/path``. Keys, region and endpoint of s3 come from its usual places (``AWS_...``).
+        url: ``scheme://bucket/path``. Keys, region and endpoint of s3 come from its usual places (``AWS_...``), those
+            of gs likewise (``GOOGLE_APPLICATION_CREDENTIALS``, ``STORAGE_EMULATOR_HOST``); ``gs://anonymous@bucket``
+            is asked without any.
 
     Raises:
         UsageError: no such scheme, or a package for it is missing.
@@ -78,6 +78,8 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         if scheme.lower() == "s3":
             return _s3(path.partition("/")[0]), path.rstrip("/")
+        if scheme.lower() in ("gs", "gcs") and not {"@", "?"} & set(path):  # these tell pyarrow more than a place
+            return _gcs(), path.rstrip("/")
         if scheme.lower() not in ("az", "abfs"):
             return tuple(fs.FileSystem.from_uri(url.rstrip("/")))
     except (ArrowException, ValueError, OSError):
@@ -153,6 +155,18 @@ def _s3(bucket: str) -> Any:
     elif not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
         told["region"] = fs.resolve_s3_region(bucket)
     return fs.S3FileSystem(**told)
+
+
+def _gcs() -> Any:
+    """Google's store, given up on sooner than pyarrow does (15 minutes), at the endpoint that the environment names."""
+    from pyarrow import fs
+
+    told: dict[str, Any] = {"retry_time_limit": timedelta(seconds=GIVE_UP)}
+    endpoint = os.environ.get("STORAGE_EMULATOR_HOST")
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        told |= {"endpoint_override": host.rstrip("/"), "scheme": scheme or "http", "anonymous": True}
+    return fs.GcsFileSystem(**told)
 
 
 def read_content(name: str) -> bytes:

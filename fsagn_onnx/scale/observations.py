@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from ..data.images import decode_image
-from ..data.store import Store, is_url, read_content
+from ..data.opening import is_url
+from ..data.store import Store, read_content
 from ..errors import FsagnError, UsageError
 from ..explanations.parts import (
     PART_PICTURES,

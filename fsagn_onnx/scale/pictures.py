@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from ..data.images import IMAGE_SUFFIXES, MAX_FILE_BYTES, list_images, list_lines
-from ..data.opening import open_regular
-from ..data.store import file_system, is_url, open_in_store, patiently, read_content
+from ..data.opening import is_url, open_regular
+from ..data.store import file_system, open_in_store, patiently, read_content
 from ..errors import ImageError
 from ..explanations.parts import PART_PICTURES, PartName
 

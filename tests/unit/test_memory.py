@@ -81,7 +81,7 @@ def test_where_not_one_image_fits_a_smaller_input_is_named() -> None:
     assert StepMemory(needed=10, free=9, images=8).fitting == StepMemory(needed=10, free=9, images=8).advised == 0
     assert StepMemory(needed=10, free=10, images=8).advised == 1
     assert StepMemory(needed=10, free=55, images=8).fitting == 5
-    assert "--images-per-step 3" in str(StepMemory(needed=10, free=55, images=8))
+    assert "--images-per-step 2" in str(StepMemory(needed=10, free=55, images=8))
     assert "--preprocess" in str(StepMemory(needed=10, free=9, images=8))
     assert "\n" not in str(StepMemory(needed=10, free=9, images=8))
 

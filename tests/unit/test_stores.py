@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from fsagn_onnx.data.images import list_images
 from fsagn_onnx.data.store import Store, file_system
-from fsagn_onnx.errors import OutputError, UsageError
+from fsagn_onnx.errors import ImageError, OutputError, UsageError
 
 pytest.importorskip("pyarrow")
 
@@ -50,3 +51,22 @@ def test_a_store_that_does_not_answer_says_how_to_go_on(tmp_path: Path) -> None:
     store._folder, store._system, store._path = None, Silent(), "bucket/run"
     with pytest.raises(OutputError, match=r"HTTP status 503.*; go on with --resume$"):
         store.has("rows/part")
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/pictures", "s3://bucket/one.png"])
+def test_what_lies_in_a_store_is_no_file(url: str) -> None:
+    with pytest.raises(ImageError, match=rf"^'{url}' is no file: what lies in a store is read with --cluster"):
+        list(list_images([url]))
+
+
+def test_google_s_store_is_asked_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(fs, "GcsFileSystem", lambda **told: asked.update(told) or "system", raising=False)
+    assert file_system("gs://bucket/folder/") == ("system", "bucket/folder")
+    assert set(asked) == {"retry_time_limit"}
+    assert asked["retry_time_limit"].total_seconds() < 60
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9023")
+    file_system("gcs://bucket/folder")
+    assert (asked["scheme"], asked["endpoint_override"], asked["anonymous"]) == ("http", "127.0.0.1:9023", True)
