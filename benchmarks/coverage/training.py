@@ -48,14 +48,22 @@ WORDS = {
 """Status -> what `inspect` said and what came of it."""
 
 
+BY_DYNAMO = ("BAT", "HaloNet")
+"""Families that torch's classic exporter cannot write."""
+
+
 def chosen() -> list[Row]:
-    """The first plain row of every family, the first of every exporter, then of every kind of change."""
+    """The first plain row of every family, the first of every exporter, then of every kind of change.
+
+    Of a family what the classic exporter writes, if it can.
+    """
     rows = all_rows()
     kept: dict[str, Row] = {}
     for key in ("family", "exporter"):
         seen: set[str] = set()
         for row in rows:
-            if not row.change and getattr(row, key) not in seen and not (key == "family" and "dynamo" in row.exporter):
+            other = key == "family" and ("dynamo" in row.exporter) != (row.family in BY_DYNAMO)
+            if not row.change and getattr(row, key) not in seen and not other:
                 seen.add(getattr(row, key))
                 kept.setdefault(row.id, row)
     changes: set[str] = set()
