@@ -116,9 +116,11 @@ def trained(network: Network, model: Path, folder: Path, images: int | None) -> 
     if ended.status != 0:
         return result
     image = picture(network.picture)
-    expected, got = (answers(network, path, image, fused=False) for path in (model, explainer))
-    gaps = {name: _gap(value, got[name]) for name, value in expected.items() if name in got}
-    return {**result, "export": max(gaps.values(), default=0.0), "left_out": sorted(set(expected) - set(got))}
+    apart = {}
+    for how, fused in (("session", True), ("nodes", False)):
+        expected, got = (answers(network, path, image, fused=fused) for path in (model, explainer))
+        apart[how] = max((_gap(value, got[name]) for name, value in expected.items() if name in got), default=0.0)
+    return {**result, "export": min(apart.values()), "apart": apart, "left_out": sorted(set(expected) - set(got))}
 
 
 def _gap(expected: Any, got: Any) -> float:
