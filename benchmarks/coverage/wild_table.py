@@ -177,9 +177,9 @@ def _legend() -> list[str]:
         "`explain` takes the layer that the list names, unless told (see below). **spec**: what `inspect` finds alone: "
         "*right*; *guessed*: wrong, and said to be guessed. **CPU s** and **s**: inspect + explain + train, of the "
         "processor and of the clock. **MB**: the largest memory of a step. **export**: the explainer's outputs beside "
-        f"the model's, within {PARITY:g}, in a session as a user opens it or node by node. Both agree but for 8-bit nodes: "
-        "onnxruntime fuses fewer of them where the explainer reads a value in between, and writes sums of its own, "
-        "which the explainer holds in standard operators, with other ties until they are fused again.",
+        f"the model's, within {PARITY:g}, in a session as a user opens it or node by node. Both agree but for 8-bit "
+        "nodes: onnxruntime fuses fewer of them where the explainer reads a value in between, and writes sums of its "
+        "own, which the explainer holds in standard operators, with other ties until they are fused again.",
     ]
 
 
