@@ -11,7 +11,7 @@ import torch
 from ..model import InputSpec
 from ..runtime.infill import VERIFY
 from .area import area_rank
-from .class_pairs import ClassJudge
+from .class_pairs import ClassJudge, share_kept
 from .infill import blend
 from .options import TrainingOptions
 from .pictures import Pictures
@@ -64,12 +64,17 @@ def _score(judge: ClassJudge, source: Pictures, spec: InputSpec, options: Traini
         raise AssertionError("a teacher makes maps")
     ranks, owners = area_rank(asked.teacher[:, 0]), torch.arange(len(images), device=images.device)
     infills, _ = source.infills(pixels, owners, {VERIFY: 1.0}, rng)
-    total = 0.0
+    ids, value = asked.ids.flatten(), judge.decision.value
+    whole = asked.decision.flatten()
+
+    def decided(shown: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return judge.decision.of(judge.module(shown)[value], ids)
+
+    infilled, total = decided(infills), 0.0
     for area in AREAS:
         mask = source.cut(ranks, torch.full((len(images),), area, device=images.device), spec.size)
         for shown, sign in ((mask, 1), (1 - mask, -1)):
-            with torch.no_grad():
-                response = judge.module(blend(images, infills, shown, spec.layout))
-            share, told = judge.shares(response, infills, asked, 0)
+            share, told = share_kept(decided(blend(images, infills, shown, spec.layout)), whole, infilled)
             total += sign * float((told * share).sum() / told.sum().clamp_min(1))
     return total / len(AREAS)
