@@ -142,15 +142,14 @@ def _converted(piece: onnx.ModelProto, model: Model, taps: Sequence[str]) -> Tap
         raise ConversionError(f"{source}: the tapped values need {len(inputs)} inputs ({', '.join(inputs)}), not one")
     module = TappedModule(assemble(graph, source, model.shapes), inputs[0], taps, graph.outputs[len(taps) :])
     size = fixed_batch(piece, inputs[0])
-    if size is not None and (model.group is not None or not _batches(module, model, size)):
+    alone = model.group is not None or rounds_by_batch(piece)
+    if size is not None and (alone or not _batches(module, model, size)):
         module.chunk = size
     return module
 
 
 def _batches(module: TappedModule, model: Model, size: int) -> bool:
     """Whether the graph, exported for `size` images, computes the same for more of them at once."""
-    if rounds_by_batch(model.proto):
-        return False
     spec = model.input_spec
     shape = spec.sample_shape
     x = torch.rand(2 * size, *shape, generator=torch.Generator().manual_seed(0))
