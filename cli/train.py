@@ -39,6 +39,16 @@ if TYPE_CHECKING:
     type=click.Choice(["filters", "filters,classes"]),
     help="What can be asked about. Default: classes too where the model classifies.",
 )
+@click.option(
+    "--contrast", type=click.FloatRange(0), default=1.0, show_default=True, help="Tell filters apart; 0: keep most."
+)
+@click.option(
+    "--particular",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    show_default=True,
+    help="Bring out what is particular to a filter, once trained.",
+)
 @click.option("--crop", type=click.FloatRange(0.01, 1), help="Smallest random crop; default: .1 (few images) to .5.")
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
 @seed_option
@@ -66,6 +76,8 @@ def command(
     pairs: int,
     images_per_step: int,
     questions: str | None,
+    contrast: float,
+    particular: float,
     crop: float | None,
     no_flip: bool,
     seed: int,
@@ -92,10 +104,10 @@ def command(
         from fsagn_onnx.scale.training import train_on_cluster
 
         elsewhere = partial(train_on_cluster, cluster=cluster, workers=devices)
-    minimised = Objective("fsagn" if objective == "fsagn" else "budget")
+    minimised = Objective("fsagn" if objective == "fsagn" else "budget", contrast=contrast)
     options = TrainingOptions(
         pairs=pairs, images_per_step=images_per_step, crop=crop, flip=not no_flip,
-        questions=tuple(questions.split(",")) if questions else None,
+        questions=tuple(questions.split(",")) if questions else None, particular=particular,
         seed=seed, checkpoint_every=checkpoint_every, objective=minimised,
     )  # fmt: skip
     with TrainingBar() as bar:

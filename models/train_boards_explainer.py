@@ -23,10 +23,16 @@ from fsagn_onnx.terminal.training import TrainingBar
 
 MODEL = Path(__file__).with_name("boards_cnn.onnx")
 OPTIONS = TrainingOptions(
-    pairs=266_496, images_per_step=32, filters_per_image=4, crop=0.6, teacher=0.5, objective=Objective(contrast=1.0)
+    pairs=266_496,
+    images_per_step=32,
+    filters_per_image=4,
+    crop=0.6,
+    classes_weight=1.0,
+    teacher=0.5,
+    objective=Objective(contrast=1.0),
 )
 """Crops are of one size already; parts of them are cut by training itself."""
-LARGE = TrainingOptions(pairs=8_000, crop=0.5, ramp=((0.6, 0.72),))
+LARGE = TrainingOptions(pairs=8_000, crop=0.5, classes_weight=1.0, ramp=((0.6, 0.72),))
 """Of other networks than the shipped one. Boards shrunk further lose their traces, and with them the decision."""
 
 

@@ -35,6 +35,7 @@ OPTIONS = TrainingOptions(
     pairs=298_240,
     images_per_step=64,
     filters_per_image=4,
+    classes_weight=1.0,
     teacher=0.5,
     checkpoint_every=200,
     objective=Objective(contrast=0.7),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from ..errors import UsageError
 
 ObjectiveName = Literal["budget", "fsagn"]
 
@@ -36,6 +39,10 @@ class Objective:
     lambda_tv: float = 0.1
     contrast: float = 1.0
     margin: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contrast < math.inf:
+            raise UsageError(f"contrast must be a number of at least 0, but got {self.contrast}")
 
 
 def relative_change(masked: Tensor, original: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class TrainingOptions:
         filters_per_image: filters drawn per image and step.
         questions: what is asked about, of `QUESTIONS`; None: classes too where the model classifies.
         classes_per_image: classes drawn per image and step, on top of the filters.
-        teacher: weight of the pull of gradient x activation, at the best depths, on the evidence of classes.
+        classes_weight: weight of the pairs of classes, whose loss is a mean of its own, beside those of filters.
+        teacher: weight, within that, of the pull of gradient x activation, at the best depths, on the evidence.
         visits: steps in a row that see the same pictures, each with filters, areas and infills of its own; what the
             CNN makes of the unmasked pictures is computed once for all of them.
         active: filters are drawn among this many strongest by peak in the image.
@@ -60,6 +61,7 @@ class TrainingOptions:
     filters_per_image: int = 2
     questions: tuple[str, ...] | None = None
     classes_per_image: int = 1
+    classes_weight: float = 0.3
     teacher: float = 0.5
     visits: int = 2
     active: int = 80
@@ -83,8 +85,9 @@ class TrainingOptions:
                 raise UsageError(f"{name} must be at least 1, but got {getattr(self, name)}")
         if self.questions not in (None, QUESTIONS[:1], QUESTIONS):
             raise UsageError(f"questions must be 'filters' or 'filters,classes', but got {','.join(self.questions)!r}")
-        if self.teacher < 0:
-            raise UsageError(f"teacher must not be negative, but got {self.teacher}")
+        for name in ("classes_weight", "teacher"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} must not be negative, but got {getattr(self, name)}")
         if not 0 <= self.particular <= MOST_PARTICULAR:
             raise UsageError(f"particular must be in [0, {MOST_PARTICULAR:g}], but got {self.particular}")
         if self.crop is not None and not 0 < self.crop <= 1:

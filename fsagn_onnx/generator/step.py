@@ -309,9 +309,10 @@ class Stepper:
         loss, true = self.loss(found.crosswise, found.original, of_filters), retention(change)
         figures = {"retention": true.mean(), "area": found.area[: len(change)].mean()}
         if found.share is not None and found.told is not None:
-            loss = loss + decision_loss(found.share, found.told, gone)
+            of_classes = decision_loss(found.share, found.told, gone)
             if found.teacher is not None:
-                loss = loss + self.options.teacher * teaching_loss(generated.evidence, found.teacher)
+                of_classes = of_classes + self.options.teacher * teaching_loss(generated.evidence, found.teacher)
+            loss = loss + self.options.classes_weight * of_classes
             if mask is not None:
                 loss = loss + area_penalty(mask[len(change) :], self.options.objective)
             true = torch.cat((true, found.share.clamp_min(0)))

@@ -193,6 +193,20 @@ def test_training_with_classes_moves_their_weights_and_resumes(model: Model, tmp
     assert not alone.config.classes
 
 
+def test_the_pairs_of_classes_have_a_weight_of_their_own(model: Model, tmp_path: Path) -> None:
+    write_folder(tmp_path / "set", "train", 6)
+    images = list(list_images([tmp_path / "set" / "images"]))
+    losses = []
+    for weight in (0.0, 1.0, 2.0):
+        options = replace(SMALL, classes_weight=weight)
+        run = Trainer(model, model.default_layer, images, tmp_path / "x.safetensors", options=options)
+        losses.append(float(run.stepper(0).loss.detach()))
+    assert losses[1] - losses[0] > 0.1, "untrained, no area keeps a whole decision"
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+    with pytest.raises(UsageError, match="classes_weight must not be negative"):
+        replace(SMALL, classes_weight=-1.0)
+
+
 def test_questions_about_classes_need_a_decision(model: Model, tmp_path: Path) -> None:
     write_folder(tmp_path / "set", "train", 2)
     images = list(list_images([tmp_path / "set" / "images"]))
