@@ -45,9 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--particular",
     type=click.FloatRange(0, 100),
-    default=0.0,
-    show_default=True,
-    help="Bring out what is particular to a filter, once trained.",
+    help="Bring out what is particular to a filter, once trained.  [default: as far as .85 of the gain is kept]",
 )
 @click.option("--crop", type=click.FloatRange(0.01, 1), help="Smallest random crop; default: .1 (few images) to .5.")
 @click.option("--no-flip", is_flag=True, help="Never mirror the pictures.")
@@ -77,7 +75,7 @@ def command(
     images_per_step: int,
     questions: str | None,
     contrast: float,
-    particular: float,
+    particular: float | None,
     crop: float | None,
     no_flip: bool,
     seed: int,

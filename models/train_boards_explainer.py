@@ -29,10 +29,11 @@ OPTIONS = TrainingOptions(
     crop=0.6,
     classes_weight=1.0,
     teacher=0.5,
+    particular=0.0,
     objective=Objective(contrast=1.0),
 )
 """Crops are of one size already; parts of them are cut by training itself."""
-LARGE = TrainingOptions(pairs=8_000, crop=0.5, classes_weight=1.0, ramp=((0.6, 0.72),))
+LARGE = TrainingOptions(pairs=8_000, crop=0.5, classes_weight=1.0, particular=0.0, ramp=((0.6, 0.72),))
 """Of other networks than the shipped one. Boards shrunk further lose their traces, and with them the decision."""
 
 

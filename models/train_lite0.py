@@ -37,6 +37,7 @@ OPTIONS = TrainingOptions(
     filters_per_image=4,
     classes_weight=1.0,
     teacher=0.5,
+    particular=0.0,
     checkpoint_every=200,
     objective=Objective(contrast=0.7),
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ from benchmarks.truth.apart_page import write_page
 from benchmarks.truth.filters_apart import Maps, Scene, TorchProbe, measure, table
 from fsagn_onnx.data.images import list_images
 from fsagn_onnx.evaluation.sanity import rank_correlation, reinitialise
-from fsagn_onnx.generator import TrainingOptions, train
+from fsagn_onnx.generator import train
 from fsagn_onnx.generator.objective import Objective
 from fsagn_onnx.methods import make_method
 from fsagn_onnx.methods.optimise import Optimise
 from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.models.train_demo_explainer import IMAGES, OPTIONS
 from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.runtime.masks import area_rank, from_rank, to_common_granularity
 from fsagn_onnx.statistics.bootstrap import bootstrap_mean
@@ -158,13 +159,15 @@ def sanity(
 
 
 def redrawn(found: Subject, layer: str, layers: int, out: Path, pairs: int, device: str) -> tuple[Path, Path]:
-    """The network with so many conv layers drawn anew, and a generator trained for it."""
+    """The network with so many conv layers drawn anew, and a generator trained for it as the demo CNN's was."""
     path = out / f"{found.model.path.stem}-redrawn{layers}.onnx"
     onnx.save(reinitialise(onnx.load(found.model.path), layers), path)
     explainer = path.with_name(f"{path.stem}-{pairs}-explainer.onnx")
     if not explainer.exists():
-        folder = Path("build/datasets/synthetic/train")
-        options = TrainingOptions(pairs=pairs, crop=0.6, active=60)
+        folder = out / "train"
+        if not (folder / "names.json").exists():
+            write_folder(folder, "train", IMAGES)
+        options = replace(OPTIONS, pairs=pairs)
         train(path, [folder / "images"], explainer, layer=layer, options=options, overwrite=True, device=device)
     return path, explainer
 

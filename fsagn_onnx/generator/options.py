@@ -51,7 +51,7 @@ class TrainingOptions:
         mix: shares of the infills.
         objective: what is minimised.
         particular: by how much what is particular to a filter is brought out of what is learnt (`told_apart`), where
-            the generator reads the CNN's own taps; 0: not at all.
+            the generator reads the CNN's own taps; 0: not at all; None: see `choose_particular`.
         checkpoint_every: steps between checkpoints.
         seed: fixes everything that is drawn.
     """
@@ -73,7 +73,7 @@ class TrainingOptions:
     jitter: float = 0.15
     mix: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_MIX))
     objective: Objective = field(default_factory=Objective)
-    particular: float = 0.0
+    particular: float | None = None
     checkpoint_every: int = 100
     seed: int = 0
 
@@ -88,7 +88,7 @@ class TrainingOptions:
         for name in ("classes_weight", "teacher"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} must not be negative, but got {getattr(self, name)}")
-        if not 0 <= self.particular <= MOST_PARTICULAR:
+        if self.particular is not None and not 0 <= self.particular <= MOST_PARTICULAR:
             raise UsageError(f"particular must be in [0, {MOST_PARTICULAR:g}], but got {self.particular}")
         if self.crop is not None and not 0 < self.crop <= 1:
             raise UsageError(f"crop must be in (0, 1], but got {self.crop}")

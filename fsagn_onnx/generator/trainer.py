@@ -25,6 +25,7 @@ from .config import make_config
 from .embedding import filter_embedding
 from .network import Generator
 from .options import TrainingOptions
+from .particular_choice import choose_particular
 from .progress import Progress
 from .schedule import learning_rate
 from .share import ALONE, Share
@@ -81,7 +82,7 @@ class Trainer:
         self.pool = ImagePool(images, model.input_spec, report)
         decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
         classified = decision is not None
-        self.config = make_config(model, layer, encoder, classes=classified, particular=self.options.particular)
+        self.config = make_config(model, layer, encoder, classes=classified, particular=self.options.particular or 0.0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             self.generator = Generator(self.config)
@@ -178,12 +179,30 @@ class Trainer:
         for name in live.keys() - set(moving):
             self.average[name].copy_(live[name])
 
+    def _chosen_particular(self) -> float:
+        kept = self.stepper
+        alone = Stepper(
+            kept.module,
+            self.generator,
+            self.pool,
+            kept.spec,
+            self.options,
+            source=kept.source if self.share.alone else None,
+        )
+        return choose_particular(alone, self.options, first_look(self.model, self.options))
+
     def _adam(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
         return torch.optim.AdamW(parameters, lr=self.options.learning_rate, fused=True)
 
-    def _finish_masks(self) -> None:
-        """From here on the averaged weights are the generator's, and only the retention head learns."""
+    def _finish_masks(self, particular: float | None = None) -> None:
+        """From here on the averaged weights are the generator's, and only the retention head learns.
+
+        ``particular``: what was chosen before, where this was done before.
+        """
         self.generator.load_state_dict(self.average)
+        if self.options.particular is None:
+            found = self.share.once(self._chosen_particular) if particular is None else particular
+            self.config = self.generator.config = replace(self.config, particular=found)
         self.optimiser = self._adam(self.generator.retention_parameters())
         self.judging = True
         self._join()
@@ -311,7 +330,7 @@ class Trainer:
                 judge.teacher = teacher_at(tuple(theirs["training"].get("teacher") or ()), self.generator)
             masks = TrainingOptions.from_dict(theirs["options"]).steps
             if self.step > masks == self.options.steps:
-                self._finish_masks()
+                self._finish_masks(float(theirs["generator"].get("particular", 0.0)))
                 self.generator.load_state_dict(checkpoint.group("live"))
             self.step = min(self.step, masks) if masks != self.options.steps else self.step
             self._restore_moments(checkpoint)
