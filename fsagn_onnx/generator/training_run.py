@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from ..data.images import list_images
-from ..errors import CheckpointError, ImageError, UsageError
+from ..errors import CheckpointError, ExplainerError, ImageError, UsageError
 from ..model import Model, load_model
 from ..runtime.classes import classes_of
 from ..runtime.trust_measurement import MOST_PICTURES, PAIRS_PER_PICTURE
 from .batches import fingerprint
-from .checkpoint import load_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .export import ExportReport, export_explainer
 from .left_out import add_trust, leave_out
 from .options import TrainingOptions
@@ -115,11 +115,31 @@ def train(
             elsewhere(job, listeners)
         trained = load_checkpoint(checkpoint)
     on_phase("writing the explainer and comparing it with torch")
-    report = export_explainer(model, trained, out)
+    report, trained = _exported(model, trained, out, settings)
     if left_out:
         on_phase("measuring the explainer on pictures left out of the training")
     add_trust(model, out, left_out, checkpoint, trained)
     return report
+
+
+def _exported(
+    model: Model, trained: Checkpoint, out: Path, options: TrainingOptions
+) -> tuple[ExportReport, Checkpoint]:
+    """Write the explainer; without what is particular to its filters where that is nobody's wish and cannot be proven.
+
+    Cells are put into two groups at a bound, so a cell just there may be in another one in onnxruntime than in torch.
+    """
+    try:
+        return export_explainer(model, trained, out), trained
+    except ExplainerError:
+        described = trained.description
+        if options.particular is not None or not described["generator"]["particular"]:
+            raise
+        plain = {**described, "generator": {**described["generator"], "particular": 0.0}}
+        checkpoint = Checkpoint(plain, trained.tensors)
+    report = export_explainer(model, checkpoint, out)
+    save_checkpoint(checkpoint_path(out), checkpoint)
+    return report, checkpoint
 
 
 def _split(paths: list[Path], pairs: int, checkpoint: Path | None) -> tuple[list[Path], list[Path]]:

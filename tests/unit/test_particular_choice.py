@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 
 from fsagn_onnx.data.images import list_images
-from fsagn_onnx.errors import UsageError
-from fsagn_onnx.generator import TrainingOptions, load_checkpoint, particular_choice
+from fsagn_onnx.errors import ExplainerError, UsageError
+from fsagn_onnx.generator import (
+    Checkpoint,
+    ExportReport,
+    TrainingOptions,
+    load_checkpoint,
+    particular_choice,
+    training_run,
+)
 from fsagn_onnx.generator.particular_choice import CANDIDATES, choose_particular
 from fsagn_onnx.generator.trainer import Trainer
-from fsagn_onnx.model import load_model
+from fsagn_onnx.model import Model, load_model
+from fsagn_onnx.runtime.file_engine import FileEngine
 from fsagn_onnx.testing.synthetic import write_folder
 
 MODEL = Path(__file__).parents[2] / "models" / "demo_cnn.onnx"
@@ -85,3 +93,27 @@ def test_what_a_training_chose_stands_in_its_checkpoint(
 def test_numbers_that_are_none_are_refused() -> None:
     with pytest.raises(UsageError, match="particular must be in"):
         TrainingOptions(particular=float("nan"))
+
+
+def test_what_nobody_wished_for_does_not_stop_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "set", "train", 4)
+    monkeypatch.setattr(particular_choice, "PAIRS_PER_PICTURE", 1)
+    monkeypatch.setattr(particular_choice, "_gains", lambda *arguments: lambda weight: 1.0 - weight)
+    real, tried = training_run.export_explainer, []
+
+    def unlike(model: Model, checkpoint: Checkpoint, out: Path) -> ExportReport:
+        tried.append(checkpoint.description["generator"]["particular"])
+        if tried[-1]:
+            raise ExplainerError("export: area_rank in onnxruntime differ by 1 from torch")
+        return real(model, checkpoint, out)
+
+    monkeypatch.setattr(training_run, "export_explainer", unlike)
+    out = tmp_path / "x.onnx"
+    training_run.train(MODEL, [tmp_path / "set" / "images"], out, options=FEW)
+    assert tried == [0.1, 0.0]
+    assert "particular" not in FileEngine(out, "cpu").metadata.training
+    assert load_checkpoint(training_run.checkpoint_path(out)).description["generator"]["particular"] == 0
+    with pytest.raises(ExplainerError, match="differ by 1"):
+        training_run.train(
+            MODEL, [tmp_path / "set" / "images"], tmp_path / "y.onnx", options=replace(FEW, particular=0.2)
+        )
