@@ -15,7 +15,6 @@ from torch import nn
 
 from .. import __version__
 from ..conversion import check_parity, convert
-from ..data.files import make_folder, write_file
 from ..errors import CheckpointError, ImageError, UsageError
 from ..model import Layer, Model
 from .batches import ImagePool, fingerprint
@@ -34,6 +33,7 @@ from .step import Stepper, read
 from .step_memory import first_look, step_memory
 from .teacher import teacher_at
 from .teacher_choice import choose_teacher
+from .training_log import TrainingLog
 from .trial import asked_decision, decision_depths, fitting_options, require_answers
 
 LOG_EVERY = 10
@@ -78,6 +78,7 @@ class Trainer:
     ) -> None:
         self._on_phase, self._classes, self.share = on_phase, classes, share
         self.model, self.layer, self.checkpoint = model, layer, checkpoint
+        self.log = TrainingLog(checkpoint)
         self.options = options or TrainingOptions()
         self.pool = ImagePool(images, model.input_spec, report)
         decision, self.options = asked_decision(model, layer, encoder, self.options, classes or {})
@@ -180,15 +181,8 @@ class Trainer:
             self.average[name].copy_(live[name])
 
     def _chosen_particular(self) -> float:
-        kept = self.stepper
-        alone = Stepper(
-            kept.module,
-            self.generator,
-            self.pool,
-            kept.spec,
-            self.options,
-            source=kept.source if self.share.alone else None,
-        )
+        mine = self.stepper
+        alone = mine if self.share.alone else Stepper(mine.module, self.generator, self.pool, mine.spec, self.options)
         return choose_particular(alone, self.options, first_look(self.model, self.options))
 
     def _adam(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
@@ -229,7 +223,7 @@ class Trainer:
             self._on_phase("first look at the pictures")
             self.calibrate()
             self.share.once(self.save)
-        self.share.once(self._trim_log)
+        self.share.once(lambda: self.log.trim(self.step))
         self._on_phase("first step")
         started, first, before = time.monotonic(), self.step, self.seconds
         steps = self.options.steps + self.options.judging
@@ -348,22 +342,6 @@ class Trainer:
                     "exp_avg_sq": second[name].to(self.device).clone(),
                 }
 
-    @property
-    def log(self) -> Path:
-        """The JSON log beside the checkpoint, one line per ten steps."""
-        return self.checkpoint.with_suffix(".log.jsonl")
-
-    def _trim_log(self) -> None:
-        kept = []
-        if self.step and self.log.exists():
-            for line in self.log.read_text(encoding="utf-8").splitlines():
-                if line.endswith("}") and json.loads(line)["step"] <= self.step:
-                    kept.append(line)
-        make_folder(self.log.parent)
-        write_file(self.log, ((line + "\n").encode() for line in kept))
-
     def _log(self) -> None:
         line = {"step": self.step, "seconds": round(self.seconds, 1)}
-        line |= {name: round(figure, 5) for name, figure in self.running.items()}
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        self.log.write(line | {name: round(figure, 5) for name, figure in self.running.items()})
