@@ -1,12 +1,12 @@
 """What an explanation costs: explainer beside plain model, batch 1, in pairs in one run.
 
     python -m benchmarks.speed.cost [--networks lite0,resnet50,vgg16] [--filters 5,32] [--pairs 8] [--threads N] \
-        [--classes 1] [--particular .4]
+        [--classes 1]
 
 EfficientNet-Lite0 is the trained one; the others are torchvision's, untrained (cost does not depend on weights), each
 with an untrained generator of its default layer. The model's outputs of both files are compared before anything is
 timed. With `--classes J` the generators can be asked about classes, and each pass asks for the evidence of J classes
-and for the filters that decide the first; with `--particular` they bring out what is particular to each filter.
+and for the filters that decide the first.
 
 A pair is a turn of runs of the one and a turn of the other, of each the median: so each finds the caches as it left
 them itself, as where an explainer stands in the model's place. "run by run" is the same strictly in turn, where each
@@ -52,14 +52,14 @@ CLASS_BARS = {"lite0": {5: 1.2}, "resnet50": {5: 1.1}}
 BARS = {"lite0": {5: 1.15, 32: 1.5}, "resnet50": {5: 1.1}, "vgg16": {5: 1.05}}
 
 
-def files(network: str, *, classes: bool = False, particular: float = 0.0) -> tuple[Path, Path]:
+def files(network: str, *, classes: bool = False) -> tuple[Path, Path]:
     """The model and its explainer, built where they are missing."""
     BUILD.mkdir(parents=True, exist_ok=True)
     model = build_lite0(BUILD / "lite0.onnx") if network == "lite0" else torchvision_network(network, BUILD)[1]
     explainer = BUILD / f"{network}-{'classes' if classes else 'explainer'}.onnx"
     loaded = load_model(model)
     torch.manual_seed(SEED)
-    generator = Generator(make_config(loaded, loaded.default_layer, classes=classes, particular=particular)).eval()
+    generator = Generator(make_config(loaded, loaded.default_layer, classes=classes)).eval()
     description: dict[str, Any] = {
         "content": loaded.content,
         "generator": generator.config.to_dict(),
@@ -140,13 +140,12 @@ def measure(
 @click.option("--pairs", default=8, show_default=True)
 @click.option("--threads", default=0, help="Threads of onnxruntime; its own choice unless told.")
 @click.option("--classes", default=0, help="Classes asked about.")
-@click.option("--particular", default=0.0, help="See `TrainingOptions`.")
-def main(networks: str, filters: str, pairs: int, threads: int, classes: int, particular: float) -> None:
+def main(networks: str, filters: str, pairs: int, threads: int, classes: int) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     asked = [int(count) for count in filters.split(",")]
     results = {}
     for network in networks.split(","):
-        pair, turn = files(network, classes=classes > 0, particular=particular), TURN.get(network, FEW)
+        pair, turn = files(network, classes=classes > 0), TURN.get(network, FEW)
         results[network] = found = measure(*pair, asked, pairs, turn, threads, classes)
         print(f"{network}: explainer adds {found['added_bytes'] / 2**20:.2f} MiB")
         for count, cost in found["explainer"].items():
