@@ -52,5 +52,5 @@ def test_the_way_from_the_home_page_to_an_option(site: Path, watched: Any) -> No
     page.locator("nav.md-tabs").get_by_text("Reference").click()
     page.locator("article").get_by_role("link", name="Commands", exact=True).click()
     page.locator("article").get_by_role("link", name="fsagn-onnx explain", exact=True).click()
-    assert page.locator("article td", has_text="--measure").first.is_visible()
+    page.locator("article td", has_text="--measure").first.wait_for(state="visible")
     assert page.locator("article h1").inner_text().startswith("fsagn-onnx explain")
