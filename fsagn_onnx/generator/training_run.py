@@ -115,7 +115,7 @@ def train(
             elsewhere(job, listeners)
         trained = load_checkpoint(checkpoint)
     on_phase("writing the explainer and comparing it with torch")
-    report, trained = _exported(model, trained, out, settings)
+    report, trained = _exported(model, trained, out, settings, on_phase)
     if left_out:
         on_phase("measuring the explainer on pictures left out of the training")
     add_trust(model, out, left_out, checkpoint, trained)
@@ -123,7 +123,7 @@ def train(
 
 
 def _exported(
-    model: Model, trained: Checkpoint, out: Path, options: TrainingOptions
+    model: Model, trained: Checkpoint, out: Path, options: TrainingOptions, on_phase: Callable[[str], None]
 ) -> tuple[ExportReport, Checkpoint]:
     """Write the explainer; without what is particular to its filters where that is nobody's wish and cannot be proven.
 
@@ -131,10 +131,11 @@ def _exported(
     """
     try:
         return export_explainer(model, trained, out), trained
-    except ExplainerError:
+    except ExplainerError as error:
         described = trained.description
         if options.particular is not None or not described["generator"]["particular"]:
             raise
+        on_phase(f"writing it without what is particular to its filters: {error}")
         plain = {**described, "generator": {**described["generator"], "particular": 0.0}}
         checkpoint = Checkpoint(plain, trained.tensors)
     report = export_explainer(model, checkpoint, out)
