@@ -27,9 +27,7 @@ OPTIONS = TrainingOptions(
     images_per_step=32,
     filters_per_image=4,
     crop=0.6,
-    classes_weight=1.0,
     teacher=0.5,
-    particular=0.0,
     objective=Objective(contrast=1.0),
 )
 """Crops are of one size already; parts of them are cut by training itself."""

@@ -35,19 +35,22 @@ OPTIONS = TrainingOptions(
 @click.option("--pairs", default=OPTIONS.pairs, show_default=True)
 @click.option("--contrast", default=OPTIONS.objective.contrast, show_default=True)
 @click.option("--particular", default=OPTIONS.particular, show_default=True)
+@click.option("--seed", default=OPTIONS.seed, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-def main(folder: Path, out: Path, pairs: int, contrast: float, particular: float, device: str) -> None:
+def main(folder: Path, out: Path, pairs: int, contrast: float, particular: float, seed: int, device: str) -> None:
     """Render the training pictures into FOLDER, train, and write the explainer to OUT."""
     if not folder.exists():
         write_folder(folder, "train", IMAGES)
 
     keep_freed_memory()
+    objective = Objective(contrast=contrast)
+    options = replace(OPTIONS, pairs=pairs, objective=objective, particular=particular, seed=seed)
     with TrainingBar() as bar:
         report = train(
             MODEL,
             [folder / "images"],
             out,
-            options=replace(OPTIONS, pairs=pairs, objective=Objective(contrast=contrast), particular=particular),
+            options=options,
             resume=True,
             device=device,
             on_step=bar.step,
