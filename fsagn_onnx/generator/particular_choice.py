@@ -34,7 +34,12 @@ LEAST_PICTURES: Final = 8
 """Fewer cannot tell; nothing is brought out then."""
 
 
-def choose_particular(stepper: Stepper, options: TrainingOptions, most: int = MOST_PICTURES) -> float:
+def choose_particular(
+    stepper: Stepper,
+    options: TrainingOptions,
+    most: int = MOST_PICTURES,
+    on_phase: Callable[[str], None] = lambda phase: None,
+) -> float:
     """The largest of `CANDIDATES` with `KEPT` of the gain, 0 where none has.
 
     The gain is that of the mean retention over `AUC_AREAS`, under the infill of measuring, beyond what masks of the
@@ -44,6 +49,7 @@ def choose_particular(stepper: Stepper, options: TrainingOptions, most: int = MO
         stepper: with the generator as it is trained, and all pictures of a step its own.
         options: of the training.
         most: pictures that may be looked at together.
+        on_phase: is told where pictures are looked at, which takes a while.
 
     Returns:
         g of `told_apart`; 0 too where the training is too short to tell, or its masks are not made for areas.
@@ -51,6 +57,7 @@ def choose_particular(stepper: Stepper, options: TrainingOptions, most: int = MO
     count = min(MOST_PICTURES, most, options.pairs // PAIRS_PER_PICTURE)
     if count < LEAST_PICTURES or stepper.config.encoder != "shared" or options.objective.name != "budget":
         return 0.0
+    on_phase("choosing how far what is particular to each filter is brought out")
     generator = stepper.generator
     config, training = generator.config, generator.training
     generator.eval()

@@ -183,7 +183,7 @@ class Trainer:
     def _chosen_particular(self) -> float:
         mine = self.stepper
         alone = mine if self.share.alone else Stepper(mine.module, self.generator, self.pool, mine.spec, self.options)
-        return choose_particular(alone, self.options, first_look(self.model, self.options))
+        return choose_particular(alone, self.options, first_look(self.model, self.options), self._on_phase)
 
     def _adam(self, parameters: Iterator[nn.Parameter]) -> torch.optim.AdamW:
         return torch.optim.AdamW(parameters, lr=self.options.learning_rate, fused=True)

@@ -54,7 +54,7 @@ class Listeners:
     Attributes:
         on_step: is told the progress after each step.
         on_failure: is told each picture that cannot be read and why; training goes on without it.
-        on_phase: is told what is done before the first step and after the last one, in a few words, as it begins.
+        on_phase: is told what is done where no steps are, in a few words, as it begins.
     """
 
     on_step: Callable[[Progress], None] = lambda progress: None

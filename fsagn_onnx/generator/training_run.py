@@ -70,7 +70,7 @@ def train(
         scores: what its numbers are, kept likewise; None: found.
         on_step: is told the progress after each step.
         on_failure: is told each picture that cannot be read and why; training goes on without it.
-        on_phase: is told what is done before the first step and after the last one, in a few words, as it begins.
+        on_phase: is told what is done where no steps are, in a few words, as it begins.
 
     Returns:
         How far the file in onnxruntime is from the torch generator.

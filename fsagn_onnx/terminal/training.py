@@ -59,7 +59,7 @@ class TrainingBar(Bar):
         self.retention = float("nan")
 
     def phase(self, doing: str) -> None:
-        """Say what is done while no steps are: before the first one and after the last one."""
+        """Say what is done while no steps are: before the first one, between two, after the last one."""
         self.describe(doing)
 
     def step(self, figures: TrainingFigures) -> None:

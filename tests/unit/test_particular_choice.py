@@ -53,8 +53,11 @@ def test_as_much_as_leaves_most_of_the_gain(
     monkeypatch.setattr(particular_choice, "_gains", lambda stepper, options, count: gain)
     run = trainer(FEW)
     before = run.generator.config
-    assert choose_particular(run.stepper, replace(FEW, pairs=10_000)) == chosen
-    assert choose_particular(run.stepper, replace(FEW, pairs=9_999)) == 0, "too short to tell"
+    phases: list[str] = []
+    assert choose_particular(run.stepper, replace(FEW, pairs=9_999), on_phase=phases.append) == 0, "too short to tell"
+    assert not phases
+    assert choose_particular(run.stepper, replace(FEW, pairs=10_000), on_phase=phases.append) == chosen
+    assert len(phases) == 1
     assert run.generator.config is before
     assert run.generator.training
 
