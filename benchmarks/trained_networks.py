@@ -138,6 +138,6 @@ def subject(network: str, plan: Plan) -> tuple[Path, Path]:
     return model, trained(model, [train / "images"], plan)
 
 
-def default_subject(network: str) -> tuple[Path, Path]:
-    """The same with the defaults of `train`, on one thread, where `synthetic.py` keeps it too."""
-    return subject(network, Plan(Path("build/datasets/synthetic"), None, None, 0, "", "", 0, 1))
+def default_subject(network: str, explainer: Path | None = None) -> tuple[Path, Path]:
+    """The same on one thread, where `synthetic.py` keeps it too; unless an explainer is given, it is trained."""
+    return subject(network, Plan(Path("build/datasets/synthetic"), explainer, None, 0, "", "", 0, 1))

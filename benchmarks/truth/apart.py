@@ -72,13 +72,11 @@ def subject(name: str, count: int, out: Path, photographs: Path | None, explaine
         return boards(count, out, photographs, explainer)
     from benchmarks.trained_networks import default_subject
 
-    model, shipped = default_subject(name)
+    model, explainer = default_subject(name, explainer)
     folder = out / f"test-{count}"
     if not (folder / "names.json").exists():
         write_folder(folder, "test", count)
-    return Subject(
-        load_model(model), explainer or shipped, tuple(list_images([folder / "images"])), folder / "names.json"
-    )
+    return Subject(load_model(model), explainer, tuple(list_images([folder / "images"])), folder / "names.json")
 
 
 def boards(count: int, out: Path, data: Path | None, explainer: Path | None) -> Subject:
@@ -213,6 +211,8 @@ def main(
         print(f"\n{name}, {layer}: {len(scene.paths)} pictures x {filters} filters\n\n{table(figures)}", flush=True)
         result[name] = {
             "command": f"python -m benchmarks.truth.apart --networks {name} --pictures {count} --steps {steps}"
+            + ("" if photographs is None else " --photographs FOLDER")
+            + ("" if explainer is None else " --explainer FILE")
             + ("" if against else " --alone")
             + (f" --sanity {layers} --pairs {pairs}" if layers else ""),
             "pictures": len(scene.paths),

@@ -79,9 +79,7 @@ def files_of(name: str, explainer: Path | None, out: Path) -> tuple[Path, Path]:
     else:
         from benchmarks.trained_networks import default_subject
 
-        if explainer is not None:
-            return Path("build/datasets/synthetic") / f"{name}.onnx", explainer
-        model, shipped = default_subject(name)
+        model, shipped = default_subject(name, explainer)
     return model, explainer or shipped
 
 
