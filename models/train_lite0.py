@@ -3,9 +3,8 @@
     python -m fsagn_onnx.models.train_lite0 PHOTOS... --device cuda --out build/lite0_head.onnx
 
 Every fifth of PHOTOS (in the order of names) stays out of training and is there for testing; all of `--also` (see
-`photographs.py`) is trained on. `--begin-with` goes on from the weights of a finished training, `--masks-of` teaches
-only the retention head. The checkpoint beside the output carries everything; `--ship` writes its averaged weights
-alone, as committed here.
+`photographs.py`) is trained on. `--masks-of` teaches only the retention head. The checkpoint beside the output carries
+everything; `--ship` writes its averaged weights alone, as committed here.
 """
 
 from __future__ import annotations
@@ -33,13 +32,14 @@ from fsagn_onnx.terminal.training import TrainingBar
 
 HOLD_OUT_EVERY = 5
 OPTIONS = TrainingOptions(
-    pairs=392_704,
+    pairs=298_240,
     images_per_step=64,
     filters_per_image=4,
+    classes_weight=1.0,
     teacher=0.5,
     particular=0.0,
     checkpoint_every=200,
-    objective=Objective(contrast=0.7, area_range=(0.03, 0.25)),
+    objective=Objective(contrast=0.7),
 )
 
 
@@ -55,14 +55,6 @@ def ship(source: Path, out: Path) -> None:
     checkpoint = load_checkpoint(source)
     weights = {name: value for name, value in checkpoint.tensors.items() if name.startswith("weights/")}
     save_checkpoint(out, Checkpoint({**checkpoint.description, "calibration": []}, weights))
-
-
-def begin_with(trainer: Trainer, source: Path) -> None:
-    """Begin with the weights of another checkpoint instead of new ones."""
-    trainer.calibrate()
-    trainer.generator.load_state_dict(load_checkpoint(source).group("weights"))
-    trainer.average = {name: value.detach().clone() for name, value in trainer.generator.state_dict().items()}
-    trainer.save()
 
 
 def keep_masks(trainer: Trainer, source: Path) -> None:
@@ -81,20 +73,16 @@ def keep_masks(trainer: Trainer, source: Path) -> None:
 @click.argument("photos", nargs=-1, required=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/lite0_head.onnx"), show_default=True)
 @click.option("--also", multiple=True, help="More photographs, all of them to train on.")
-@click.option("--begin-with", "weights", type=click.Path(path_type=Path), help="Go on from these weights.")
 @click.option("--masks-of", type=click.Path(path_type=Path), help="Keep these weights' masks; teach the rest.")
 @click.option("--pairs", default=OPTIONS.pairs, show_default=True)
-@click.option("--images-per-step", default=OPTIONS.images_per_step, show_default=True, help="Fewer make more steps.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--ship", "shipped", type=click.Path(path_type=Path), help="Write the weights alone here at the end.")
 def main(
     photos: tuple[str, ...],
     out: Path,
     also: tuple[str, ...],
-    weights: Path | None,
     masks_of: Path | None,
     pairs: int,
-    images_per_step: int,
     device: str,
     shipped: Path | None,
 ) -> None:
@@ -105,12 +93,10 @@ def main(
     model = build_lite0(out.parent / "lite0.onnx")
 
     keep_freed_memory()
-    options = replace(OPTIONS, pairs=pairs, images_per_step=images_per_step)
-    begun = masks_of or weights
-    if begun is not None and not checkpoint_path(out).exists():
+    options = replace(OPTIONS, pairs=pairs)
+    if masks_of is not None and not checkpoint_path(out).exists():
         loaded = load_model(model)
-        trainer = Trainer(loaded, loaded.layer(LAYER), training, checkpoint_path(out), options=options)
-        (keep_masks if masks_of else begin_with)(trainer, begun)
+        keep_masks(Trainer(loaded, loaded.layer(LAYER), training, checkpoint_path(out), options=options), masks_of)
     with TrainingBar() as bar:
         report = train(model, training, out, layer=LAYER, options=options, resume=True, device=device, on_step=bar.step)
     click.echo(f"{out}: {report}")
