@@ -26,7 +26,7 @@ OPTIONS = TrainingOptions(
     objective=Objective(contrast=1.0, area_range=(0.03, 0.25)),
     particular=1.2,
 )
-"""Minutes on a GPU, 38 on a core of a CPU. Areas up to .25: the masks of parts are as small."""
+"""Minutes on a GPU, 41 on a core of a CPU. Areas up to .25: the masks of parts are as small."""
 
 
 @click.command()

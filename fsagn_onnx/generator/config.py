@@ -15,7 +15,7 @@ from ..runtime.variant import MOST_FILTERS
 from ..schema import Meta, Word, checked, one_of, shown, within
 
 AREAS = (0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-"""The grid of areas at which retention is predicted: as far as training draws them, no further."""
+"""The grid of areas at which retention is predicted: as far as masks are learnt unless told, and the head always is."""
 
 SMALLEST_INPUT = 8
 """Pixels each way that an input must have: two cells of the finest grid."""
